@@ -1,0 +1,2 @@
+//! The `rectiflow` program.
+fn main() {}

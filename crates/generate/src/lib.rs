@@ -1,0 +1,1 @@
+//! The generate journey: prompt to picture, and the picture's file.

@@ -1,0 +1,1 @@
+//! The velocity network: MMDiT and MMDiT-X.

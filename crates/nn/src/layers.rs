@@ -1,0 +1,154 @@
+//! An operation with its parameters. Names and shapes are those of the official checkpoints.
+//!
+//! Nothing here knows which model it is part of.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor};
+
+use crate::ops::{self, Window};
+use crate::{Init, Params, Precision};
+
+/// `x @ weight^T + bias`: `weight` `[out, in]`, `bias` `[out]`.
+#[derive(Module, Debug)]
+pub struct Linear {
+    weight: Param<Tensor<2>>,
+    bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    precision: Precision,
+}
+
+impl Linear {
+    /// With a bias that starts at 0.
+    pub fn new(mut params: Params<'_>, width_in: usize, width_out: usize, init: Init) -> Self {
+        let bias = Some(params.param("bias", [width_out], Init::Zeros));
+        Linear { bias, ..Linear::without_bias(params, width_in, width_out, init) }
+    }
+
+    /// Without a bias.
+    pub fn without_bias(mut params: Params<'_>, width_in: usize, width_out: usize, init: Init) -> Self {
+        let weight = params.param("weight", [width_out, width_in], init);
+        Linear { weight, bias: None, precision: params.precision() }
+    }
+
+    /// x `[.., in]`. Returns `[.., out]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let bias = self.bias.as_ref().map(Param::val);
+        ops::linear(x, self.weight.val(), bias, self.precision)
+    }
+}
+
+/// 2-D convolution: `weight` `[out, in, K, K]`, `bias` `[out]`.
+#[derive(Module, Debug)]
+pub struct Conv2d {
+    weight: Param<Tensor<4>>,
+    bias: Param<Tensor<1>>,
+    #[module(skip)]
+    window: Window,
+    #[module(skip)]
+    precision: Precision,
+}
+
+impl Conv2d {
+    /// A `kernel` x `kernel` convolution from `channels[0]` to `channels[1]` channels.
+    pub fn new(mut params: Params<'_>, channels: [usize; 2], kernel: usize, window: Window) -> Self {
+        let weight = params.param("weight", [channels[1], channels[0], kernel, kernel], Init::XavierUniform);
+        let bias = params.param("bias", [channels[1]], Init::Zeros);
+        Conv2d { weight, bias, window, precision: params.precision() }
+    }
+
+    /// x `[B, in, H, W]`. Returns `[B, out, H', W']`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::conv2d(x, self.weight.val(), self.bias.val(), self.window, self.precision)
+    }
+}
+
+/// Group norm with `weight` and `bias` `[C]`.
+#[derive(Module, Debug)]
+pub struct GroupNorm {
+    weight: Param<Tensor<1>>,
+    bias: Param<Tensor<1>>,
+    #[module(skip)]
+    groups: usize,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// `groups` divides `channels`.
+    pub fn new(mut params: Params<'_>, channels: usize, groups: usize, eps: f64) -> Self {
+        let weight = params.param("weight", [channels], Init::Ones);
+        let bias = params.param("bias", [channels], Init::Zeros);
+        GroupNorm { weight, bias, groups, eps }
+    }
+
+    /// x `[B, C, H, W]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::group_norm(x, self.groups, self.weight.val(), self.bias.val(), self.eps)
+    }
+
+    /// The norm, then SiLU.
+    pub fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::group_norm_silu(x, self.groups, self.weight.val(), self.bias.val(), self.eps)
+    }
+}
+
+/// Layer norm with `weight` and `bias` `[D]`.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    weight: Param<Tensor<1>>,
+    bias: Param<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Over the last axis, `width` wide.
+    pub fn new(mut params: Params<'_>, width: usize, eps: f64) -> Self {
+        let weight = params.param("weight", [width], Init::Ones);
+        let bias = params.param("bias", [width], Init::Zeros);
+        LayerNorm { weight, bias, eps }
+    }
+
+    /// x `[.., D]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::plain_norm(x, self.eps) * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
+    }
+}
+
+/// RMS norm with `weight` `[D]`.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    weight: Param<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// Over the last axis, `width` wide.
+    pub fn new(mut params: Params<'_>, width: usize, eps: f64) -> Self {
+        RmsNorm { weight: params.param("weight", [width], Init::Ones), eps }
+    }
+
+    /// x `[.., D]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::rms_norm(x, self.weight.val(), self.eps)
+    }
+}
+
+/// A table of vectors: `weight` `[V, D]`.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    /// `count` vectors, `width` wide.
+    pub fn new(mut params: Params<'_>, count: usize, width: usize) -> Self {
+        Embedding { weight: params.param("weight", [count, width], Init::Normal(0.02)) }
+    }
+
+    /// ids `[B, L]`. Returns `[B, L, D]`.
+    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        ops::embedding(ids, self.weight.val())
+    }
+}

@@ -1,0 +1,27 @@
+//! The operations and layers that SD3's networks are made of.
+//!
+//! Three things live here and nowhere else:
+//! - [`ops`]: the few operations that take nearly all of the time. They are the seam behind which faster
+//!   kernels come; a model never calls Burn for a product, an attention or a norm.
+//! - [`layers`]: an operation with its parameters.
+//! - [`Params`]: how a layer gets its parameters, from a checkpoint or from an initialiser, by the names of
+//!   the official checkpoints.
+//!
+//! This crate knows no model, reads no file and holds no `unsafe`.
+
+pub mod layers;
+pub mod ops;
+
+mod device;
+mod init;
+mod params;
+mod precision;
+mod tensor;
+
+pub use burn::module::{Module, Param};
+pub use burn::tensor::{Device, Int, Tensor, TensorData};
+pub use device::{DeviceChoice, DeviceError};
+pub use init::{Init, RandomInit};
+pub use params::{ParamSource, Params, Read};
+pub use precision::Precision;
+pub use tensor::{from_f32, from_ids, is_finite, to_f32};

@@ -1,0 +1,100 @@
+use std::fmt::Display;
+
+use burn::module::{Param, ParamId};
+use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
+
+use crate::{Init, Precision};
+
+/// Reads one parameter's values, when the model first uses them.
+pub type Read = Box<dyn FnOnce() -> TensorData + Send + Sync>;
+
+/// Where a model's parameters come from: a checkpoint, or an initialiser.
+///
+/// A model is built by asking its source for each parameter by the name it has in the official checkpoints.
+/// Nothing is read while that goes on, so a source can find out that a file does not fit before any memory
+/// is spent.
+pub trait ParamSource {
+    /// The shape of `name`, if the source has it. Configurations are found with this.
+    fn shape(&self, name: &str) -> Option<Vec<usize>>;
+
+    /// The model has a parameter `name` of `shape`. Returns how to read it later, in the stored type.
+    ///
+    /// A source that cannot give it notes that and returns a reader that will never be called.
+    fn claim(&mut self, name: &str, shape: &[usize], init: Init) -> Read;
+}
+
+/// A [`ParamSource`] at one place of a model, with what every layer needs to know.
+pub struct Params<'a> {
+    source: &'a mut dyn ParamSource,
+    prefix: String,
+    device: Device,
+    precision: Precision,
+}
+
+impl<'a> Params<'a> {
+    /// The root of a model.
+    pub fn new(source: &'a mut dyn ParamSource, device: &Device, precision: Precision) -> Self {
+        Params { source, prefix: String::new(), device: device.clone(), precision }
+    }
+
+    /// The place `name` below this one: `params.at("joint_blocks").at(3)`.
+    pub fn at(&mut self, name: impl Display) -> Params<'_> {
+        let prefix = format!("{}{name}.", self.prefix);
+        Params { source: self.source, prefix, device: self.device.clone(), precision: self.precision }
+    }
+
+    /// What products are computed in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Where the model will live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The shape the source has for `name` below this place, if any.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.source.shape(&format!("{}{name}", self.prefix))
+    }
+
+    /// A trained parameter. It is read when it is first used.
+    pub fn param<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init) -> Param<Tensor<D>> {
+        self.lazy(name, shape, init, true)
+    }
+
+    /// A fixed table that is stored with the weights but not trained.
+    pub fn buffer<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Param<Tensor<D>> {
+        self.lazy(name, shape, Init::Zeros, false)
+    }
+
+    fn lazy<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init, train: bool) -> Param<Tensor<D>> {
+        let read = self.source.claim(&format!("{}{name}", self.prefix), &shape, init);
+        let precision = self.precision;
+        Param::uninitialized(
+            ParamId::new(),
+            move |device, require_grad| {
+                let data = read();
+                let dtype = resident_dtype(data.dtype(), D, precision, device);
+                Tensor::<D>::from_data(data, (device, dtype)).set_require_grad(require_grad)
+            },
+            self.device.clone(),
+            train,
+            Shape::from(shape),
+        )
+    }
+}
+
+/// The type a parameter is kept in.
+///
+/// Trained parameters and vectors are f32. A matrix that is only read stays as the file has it, so that on
+/// the CPU it is the mapped file itself and costs no memory of its own; with bf16 products it is rounded once.
+fn resident_dtype(stored: DType, rank: usize, precision: Precision, device: &Device) -> DType {
+    if rank == 1 || device.is_autodiff() {
+        return DType::F32;
+    }
+    match precision {
+        Precision::F32 => stored,
+        Precision::Bf16 => DType::BF16,
+    }
+}

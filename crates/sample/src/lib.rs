@@ -1,0 +1,1 @@
+//! Solvers and guidance for anything that has a velocity.

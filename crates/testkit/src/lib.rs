@@ -1,0 +1,1 @@
+//! Golden files, tolerances and tiny models for the tests.

@@ -1,0 +1,1 @@
+//! Prompt to conditioning: tokenizers, CLIP and T5 encoders, assembly.

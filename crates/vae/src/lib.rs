@@ -1,0 +1,1 @@
+//! The 16-channel autoencoder: picture to latent and back.

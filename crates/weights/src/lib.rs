@@ -1,0 +1,1 @@
+//! Checkpoint files: reading, key maps, what a file holds, what it lacks.
