@@ -54,9 +54,9 @@ struct Stream(u64);
 impl Stream {
     fn new(seed: u64, name: &str) -> Self {
         // FNV-1a: any well-mixed hash of the name does.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         Stream(hash ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 

@@ -180,6 +180,11 @@ pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x.clone() * activation::sigmoid(x * 1.702)
 }
 
+/// The same values in f32. A table that is kept in a narrower type is widened where it is used.
+pub fn widen<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.cast(DType::F32)
+}
+
 /// A factor of a product, in the type the product is computed in.
 fn factor<const D: usize>(x: Tensor<D>, precision: Precision) -> Tensor<D> {
     match precision {

@@ -1,1 +1,13 @@
 //! The 16-channel autoencoder: picture to latent and back.
+//!
+//! Source: `VAEEncoder` and `VAEDecoder` in Stability-AI/sd3.5 `sd3_impls.py`; tensor names as in the official
+//! checkpoints. Pictures are RGB in -1..1, latents are 8 times smaller on each side for the released widths.
+//!
+//! This crate does not know text, noise levels or picture files.
+
+mod blocks;
+mod config;
+mod model;
+
+pub use config::{ConfigError, VaeConfig};
+pub use model::{Posterior, Vae};

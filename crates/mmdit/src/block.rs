@@ -1,0 +1,363 @@
+//! One MMDiT joint block: two token streams, one attention.
+//!
+//! Source: Esser et al. 2024, arXiv:2403.03206, figure 2b; MMDiT-X's second attention from Stability-AI/sd3.5
+//! `mmditx.py`. Shape letters: B batch, T text tokens, I image tokens, S = T + I, L either stream's tokens,
+//! H heads, E head width, D width.
+#![allow(non_snake_case, reason = "tensor names end in their shape")]
+
+use rectiflow_nn::layers::{Linear, RmsNorm};
+use rectiflow_nn::ops::{self, AttentionBias};
+use rectiflow_nn::{Init, Module, Params, Precision, Tensor};
+
+use crate::MmditConfig;
+use crate::config::HEAD_WIDTH;
+
+const EPS: f64 = 1e-6;
+
+/// The three kinds of block a network is made of.
+#[derive(Module, Debug)]
+pub(crate) enum Block {
+    /// Both streams go on.
+    Joint(JointBlock),
+    /// The image stream attends to itself a second time (MMDiT-X).
+    Dual(DualBlock),
+    /// The last one: text only gives keys and values, and ends here.
+    Last(LastBlock),
+}
+
+impl Block {
+    pub(crate) fn new(config: &MmditConfig, index: usize, params: Params<'_>) -> Self {
+        let dual = config.dual_layers.contains(&index);
+        match (index + 1 == config.depth, dual) {
+            (true, _) => Block::Last(LastBlock::new(config, dual, params)),
+            (false, true) => Block::Dual(DualBlock::new(config, params)),
+            (false, false) => Block::Joint(JointBlock::new(config, params)),
+        }
+    }
+
+    /// text `[B, T, D]`, image `[B, I, D]`, cond `[B, D]`. Returns both streams; the text of the last block
+    /// comes back as it went in, and nobody reads it.
+    pub(crate) fn forward(
+        &self,
+        text_BTD: Tensor<3>,
+        image_BID: Tensor<3>,
+        cond_BD: &Tensor<2>,
+    ) -> (Tensor<3>, Tensor<3>) {
+        match self {
+            Block::Joint(block) => block.forward(text_BTD, image_BID, cond_BD),
+            Block::Dual(block) => block.forward(text_BTD, image_BID, cond_BD),
+            Block::Last(block) => (text_BTD.clone(), block.forward(text_BTD, image_BID, cond_BD)),
+        }
+    }
+}
+
+#[derive(Module, Debug)]
+pub(crate) struct JointBlock {
+    text: Stream,
+    image: Stream,
+}
+
+impl JointBlock {
+    fn new(config: &MmditConfig, mut params: Params<'_>) -> Self {
+        JointBlock {
+            text: Stream::new(config, params.at("context_block")),
+            image: Stream::new(config, params.at("x_block")),
+        }
+    }
+
+    fn forward(&self, text_BTD: Tensor<3>, image_BID: Tensor<3>, cond_BD: &Tensor<2>) -> (Tensor<3>, Tensor<3>) {
+        let text_mods = self.text.modulations(cond_BD);
+        let image_mods = self.image.modulations(cond_BD);
+        let text_qkv = self.text.attn.qkv(text_mods.attention.norm(text_BTD.clone()));
+        let image_qkv = self.image.attn.qkv(image_mods.attention.norm(image_BID.clone()));
+
+        let (text_mix_BTD, image_mix_BID) = attend_jointly(text_qkv, image_qkv, self.image.attn.precision);
+
+        let text_BTD = self.text.finish(text_BTD, text_mix_BTD, text_mods);
+        let image_BID = self.image.finish(image_BID, image_mix_BID, image_mods);
+        (text_BTD, image_BID)
+    }
+}
+
+#[derive(Module, Debug)]
+pub(crate) struct DualBlock {
+    text: Stream,
+    image: DualStream,
+}
+
+impl DualBlock {
+    fn new(config: &MmditConfig, mut params: Params<'_>) -> Self {
+        DualBlock {
+            text: Stream::new(config, params.at("context_block")),
+            image: DualStream::new(config, params.at("x_block")),
+        }
+    }
+
+    fn forward(&self, text_BTD: Tensor<3>, image_BID: Tensor<3>, cond_BD: &Tensor<2>) -> (Tensor<3>, Tensor<3>) {
+        let text_mods = self.text.modulations(cond_BD);
+        let text_qkv = self.text.attn.qkv(text_mods.attention.norm(text_BTD.clone()));
+        let (image_BID, text_mix_BTD) = self.image.forward(image_BID, text_qkv, cond_BD);
+        (self.text.finish(text_BTD, text_mix_BTD, text_mods), image_BID)
+    }
+}
+
+#[derive(Module, Debug)]
+pub(crate) struct LastBlock {
+    text: LastTextStream,
+    image: LastImageStream,
+}
+
+/// The last block's image stream is of either kind.
+#[derive(Module, Debug)]
+pub(crate) enum LastImageStream {
+    Single(Stream),
+    Dual(DualStream),
+}
+
+impl LastBlock {
+    fn new(config: &MmditConfig, dual: bool, mut params: Params<'_>) -> Self {
+        LastBlock {
+            text: LastTextStream::new(config, params.at("context_block")),
+            image: if dual {
+                LastImageStream::Dual(DualStream::new(config, params.at("x_block")))
+            } else {
+                LastImageStream::Single(Stream::new(config, params.at("x_block")))
+            },
+        }
+    }
+
+    fn forward(&self, text_BTD: Tensor<3>, image_BID: Tensor<3>, cond_BD: &Tensor<2>) -> Tensor<3> {
+        let text_qkv = self.text.qkv(text_BTD, cond_BD);
+        match &self.image {
+            LastImageStream::Single(image) => {
+                let mods = image.modulations(cond_BD);
+                let image_qkv = image.attn.qkv(mods.attention.norm(image_BID.clone()));
+                let (_, image_mix_BID) = attend_jointly(text_qkv, image_qkv, image.attn.precision);
+                image.finish(image_BID, image_mix_BID, mods)
+            }
+            LastImageStream::Dual(image) => image.forward(image_BID, text_qkv, cond_BD).0,
+        }
+    }
+}
+
+/// adaLN-Zero: `norm(x) * (1 + scale) + shift` before a branch, `* gate` after it.
+struct Modulation {
+    shift_B1D: Tensor<3>,
+    scale_B1D: Tensor<3>,
+    gate_B1D: Tensor<3>,
+}
+
+impl Modulation {
+    fn norm(&self, x_BLD: Tensor<3>) -> Tensor<3> {
+        ops::modulated_norm(x_BLD, self.shift_B1D.clone(), self.scale_B1D.clone(), EPS)
+    }
+}
+
+struct BlockModulations {
+    attention: Modulation,
+    mlp: Modulation,
+}
+
+/// One stream of a joint block.
+#[derive(Module, Debug)]
+pub(crate) struct Stream {
+    ada_ln: Linear,
+    attn: Attention,
+    mlp: Mlp,
+}
+
+impl Stream {
+    fn new(config: &MmditConfig, mut params: Params<'_>) -> Self {
+        Stream {
+            ada_ln: modulation_rows(6, config, &mut params),
+            attn: Attention::new(config, params.at("attn")),
+            mlp: Mlp::new(config.width, params.at("mlp")),
+        }
+    }
+
+    fn modulations(&self, cond_BD: &Tensor<2>) -> BlockModulations {
+        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] = rows(&self.ada_ln, cond_BD);
+        BlockModulations {
+            attention: Modulation { shift_B1D: shift, scale_B1D: scale, gate_B1D: gate },
+            mlp: Modulation { shift_B1D: mlp_shift, scale_B1D: mlp_scale, gate_B1D: mlp_gate },
+        }
+    }
+
+    fn finish(&self, x_BLD: Tensor<3>, mix_BLD: Tensor<3>, mods: BlockModulations) -> Tensor<3> {
+        let attended = self.attn.proj.forward(mix_BLD);
+        let x_BLD = ops::gated_residual(x_BLD, mods.attention.gate_B1D, attended);
+        self.mlp.branch(x_BLD, mods.mlp)
+    }
+}
+
+/// MMDiT-X's image stream: one norm feeds the joint attention and a second, image-only one.
+#[derive(Module, Debug)]
+pub(crate) struct DualStream {
+    ada_ln: Linear,
+    attn: Attention,
+    attn2: Attention,
+    mlp: Mlp,
+}
+
+impl DualStream {
+    fn new(config: &MmditConfig, mut params: Params<'_>) -> Self {
+        DualStream {
+            ada_ln: modulation_rows(9, config, &mut params),
+            attn: Attention::new(config, params.at("attn")),
+            attn2: Attention::new(config, params.at("attn2")),
+            mlp: Mlp::new(config.width, params.at("mlp")),
+        }
+    }
+
+    /// Returns the image stream after the block, and what the text tokens got from the joint attention.
+    fn forward(&self, image_BID: Tensor<3>, text_qkv: Qkv, cond_BD: &Tensor<2>) -> (Tensor<3>, Tensor<3>) {
+        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate, shift2, scale2, gate2] = rows(&self.ada_ln, cond_BD);
+        let joint = Modulation { shift_B1D: shift, scale_B1D: scale, gate_B1D: gate };
+        let own = Modulation { shift_B1D: shift2, scale_B1D: scale2, gate_B1D: gate2 };
+
+        let image_qkv = self.attn.qkv(joint.norm(image_BID.clone()));
+        let own_qkv = self.attn2.qkv(own.norm(image_BID.clone()));
+        let (text_mix_BTD, image_mix_BID) = attend_jointly(text_qkv, image_qkv, self.attn.precision);
+        let own_mix_BID = attend(own_qkv, self.attn2.precision);
+
+        let image_BID = ops::gated_residual(image_BID, joint.gate_B1D, self.attn.proj.forward(image_mix_BID));
+        let image_BID = ops::gated_residual(image_BID, own.gate_B1D, self.attn2.proj.forward(own_mix_BID));
+        let mlp = Modulation { shift_B1D: mlp_shift, scale_B1D: mlp_scale, gate_B1D: mlp_gate };
+        (self.mlp.branch(image_BID, mlp), text_mix_BTD)
+    }
+}
+
+/// The last block's text stream: a norm and its keys and values.
+#[derive(Module, Debug)]
+pub(crate) struct LastTextStream {
+    ada_ln: Linear,
+    attn: QkvProduct,
+}
+
+impl LastTextStream {
+    fn new(config: &MmditConfig, mut params: Params<'_>) -> Self {
+        LastTextStream {
+            ada_ln: modulation_rows(2, config, &mut params),
+            attn: QkvProduct::new(config, params.at("attn")),
+        }
+    }
+
+    fn qkv(&self, text_BTD: Tensor<3>, cond_BD: &Tensor<2>) -> Qkv {
+        let [shift_B1D, scale_B1D] = rows(&self.ada_ln, cond_BD);
+        self.attn.forward(ops::modulated_norm(text_BTD, shift_B1D, scale_B1D, EPS))
+    }
+}
+
+/// Queries, keys and values of one stream, `[B, H, L, E]` each.
+struct Qkv {
+    q_BHLE: Tensor<4>,
+    k_BHLE: Tensor<4>,
+    v_BHLE: Tensor<4>,
+}
+
+/// The product that makes queries, keys and values, with their norms.
+#[derive(Module, Debug)]
+pub(crate) struct QkvProduct {
+    qkv: Linear,
+    ln_q: Option<RmsNorm>,
+    ln_k: Option<RmsNorm>,
+}
+
+impl QkvProduct {
+    fn new(config: &MmditConfig, mut params: Params<'_>) -> Self {
+        let mut norm = |name| config.qk_norm.then(|| RmsNorm::new(params.at(name), HEAD_WIDTH, EPS));
+        let (ln_q, ln_k) = (norm("ln_q"), norm("ln_k"));
+        let qkv = Linear::new(params.at("qkv"), config.width, 3 * config.width, Init::XavierUniform);
+        QkvProduct { qkv, ln_q, ln_k }
+    }
+
+    fn forward(&self, x_BLD: Tensor<3>) -> Qkv {
+        let [batch, length, width] = x_BLD.dims();
+        let heads = self.qkv.forward(x_BLD).reshape([batch, length, 3, width / HEAD_WIDTH, HEAD_WIDTH]);
+        let take = |index: usize| heads.clone().narrow(2, index, 1).squeeze_dim::<4>(2).swap_dims(1, 2);
+        let normed = |x: Tensor<4>, norm: &Option<RmsNorm>| match norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        Qkv { q_BHLE: normed(take(0), &self.ln_q), k_BHLE: normed(take(1), &self.ln_k), v_BHLE: take(2) }
+    }
+}
+
+/// One attention's products. The attention itself may span two streams.
+#[derive(Module, Debug)]
+pub(crate) struct Attention {
+    products: QkvProduct,
+    proj: Linear,
+    #[module(skip)]
+    precision: Precision,
+}
+
+impl Attention {
+    fn new(config: &MmditConfig, mut params: Params<'_>) -> Self {
+        let precision = params.precision();
+        let proj = Linear::new(params.at("proj"), config.width, config.width, Init::XavierUniform);
+        Attention { proj, products: QkvProduct::new(config, params), precision }
+    }
+
+    fn qkv(&self, x_BLD: Tensor<3>) -> Qkv {
+        self.products.forward(x_BLD)
+    }
+}
+
+/// Every token of both streams sees every other. Text goes first, as in the checkpoints' training.
+fn attend_jointly(text: Qkv, image: Qkv, precision: Precision) -> (Tensor<3>, Tensor<3>) {
+    let text_tokens = text.q_BHLE.dims()[2];
+    let image_tokens = image.q_BHLE.dims()[2];
+    let joined = Qkv {
+        q_BHLE: Tensor::cat(vec![text.q_BHLE, image.q_BHLE], 2),
+        k_BHLE: Tensor::cat(vec![text.k_BHLE, image.k_BHLE], 2),
+        v_BHLE: Tensor::cat(vec![text.v_BHLE, image.v_BHLE], 2),
+    };
+    let mixed_BSD = attend(joined, precision);
+    (mixed_BSD.clone().narrow(1, 0, text_tokens), mixed_BSD.narrow(1, text_tokens, image_tokens))
+}
+
+/// Returns `[B, L, D]`.
+fn attend(qkv: Qkv, precision: Precision) -> Tensor<3> {
+    let [batch, heads, length, head_width] = qkv.q_BHLE.dims();
+    let scale = (head_width as f64).powf(-0.5);
+    ops::attention(qkv.q_BHLE, qkv.k_BHLE, qkv.v_BHLE, scale, AttentionBias::None, precision).swap_dims(1, 2).reshape([
+        batch,
+        length,
+        heads * head_width,
+    ])
+}
+
+#[derive(Module, Debug)]
+pub(crate) struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Mlp {
+    fn new(width: usize, mut params: Params<'_>) -> Self {
+        Mlp {
+            fc1: Linear::new(params.at("fc1"), width, 4 * width, Init::XavierUniform),
+            fc2: Linear::new(params.at("fc2"), 4 * width, width, Init::XavierUniform),
+        }
+    }
+
+    /// `x + gate * mlp(norm(x))`.
+    fn branch(&self, x_BLD: Tensor<3>, mods: Modulation) -> Tensor<3> {
+        let hidden = ops::gelu_tanh(self.fc1.forward(mods.norm(x_BLD.clone())));
+        ops::gated_residual(x_BLD, mods.gate_B1D, self.fc2.forward(hidden))
+    }
+}
+
+/// The product that makes `count` modulation rows from the conditioning; 0 at first, so that a new block is
+/// the identity.
+fn modulation_rows(count: usize, config: &MmditConfig, params: &mut Params<'_>) -> Linear {
+    Linear::new(params.at("adaLN_modulation").at(1), config.width, count * config.width, Init::Zeros)
+}
+
+/// N modulation rows `[B, 1, D]`, in the order of the official checkpoints.
+pub(crate) fn rows<const N: usize>(ada_ln: &Linear, cond_BD: &Tensor<2>) -> [Tensor<3>; N] {
+    let rows_B1ND = ada_ln.forward(ops::silu(cond_BD.clone())).unsqueeze_dim::<3>(1);
+    let width = rows_B1ND.dims()[2] / N;
+    std::array::from_fn(|row| rows_B1ND.clone().narrow(2, row * width, width))
+}

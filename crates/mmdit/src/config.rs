@@ -1,0 +1,122 @@
+use rectiflow_nn::ParamSource;
+
+/// The width of an attention head in every SD3 model.
+pub(crate) const HEAD_WIDTH: usize = 64;
+
+/// The side of the positional grid, in patches, when a checkpoint stores none: 3072 pixels.
+const GRID_WITHOUT_TABLE: usize = 192;
+
+/// The sizes of a network, as its tensors tell them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MmditConfig {
+    /// Joint blocks.
+    pub depth: usize,
+    /// Width of both streams; 64 for each head.
+    pub width: usize,
+    /// Side of a patch in latent pixels.
+    pub patch: usize,
+    /// Latent channels that go in: 16, or more for models that also see a picture.
+    pub channels_in: usize,
+    /// Latent channels that come out.
+    pub channels_out: usize,
+    /// Width of a text token: 4096.
+    pub context_width: usize,
+    /// Width of the pooled text: 2048.
+    pub pooled_width: usize,
+    /// RMS norm on queries and keys (SD3.5).
+    pub qk_norm: bool,
+    /// Blocks whose image stream attends to itself a second time (MMDiT-X).
+    pub dual_layers: Vec<usize>,
+    /// Side of the positional grid in patches: the largest picture is 16 times as many pixels.
+    pub grid: usize,
+    /// The grid is stored in the checkpoint; otherwise it is computed.
+    pub grid_stored: bool,
+}
+
+/// The tensors are not those of an MMDiT.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A tensor that every MMDiT has is not there.
+    #[error("not an SD3 transformer: tensor `{0}` is missing")]
+    Missing(String),
+    /// A tensor has a shape that no MMDiT has.
+    #[error("not an SD3 transformer: `{name}` has shape {shape:?}, which {why}")]
+    Shape {
+        /// Official name.
+        name: String,
+        /// As found.
+        shape: Vec<usize>,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+impl MmditConfig {
+    /// Finds the sizes from the shapes of a checkpoint's tensors, as the released code does
+    /// (`BaseModel` in Stability-AI/sd3.5 `sd3_impls.py`).
+    ///
+    /// # Errors
+    /// The tensors are not those of an MMDiT.
+    pub fn find(source: &dyn ParamSource) -> Result<Self, ConfigError> {
+        let [width, channels_in, patch, _] = shape(source, "x_embedder.proj.weight")?;
+        let [_, context_width] = shape(source, "context_embedder.weight")?;
+        let [_, pooled_width] = shape(source, "y_embedder.mlp.0.weight")?;
+        let [patch_out, _] = shape(source, "final_layer.linear.weight")?;
+        let bad = |name: &str, shape: &[usize], why| ConfigError::Shape { name: name.into(), shape: shape.into(), why };
+        if width == 0 || !width.is_multiple_of(HEAD_WIDTH) {
+            return Err(bad("x_embedder.proj.weight", &[width, channels_in, patch, patch], "is not in heads of 64"));
+        }
+        if patch == 0 || patch_out == 0 || !patch_out.is_multiple_of(patch * patch) {
+            return Err(bad("final_layer.linear.weight", &[patch_out, width], "does not fill whole patches"));
+        }
+        let block_has = |i: usize, name: &str| source.shape(&format!("joint_blocks.{i}.{name}")).is_some();
+        let depth = (0..).take_while(|&i| block_has(i, "x_block.attn.qkv.weight")).count();
+        if depth == 0 {
+            return Err(ConfigError::Missing("joint_blocks.0.x_block.attn.qkv.weight".into()));
+        }
+        let stored = source.shape("pos_embed");
+        let grid = match stored.as_deref() {
+            None => GRID_WITHOUT_TABLE,
+            Some(&[1, cells, _]) if cells > 0 && cells.isqrt().pow(2) == cells => cells.isqrt(),
+            Some(shape) => return Err(bad("pos_embed", shape, "is not a square grid")),
+        };
+        Ok(MmditConfig {
+            depth,
+            width,
+            patch,
+            channels_in,
+            channels_out: patch_out / (patch * patch),
+            context_width,
+            pooled_width,
+            qk_norm: block_has(0, "context_block.attn.ln_k.weight"),
+            dual_layers: (0..depth).filter(|&i| block_has(i, "x_block.attn2.qkv.weight")).collect(),
+            grid,
+            grid_stored: stored.is_some(),
+        })
+    }
+
+    /// Attention heads.
+    pub fn heads(&self) -> usize {
+        self.width / HEAD_WIDTH
+    }
+
+    /// The released model with these sizes, or a description.
+    pub fn variant(&self) -> String {
+        match (self.depth, self.width, self.qk_norm, self.dual_layers.len()) {
+            (24, 1536, false, 0) => "SD3-Medium".into(),
+            (24, 1536, true, 13) => "SD3.5-Medium".into(),
+            (38, 2432, true, 0) => "SD3.5-Large or Large-Turbo".into(),
+            (depth, width, qk_norm, dual) => {
+                let qk_norm = if qk_norm { ", QK-norm" } else { "" };
+                let dual = if dual > 0 { format!(", {dual} dual-attention layers") } else { String::new() };
+                format!("MMDiT, depth {depth}, width {width}{qk_norm}{dual}")
+            }
+        }
+    }
+}
+
+fn shape<const D: usize>(source: &dyn ParamSource, name: &str) -> Result<[usize; D], ConfigError> {
+    let shape = source.shape(name).ok_or_else(|| ConfigError::Missing(name.into()))?;
+    let wrong = |shape| ConfigError::Shape { name: name.into(), shape, why: "has the wrong number of axes" };
+    shape.try_into().map_err(wrong)
+}
