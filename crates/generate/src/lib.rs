@@ -1,1 +1,126 @@
-//! The generate journey: prompt to picture, and the picture's file.
+//! The generate journey: prompt to picture.
+//!
+//! ```text
+//! prompt -> tokens -> conditioning -> noise -> steps of the solver -> latent -> picture
+//! ```
+//!
+//! [`generate`] is the whole of it on one page. [`Parts`] opens a model, [`Request`] becomes a [`Plan`] in which
+//! nothing is left open, and a [`Watch`] sees what happens and takes each picture as it is done.
+//!
+//! This crate prints nothing and knows no terminal, no HTTP and no training.
+
+mod compat;
+mod denoise;
+mod error;
+mod image;
+mod parts;
+mod plan;
+mod prompt;
+mod settings;
+
+use std::ops::ControlFlow;
+
+use rectiflow_flow::noise::TorchRng;
+use rectiflow_nn::{Tensor, from_f32, is_finite};
+
+pub use compat::{Compat, Defaults, Quantise};
+pub use denoise::denoise;
+pub use error::{GenerateError, OpenError};
+pub use image::{Image, ImageError};
+pub use parts::Parts;
+pub use plan::{ModelFacts, Plan, PlanError, Request};
+pub use prompt::{Encoder, PromptTokens, TextEncoders, Told};
+pub use settings::{ModelName, Settings};
+
+/// A picture and how it came about.
+pub struct Picture {
+    /// The picture.
+    pub image: Image,
+    /// What was decoded to it, `[1, 16, H/8, W/8]`.
+    pub latent: Tensor<4>,
+    /// Everything that decided it.
+    pub settings: Settings,
+}
+
+/// Sees a run happen.
+pub trait Watch {
+    /// A phase begins: `encode T5`, `denoise`, `decode`.
+    fn phase(&mut self, name: &str);
+
+    /// A step of the solver is done. `Break` stops the run; pictures that were taken stay.
+    fn step(&mut self, done: usize, of: usize) -> ControlFlow<()>;
+
+    /// A text did not fit an encoder: `words` are what it will not see.
+    fn cut(&mut self, encoder: Encoder, tokens: usize, words: &str);
+
+    /// Takes a picture.
+    ///
+    /// # Errors
+    /// It could not be stored; the run stops.
+    fn picture(&mut self, picture: Picture) -> Result<(), ImageError>;
+}
+
+/// Draws every picture of a plan.
+///
+/// `noise` gives the latents to start from, one for each picture, or one `[1, 16, H/8, W/8]` for all; without it
+/// each is drawn from its seed. The text encoders are gone from memory when the first step begins.
+///
+/// # Errors
+/// A stage gave values that are not finite, the watcher stopped the run or could not take a picture.
+pub fn generate(
+    parts: Parts,
+    plan: &Plan,
+    noise: Option<&Tensor<4>>,
+    watch: &mut dyn Watch,
+) -> Result<(), GenerateError> {
+    let Parts { text, transformer, vae, device, name, .. } = parts;
+    let conditionings = text.encode_plan(plan, watch)?;
+    for (index, prompt) in plan.pictures().enumerate() {
+        let seed = plan.seed.wrapping_add(index as u64);
+        let start = match noise {
+            Some(given) => pick(given, index),
+            None => draw_noise(plan, &vae, seed, &device),
+        };
+
+        watch.phase("denoise");
+        let latent = denoise(&transformer, &conditionings.of(prompt), start, plan, watch)?;
+
+        watch.phase("decode");
+        let decoded = vae.decode(latent.clone());
+        if !is_finite(&decoded) {
+            return Err(GenerateError::NotFinite { stage: "the decoded picture" });
+        }
+
+        watch.phase("write");
+        let image = Image::from_decoded(&decoded, plan.compat.quantise());
+        let settings = Settings::of(plan, &name, &plan.prompts[prompt], seed, noise.is_some());
+        watch.picture(Picture { image, latent, settings })?;
+    }
+    Ok(())
+}
+
+impl Plan {
+    /// The prompt's index for each picture, in the order they are drawn.
+    pub fn pictures(&self) -> impl ExactSizeIterator<Item = usize> + use<> {
+        let count = self.count;
+        (0..self.prompts.len() * count).map(move |picture| picture / count)
+    }
+
+    /// The shape of one latent.
+    pub fn latent_shape(&self, vae: &rectiflow_vae::Vae) -> [usize; 4] {
+        let (channels, side) = (vae.config().latent_channels, vae.config().downsampling());
+        [1, channels, self.height / side, self.width / side]
+    }
+}
+
+/// The noise that diffusers draws with `torch.Generator("cpu").manual_seed(seed)`.
+fn draw_noise(plan: &Plan, vae: &rectiflow_vae::Vae, seed: u64, device: &rectiflow_nn::Device) -> Tensor<4> {
+    let shape = plan.latent_shape(vae);
+    from_f32(TorchRng::new(seed).standard_normal(shape.iter().product()), shape, device)
+}
+
+/// The latent for picture `index`: its own, or the only one.
+fn pick(given: &Tensor<4>, index: usize) -> Tensor<4> {
+    let count = given.dims()[0];
+    given.clone().narrow(0, if count == 1 { 0 } else { index }, 1)
+}

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     fn values(name: &str, shape: &[usize], init: Init) -> Vec<f32> {
-        RandomInit { seed: 7 }.claim(name, shape, init)().into_vec().unwrap()
+        RandomInit { seed: 7 }.claim(name, shape, init)().try_into_vec().unwrap()
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod precision;
 mod tensor;
 
 pub use burn::module::{Module, Param};
-pub use burn::tensor::{Device, Int, Tensor, TensorData};
+pub use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 pub use device::{DeviceChoice, DeviceError};
 pub use init::{Init, RandomInit};
 pub use params::{ParamSource, Params, Read};

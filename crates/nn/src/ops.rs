@@ -37,6 +37,7 @@ pub fn linear<const D: usize>(
 }
 
 /// What attention adds to its logits.
+#[expect(clippy::large_enum_variant, reason = "made once a call and moved, never stored in numbers")]
 pub enum AttentionBias {
     /// Every token sees every token.
     None,

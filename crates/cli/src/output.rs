@@ -1,0 +1,31 @@
+//! What is said to the user: data to stdout, everything else to stderr.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Shown for an interrupted run, as shells expect: 128 + SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// A line of data. A reader that went away (`| head`) is not an error.
+pub(crate) fn data(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// A line for the person, not for the next program.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// The error with its causes, then what to do next where the error says so.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    let mut said: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        // A transparent error repeats its source.
+        if !said.iter().any(|earlier| earlier.contains(&text)) {
+            said.push(text);
+        }
+    }
+    note(&format!("error: {}", said.join("\n  because: ")));
+    ExitCode::FAILURE
+}

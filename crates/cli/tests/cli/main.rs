@@ -1,0 +1,9 @@
+//! The real binary, in a temporary folder, on tiny pipelines that the reference made.
+#![allow(missing_docs, reason = "a test binary")]
+
+mod bad_input;
+mod generate;
+mod inspect;
+mod layouts;
+mod support;
+mod verify;

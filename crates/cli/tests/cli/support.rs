@@ -1,0 +1,119 @@
+//! Running the binary, and files for it to read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)
+}
+
+/// A temporary folder to run the binary in.
+pub(crate) struct Desk {
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Desk {
+    pub(crate) fn new() -> Self {
+        Desk { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A command line as it would be typed; words are cut at spaces, `{sd3}` stands for that fixture's folder.
+    pub(crate) fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rectiflow"));
+        command.current_dir(self.folder.path()).env("RAYON_NUM_THREADS", "1");
+        for word in line.split_whitespace() {
+            let (open, close) = (word.find('{'), word.find('}'));
+            let word = match (open, close) {
+                (Some(open), Some(close)) => {
+                    let path = fixture(&word[open + 1..close]);
+                    format!("{}{}{}", &word[..open], path.display(), &word[close + 1..])
+                }
+                _ => word.to_string(),
+            };
+            command.arg(word);
+        }
+        command
+    }
+
+    pub(crate) fn run(&self, line: &str) -> Output {
+        self.command(line).output().unwrap()
+    }
+
+    /// Runs a line that must succeed; returns stdout.
+    #[track_caller]
+    pub(crate) fn succeed(&self, line: &str) -> String {
+        let output = self.run(line);
+        assert!(output.status.success(), "{line}\n{}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs a line that must fail; returns stderr.
+    #[track_caller]
+    pub(crate) fn fail(&self, line: &str) -> String {
+        failed(line, &self.run(line))
+    }
+
+    /// The files that lie in the folder now.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// A failure is one message and a status, never a panic.
+#[track_caller]
+pub(crate) fn failed(line: &str, output: &Output) -> String {
+    let stderr = text(&output.stderr);
+    assert!(output.status.code().is_some_and(|code| code != 0 && code != 101), "{line}: {:?}\n{stderr}", output.status);
+    assert!(!stderr.contains("panicked"), "{line}\n{stderr}");
+    stderr
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A tensor as a file has it.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Stored {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+pub(crate) type Tensors = BTreeMap<String, Stored>;
+
+pub(crate) fn read(path: &Path) -> Tensors {
+    let bytes = std::fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let stored = |view: TensorView<'_>| Stored {
+        dtype: view.dtype(),
+        shape: view.shape().to_vec(),
+        bytes: view.data().to_vec(),
+    };
+    file.tensors().into_iter().map(|(name, view)| (name, stored(view))).collect()
+}
+
+pub(crate) fn write(path: &Path, tensors: &Tensors) {
+    let views: Vec<_> = tensors.iter().map(|(name, tensor)| (name, view_of(tensor))).collect();
+    safetensors::serialize_to_file(views, None, path).unwrap();
+}
+
+fn view_of(tensor: &Stored) -> TensorView<'_> {
+    TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes).unwrap()
+}
+
+/// The tensors whose names begin with `prefix`, without it.
+pub(crate) fn under(tensors: &Tensors, prefix: &str) -> Tensors {
+    tensors.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_string(), t.clone()))).collect()
+}

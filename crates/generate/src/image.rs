@@ -1,0 +1,154 @@
+//! Pictures as bytes and as PNG files with their settings inside.
+//!
+//! This module does not know how a picture was made; the settings come as text.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rectiflow_nn::{Tensor, to_f32};
+
+use crate::compat::Quantise;
+
+/// An RGB picture, 8 bits a channel, row by row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// `3 * width * height` bytes.
+    pub rgb: Vec<u8>,
+}
+
+/// A result could not be stored. Nothing was left behind under its name.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {path}: {source}\nhint: {hint}", path = .path.display(), hint = next_step(.source))]
+pub struct ImageError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl ImageError {
+    /// `path` could not be written because of `source`.
+    pub fn new(path: &Path, source: io::Error) -> Self {
+        ImageError { path: path.into(), source }
+    }
+}
+
+impl Image {
+    /// From decoded values about -1..1, `[1, 3, H, W]`; values beyond are clipped, as the references do.
+    pub fn from_decoded(decoded: &Tensor<4>, quantise: Quantise) -> Image {
+        let [_, channels, height, width] = decoded.dims();
+        assert_eq!(channels, 3, "a decoded picture has 3 channels");
+        let values = to_f32(decoded);
+        let plane = height * width;
+        let byte = |value: f32| {
+            let scaled = ((value + 1.0) / 2.0).clamp(0.0, 1.0) * 255.0;
+            match quantise {
+                Quantise::Round => scaled.round_ties_even() as u8,
+                Quantise::Truncate => scaled as u8,
+            }
+        };
+        let rgb = (0..plane).flat_map(|i| [0, 1, 2].map(|channel| byte(values[channel * plane + i]))).collect();
+        Image { width, height, rgb }
+    }
+
+    /// Writes a PNG under a temporary name beside `path`, then renames it: `path` is the whole file or not there.
+    ///
+    /// `texts` become text chunks: keyword and content.
+    ///
+    /// # Errors
+    /// The folder is missing or not writable, the disk is full.
+    pub fn save_png(&self, path: &Path, texts: &[(&str, String)]) -> Result<(), ImageError> {
+        self.try_save(path, texts).map_err(|source| ImageError::new(path, source))
+    }
+
+    fn try_save(&self, path: &Path, texts: &[(&str, String)]) -> io::Result<()> {
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let mut file = tempfile::Builder::new().prefix(".rectiflow-").suffix(".tmp").tempfile_in(folder)?;
+        file.write_all(&self.to_png(texts)?)?;
+        file.as_file().sync_all()?;
+        set_ordinary_permissions(file.as_file())?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    fn to_png(&self, texts: &[(&str, String)]) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        for (keyword, text) in texts {
+            encoder.add_itxt_chunk((*keyword).to_string(), text.clone())?;
+        }
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(&self.rgb)?;
+        writer.finish()?;
+        Ok(bytes)
+    }
+}
+
+/// Temporary files are private; a picture is as readable as any other new file.
+#[cfg(unix)]
+fn set_ordinary_permissions(file: &std::fs::File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn set_ordinary_permissions(_file: &std::fs::File) -> io::Result<()> {
+    Ok(())
+}
+
+fn next_step(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space, or give `--out` on another disk",
+        io::ErrorKind::NotFound => "make the folder first, or give another `--out`",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "give `--out` in a folder you may write to"
+        }
+        io::ErrorKind::IsADirectory => "give `--out` a file name inside the folder",
+        _ => "give another `--out`",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rectiflow_nn::{Device, from_f32};
+
+    #[test]
+    fn values_become_bytes_as_each_reference_does() {
+        let values = vec![-2.0, -1.0, 0.0, 0.003, 1.0, 5.0];
+        let decoded = from_f32(values, [1, 3, 1, 2], &Device::flex());
+        let [round, truncate] = [Quantise::Round, Quantise::Truncate].map(|q| Image::from_decoded(&decoded, q).rgb);
+        // Planes become pixels: R = values 0 and 1, G = 2 and 3, B = 4 and 5. 0 is 127.5: to the even byte.
+        assert_eq!(round, [0, 128, 255, 0, 128, 255]);
+        assert_eq!(truncate, [0, 127, 255, 0, 127, 255]);
+    }
+
+    #[test]
+    fn a_png_holds_pixels_and_settings() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.png");
+        let image = Image { width: 2, height: 1, rgb: vec![1, 2, 3, 4, 5, 6] };
+        image.save_png(&path, &[("parameters", "ein Apfel, 苹果".into())]).unwrap();
+        let mut reader =
+            png::Decoder::new(io::BufReader::new(std::fs::File::open(&path).unwrap())).read_info().unwrap();
+        let mut pixels = vec![0; 6];
+        reader.next_frame(&mut pixels).unwrap();
+        assert_eq!(pixels, image.rgb);
+        assert_eq!(reader.info().utf8_text[0].get_text().unwrap(), "ein Apfel, 苹果");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_missing_folder_is_said_with_what_to_do() {
+        let image = Image { width: 1, height: 1, rgb: vec![0; 3] };
+        let error = image.save_png(Path::new("no/such/folder/x.png"), &[]).unwrap_err().to_string();
+        assert!(error.contains("no/such/folder/x.png") && error.contains("make the folder"), "{error}");
+    }
+}

@@ -1,0 +1,253 @@
+//! What was asked for, and what will be done. Everything a user can get wrong in the settings is found here,
+//! before any weight is read.
+
+use std::num::NonZeroUsize;
+
+use rectiflow_flow::{Schedule, ScheduleError};
+use rectiflow_sample::Solver;
+use rectiflow_text::T5_LENGTHS;
+
+use crate::compat::Compat;
+
+/// Stretch of the noise levels where neither the user nor the checkpoint says: every release but one.
+const SHIFT: f32 = 3.0;
+/// Side of a picture where the user gives none, as far as the positional grid goes.
+const SIDE_PX: usize = 1024;
+
+/// The settings as a user gives them; `None` is "not given".
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// What to draw; one or more pictures of each.
+    pub prompts: Vec<String>,
+    /// What to stay away from.
+    pub negative: String,
+    /// Picture width in pixels.
+    pub width: Option<usize>,
+    /// Picture height in pixels.
+    pub height: Option<usize>,
+    /// Steps of the solver.
+    pub steps: Option<usize>,
+    /// Guidance scale.
+    pub guidance: Option<f32>,
+    /// Stretch of the noise levels.
+    pub shift: Option<f32>,
+    /// Seed of the first picture; picture i has seed + i.
+    pub seed: u64,
+    /// Pictures of each prompt.
+    pub count: usize,
+    /// Solver.
+    pub solver: Option<Solver>,
+    /// Most T5 tokens.
+    pub t5_length: Option<usize>,
+    /// Whose picture to draw where references differ.
+    pub compat: Compat,
+}
+
+/// What the settings must fit: facts of the opened model.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelFacts {
+    /// Sides are multiples of this many pixels.
+    pub unit_px: usize,
+    /// The longest side that the positional grid has room for.
+    pub side_px_max: usize,
+    /// Joint blocks.
+    pub depth: usize,
+    /// Queries and keys are normed.
+    pub qk_norm: bool,
+    /// The shift the checkpoint's scheduler names.
+    pub shift: Option<f32>,
+}
+
+/// What will be done. Complete: nothing is left to a default.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What to draw.
+    pub prompts: Vec<String>,
+    /// What to stay away from.
+    pub negative: String,
+    /// Picture width in pixels.
+    pub width: usize,
+    /// Picture height in pixels.
+    pub height: usize,
+    /// Noise levels, one step between each two.
+    pub schedule: Schedule,
+    /// Guidance scale; 1 asks the model once a step.
+    pub guidance: f32,
+    /// Stretch of the noise levels, as used in `schedule`.
+    pub shift: f32,
+    /// Seed of the first picture.
+    pub seed: u64,
+    /// Pictures of each prompt.
+    pub count: usize,
+    /// Solver.
+    pub solver: Solver,
+    /// Most T5 tokens.
+    pub t5_length: usize,
+    /// Whose picture to draw where references differ.
+    pub compat: Compat,
+}
+
+/// A setting that cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Nothing to draw.
+    #[error(
+        "no prompt given\nhint: `rectiflow generate \"a red apple\"`; an empty prompt \"\" draws what the model likes"
+    )]
+    NoPrompt,
+    /// No pictures wanted.
+    #[error("--count 0 draws nothing\nhint: leave it out for one picture")]
+    NoCount,
+    /// A side that is not a whole number of patches.
+    #[error("--{side} {px} is not a multiple of {unit}\nhint: the nearest sizes are {}", nearest(*.px, *.unit, *.max))]
+    NotMultiple {
+        /// `width` or `height`.
+        side: &'static str,
+        /// As given.
+        px: usize,
+        /// What it must be a multiple of.
+        unit: usize,
+        /// The longest side.
+        max: usize,
+    },
+    /// A side beyond the positional grid.
+    #[error("--{side} {px} is beyond this model's positional grid\nhint: the longest side is {max}")]
+    TooLarge {
+        /// `width` or `height`.
+        side: &'static str,
+        /// As given.
+        px: usize,
+        /// The longest side.
+        max: usize,
+    },
+    /// A solver that takes no step.
+    #[error("--steps 0 would leave pure noise\nhint: give 1 or more; 28 is usual")]
+    NoSteps,
+    /// Not a number that guidance can use.
+    #[error("--guidance {0} is not possible\nhint: give 0 or more; 1 or less turns guidance off, 4.5 to 7 is usual")]
+    Guidance(f32),
+    /// A length that T5 contexts do not have.
+    #[error("--t5-length {0} is not possible\nhint: give 77 to 512; 256 is diffusers' default")]
+    T5Length(usize),
+    /// Noise levels that do not exist.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+}
+
+impl Request {
+    /// Turns what was asked into what will be done.
+    ///
+    /// # Errors
+    /// The first setting that cannot be carried out, with the nearest that can.
+    pub fn resolve(self, model: &ModelFacts) -> Result<Plan, PlanError> {
+        if self.prompts.is_empty() {
+            return Err(PlanError::NoPrompt);
+        }
+        if self.count == 0 {
+            return Err(PlanError::NoCount);
+        }
+        let defaults = self.compat.defaults(model.depth, model.qk_norm);
+        let steps = NonZeroUsize::new(self.steps.unwrap_or(defaults.steps)).ok_or(PlanError::NoSteps)?;
+        let guidance = self.guidance.unwrap_or(defaults.guidance);
+        if !guidance.is_finite() || guidance < 0.0 {
+            return Err(PlanError::Guidance(guidance));
+        }
+        let t5_length = self.t5_length.unwrap_or(defaults.t5_length);
+        if !T5_LENGTHS.contains(&t5_length) {
+            return Err(PlanError::T5Length(t5_length));
+        }
+        let shift = self.shift.or(defaults.shift).or(model.shift).unwrap_or(SHIFT);
+        Ok(Plan {
+            width: side("width", self.width, model)?,
+            height: side("height", self.height, model)?,
+            schedule: Schedule::released(steps, shift)?,
+            solver: self.solver.unwrap_or(defaults.solver),
+            prompts: self.prompts,
+            negative: self.negative,
+            seed: self.seed,
+            count: self.count,
+            compat: self.compat,
+            guidance,
+            shift,
+            t5_length,
+        })
+    }
+}
+
+impl Plan {
+    /// Whether each step asks the model with the prompt and with the negative prompt.
+    pub fn is_guided(&self) -> bool {
+        self.guidance > 1.0
+    }
+}
+
+fn side(name: &'static str, px: Option<usize>, model: &ModelFacts) -> Result<usize, PlanError> {
+    let (unit, max) = (model.unit_px, model.side_px_max);
+    let px = px.unwrap_or(SIDE_PX.min(max));
+    if px > max {
+        return Err(PlanError::TooLarge { side: name, px, max });
+    }
+    if px == 0 || px % unit != 0 {
+        return Err(PlanError::NotMultiple { side: name, px, unit, max });
+    }
+    Ok(px)
+}
+
+fn nearest(px: usize, unit: usize, max: usize) -> String {
+    let below = px / unit * unit;
+    match (below, below + unit) {
+        (0, above) => format!("{above} and {}", above + unit),
+        (below, above) if above > max => below.to_string(),
+        (below, above) => format!("{below} and {above}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODEL: ModelFacts = ModelFacts { unit_px: 16, side_px_max: 384, depth: 2, qk_norm: false, shift: None };
+
+    fn request() -> Request {
+        Request { prompts: vec!["a".into()], count: 1, ..Request::default() }
+    }
+
+    #[track_caller]
+    fn refused(request: Request, part: &str) {
+        let text = request.resolve(&MODEL).unwrap_err().to_string();
+        assert!(text.contains(part), "{text}");
+    }
+
+    #[test]
+    fn impossible_settings_are_refused_with_what_is_possible() {
+        refused(Request { width: Some(100), ..request() }, "96 and 112");
+        refused(Request { width: Some(5), ..request() }, "16 and 32");
+        refused(Request { height: Some(400), ..request() }, "longest side is 384");
+        refused(Request { height: Some(0), ..request() }, "16 and 32");
+        refused(Request { width: Some(usize::MAX), ..request() }, "longest side is 384");
+        refused(Request { steps: Some(0), ..request() }, "1 or more");
+        refused(Request { count: 0, ..request() }, "--count 0");
+        refused(Request { guidance: Some(f32::NAN), ..request() }, "guidance");
+        refused(Request { t5_length: Some(76), ..request() }, "77 to 512");
+        refused(Request { shift: Some(0.0), ..request() }, "shift");
+        refused(Request { prompts: vec![], ..request() }, "no prompt");
+    }
+
+    #[test]
+    fn a_scheduler_file_sets_the_shift_and_a_user_overrides_it() {
+        let model = ModelFacts { shift: Some(5.0), ..MODEL };
+        assert_eq!(request().resolve(&model).unwrap().shift, 5.0);
+        assert_eq!(Request { shift: Some(2.0), ..request() }.resolve(&model).unwrap().shift, 2.0);
+        assert_eq!(request().resolve(&MODEL).unwrap().shift, 3.0);
+    }
+
+    #[test]
+    fn stability_draws_the_first_release_without_shift_and_the_later_ones_with() {
+        let plan = |qk_norm| {
+            let request = Request { compat: Compat::Stability, ..request() };
+            request.resolve(&ModelFacts { qk_norm, shift: Some(3.0), ..MODEL }).unwrap()
+        };
+        assert_eq!((plan(false).shift, plan(true).shift), (1.0, 3.0));
+        assert_eq!(plan(true).solver, Solver::Dpmpp2m);
+    }
+}

@@ -1,0 +1,274 @@
+//! Prompts to conditionings, one encoder after the other.
+
+use rectiflow_nn::{Device, Int, Tensor, from_ids, is_finite};
+use rectiflow_text::{
+    ClipEncoder, ClipKind, ClipOutput, ClipTokenizer, Conditioning, ConditioningWidths, Pooling, T5Encoder, T5Length,
+    T5Rule, T5Tokenizer, Tokens, assemble,
+};
+
+use crate::Watch;
+use crate::compat::Compat;
+use crate::error::GenerateError;
+use crate::plan::Plan;
+
+/// A text encoder, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoder {
+    /// CLIP-L.
+    ClipL,
+    /// OpenCLIP bigG.
+    ClipG,
+    /// T5.
+    T5,
+}
+
+impl std::fmt::Display for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Encoder::ClipL => "CLIP-L",
+            Encoder::ClipG => "CLIP-G",
+            Encoder::T5 => "T5",
+        })
+    }
+}
+
+/// A CLIP encoder and what cuts text for it.
+pub(crate) struct Clip {
+    pub(crate) tokenizer: ClipTokenizer,
+    pub(crate) encoder: ClipEncoder,
+}
+
+/// T5 and what cuts text for it.
+pub(crate) struct T5 {
+    pub(crate) tokenizer: T5Tokenizer,
+    pub(crate) encoder: T5Encoder,
+}
+
+/// The text encoders that a model has. Encoding consumes them: they are large, and not needed again.
+pub struct TextEncoders {
+    pub(crate) clip_l: Option<Clip>,
+    pub(crate) clip_g: Option<Clip>,
+    pub(crate) t5: Option<T5>,
+    /// Width of a token and of the pooled text, as the transformer takes them.
+    pub(crate) context_width: usize,
+    pub(crate) pooled_width: usize,
+    pub(crate) device: Device,
+}
+
+/// One text as each encoder takes it.
+#[derive(Clone, Debug)]
+pub struct PromptTokens {
+    /// For CLIP-L, if it is there.
+    pub clip_l: Option<Tokens>,
+    /// For CLIP-G, if it is there.
+    pub clip_g: Option<Tokens>,
+    /// For T5, if it is there.
+    pub t5: Option<Tokens>,
+}
+
+/// What a plan's prompts became.
+pub(crate) struct Conditionings {
+    prompts: Vec<Conditioning>,
+    negative: Option<Conditioning>,
+}
+
+/// What the network is told in one step.
+#[derive(Clone, Copy)]
+pub struct Told<'a> {
+    /// What to draw.
+    pub prompt: &'a Conditioning,
+    /// What to stay away from; none without guidance.
+    pub negative: Option<&'a Conditioning>,
+}
+
+impl Conditionings {
+    /// What the network is told for prompt `index`.
+    pub(crate) fn of(&self, index: usize) -> Told<'_> {
+        Told { prompt: &self.prompts[index], negative: self.negative.as_ref() }
+    }
+}
+
+impl Compat {
+    /// How a text becomes T5's tokens.
+    pub fn t5_rule(self, length: usize) -> T5Rule {
+        match self {
+            Compat::Diffusers => T5Rule::diffusers(length),
+            Compat::Stability => T5Rule { length: T5Length::AtLeast { min: 77, max: length }, ..T5Rule::stability() },
+        }
+    }
+
+    /// The built-in CLIP tokenizer: only in transformers is CLIP-G's padding token, `!`, found inside texts.
+    pub(crate) fn clip_tokenizer(self, kind: ClipKind) -> ClipTokenizer {
+        match self {
+            Compat::Diffusers => ClipTokenizer::embedded(kind).with_pad_inside_texts(),
+            Compat::Stability => ClipTokenizer::embedded(kind),
+        }
+    }
+
+    /// Whether CLIP-L's pooled vector is projected, where the file has a projection. CLIP-G's always is.
+    fn clip_l_pooling(self) -> Pooling {
+        match self {
+            Compat::Diffusers => Pooling::Projected,
+            Compat::Stability => Pooling::Unprojected,
+        }
+    }
+
+    /// T5 tokens, all zeros, where there is no T5.
+    fn t5_absent(self, length: usize) -> usize {
+        match self {
+            Compat::Diffusers => length,
+            Compat::Stability => 77,
+        }
+    }
+}
+
+impl TextEncoders {
+    /// The encoders that are there.
+    pub fn present(&self) -> Vec<Encoder> {
+        let there = [
+            (Encoder::ClipL, self.clip_l.is_some()),
+            (Encoder::ClipG, self.clip_g.is_some()),
+            (Encoder::T5, self.t5.is_some()),
+        ];
+        there.into_iter().filter_map(|(encoder, is_there)| is_there.then_some(encoder)).collect()
+    }
+
+    /// Cuts a text into tokens for each encoder.
+    ///
+    /// # Errors
+    /// A tokenizer's own table does not cover the text.
+    pub fn tokenize(&self, text: &str, compat: Compat, t5_length: usize) -> Result<PromptTokens, GenerateError> {
+        let clip = |clip: &Option<Clip>| clip.as_ref().map(|clip| clip.tokenizer.tokenize(text)).transpose();
+        let rule = compat.t5_rule(t5_length);
+        Ok(PromptTokens {
+            clip_l: clip(&self.clip_l)?,
+            clip_g: clip(&self.clip_g)?,
+            t5: self.t5.as_ref().map(|t5| t5.tokenizer.tokenize(text, &rule)).transpose()?,
+        })
+    }
+
+    /// Encodes a plan's prompts and, where guidance needs it, its negative prompt; says what was cut.
+    pub(crate) fn encode_plan(self, plan: &Plan, watch: &mut dyn Watch) -> Result<Conditionings, GenerateError> {
+        let negative = plan.is_guided().then_some(plan.negative.as_str());
+        let texts = plan.prompts.iter().map(String::as_str).chain(negative);
+        let tokens = texts
+            .map(|text| self.tokenize(text, plan.compat, plan.t5_length))
+            .collect::<Result<Vec<_>, GenerateError>>()?;
+        for tokens in &tokens {
+            tokens.report_cuts(watch);
+        }
+        let mut prompts = self.encode(tokens, plan.compat, plan.t5_length, watch)?;
+        let negative = if plan.is_guided() { prompts.pop() } else { None };
+        Ok(Conditionings { prompts, negative })
+    }
+
+    /// Encodes texts that [`Self::tokenize`] cut. Each encoder is freed before the next one is read.
+    ///
+    /// # Errors
+    /// An encoder's output does not fit the transformer or is not finite.
+    pub fn encode(
+        self,
+        tokens: Vec<PromptTokens>,
+        compat: Compat,
+        t5_length: usize,
+        watch: &mut dyn Watch,
+    ) -> Result<Vec<Conditioning>, GenerateError> {
+        let widths = self.widths(compat, t5_length)?;
+        let device = self.device;
+        let clip_l = each(self.clip_l, Encoder::ClipL, &ids(&tokens, |t| &t.clip_l), &device, watch, |clip, ids| {
+            one_by_one(clip.encoder.forward(ids, compat.clip_l_pooling()))
+        });
+        let clip_g = each(self.clip_g, Encoder::ClipG, &ids(&tokens, |t| &t.clip_g), &device, watch, |clip, ids| {
+            one_by_one(clip.encoder.forward(ids, Pooling::Projected))
+        });
+        let t5 = each(self.t5, Encoder::T5, &ids(&tokens, |t| &t.t5), &device, watch, |t5, ids| {
+            let count = ids.dims()[0];
+            t5.encoder.forward(ids).chunk(count, 0)
+        });
+        let outputs = optional(clip_l).zip(optional(clip_g)).zip(optional(t5)).take(tokens.len());
+        outputs
+            .map(|((clip_l, clip_g), t5)| {
+                let conditioning = assemble(clip_l, clip_g, t5, widths, &device)?;
+                check(&conditioning.context, "the encoded text")?;
+                check(&conditioning.pooled, "the pooled text")?;
+                Ok(conditioning)
+            })
+            .collect()
+    }
+
+    /// How the encoders' outputs are joined.
+    ///
+    /// # Errors
+    /// They do not fit the transformer.
+    pub(crate) fn widths(
+        &self,
+        compat: Compat,
+        t5_length: usize,
+    ) -> Result<ConditioningWidths, rectiflow_text::WidthError> {
+        ConditioningWidths::find(
+            self.clip_l.as_ref().map(|clip| clip.encoder.config()),
+            self.clip_g.as_ref().map(|clip| clip.encoder.config()),
+            self.t5.as_ref().map(|t5| t5.encoder.config()),
+            self.context_width,
+            self.pooled_width,
+            compat.t5_absent(t5_length),
+        )
+    }
+}
+
+impl PromptTokens {
+    fn report_cuts(&self, watch: &mut dyn Watch) {
+        let all = [(Encoder::ClipL, &self.clip_l), (Encoder::ClipG, &self.clip_g), (Encoder::T5, &self.t5)];
+        for (encoder, tokens) in all {
+            if let Some(cut) = tokens.as_ref().and_then(|tokens| tokens.cut.as_ref()) {
+                watch.cut(encoder, cut.tokens, &cut.words);
+            }
+        }
+    }
+}
+
+/// Texts that an encoder takes at once: one reading of its weights serves them all, and memory stays small.
+const TEXTS_AT_ONCE: usize = 8;
+
+/// Each text's ids for one encoder; none where the encoder is not there.
+fn ids<'a>(tokens: &'a [PromptTokens], of: impl Fn(&'a PromptTokens) -> &'a Option<Tokens>) -> Vec<&'a [u32]> {
+    tokens.iter().filter_map(|tokens| of(tokens).as_ref()).map(|tokens| &tokens.ids[..]).collect()
+}
+
+/// Runs an encoder, if it is there, on every text, and frees it. `run` gives one output for each row of ids.
+fn each<E, T>(
+    encoder: Option<E>,
+    name: Encoder,
+    texts: &[&[u32]],
+    device: &Device,
+    watch: &mut dyn Watch,
+    run: impl Fn(&E, Tensor<2, Int>) -> Vec<T>,
+) -> Vec<T> {
+    let mut outputs = Vec::new();
+    if let Some(encoder) = encoder {
+        watch.phase(&format!("encode {name}"));
+        for run_of_equals in texts.chunk_by(|a, b| a.len() == b.len()) {
+            for batch in run_of_equals.chunks(TEXTS_AT_ONCE) {
+                let rows = batch.iter().map(|ids| from_ids(ids, device)).collect();
+                outputs.extend(run(&encoder, Tensor::cat(rows, 0)));
+            }
+        }
+    }
+    outputs
+}
+
+/// An encoder's output for each text, or none for any where the encoder is not there.
+fn optional<T>(outputs: Vec<T>) -> impl Iterator<Item = Option<T>> {
+    outputs.into_iter().map(Some).chain(std::iter::repeat_with(|| None))
+}
+
+/// The outputs for each text of a batch.
+fn one_by_one(batch: ClipOutput) -> Vec<ClipOutput> {
+    let count = batch.pooled.dims()[0];
+    let outputs = batch.penultimate.chunk(count, 0).into_iter().zip(batch.pooled.chunk(count, 0));
+    outputs.map(|(penultimate, pooled)| ClipOutput { penultimate, pooled }).collect()
+}
+
+fn check<const D: usize>(tensor: &Tensor<D>, stage: &'static str) -> Result<(), GenerateError> {
+    if is_finite(tensor) { Ok(()) } else { Err(GenerateError::NotFinite { stage }) }
+}

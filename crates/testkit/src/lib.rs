@@ -1,1 +1,0 @@
-//! Golden files, tolerances and tiny models for the tests.

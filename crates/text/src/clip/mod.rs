@@ -1,0 +1,5 @@
+mod config;
+mod encoder;
+
+pub use config::{Activation, ClipConfig, ClipKind, Pooling};
+pub use encoder::{ClipEncoder, ClipOutput};

@@ -1,0 +1,128 @@
+use rectiflow_nn::ParamSource;
+use serde_json::Value;
+
+use crate::config::{ConfigError, Evidence};
+
+/// `relative_attention_max_distance` of every T5. No tensor tells it.
+const MAX_DISTANCE: usize = 128;
+/// `layer_norm_epsilon` of every T5.
+const EPSILON: f64 = 1e-6;
+/// Pieces and sentinels of the tokenizer. The tables of the released encoders have 28 rows more, for alignment.
+const VOCABULARY_MIN: usize = 32100;
+
+const TABLE: &str = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
+const QUERY: &str = "encoder.block.0.layer.0.SelfAttention.q.weight";
+
+/// The sizes of a T5 v1.1 encoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct T5Config {
+    /// Width of a token.
+    pub width: usize,
+    /// Blocks.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of a head; `heads * head_width` need not be `width`.
+    pub head_width: usize,
+    /// Inner width of the gated MLPs.
+    pub mlp: usize,
+    /// Rows of the token table.
+    pub vocabulary: usize,
+    /// Buckets of relative positions, half of them for each direction.
+    pub buckets: usize,
+    /// From this distance on, all positions share a bucket.
+    pub max_distance: usize,
+    /// Of the RMS norms.
+    pub eps: f64,
+}
+
+impl T5Config {
+    /// T5 v1.1 XXL, the encoder half: 4,762,310,656 parameters.
+    pub fn xxl() -> Self {
+        T5Config {
+            width: 4096,
+            layers: 24,
+            heads: 64,
+            head_width: 64,
+            mlp: 10240,
+            vocabulary: 32128,
+            buckets: 32,
+            max_distance: MAX_DISTANCE,
+            eps: EPSILON,
+        }
+    }
+
+    /// Finds the sizes from the tensors' shapes; what shapes cannot tell comes from `config.json`, or is that
+    /// of the released encoders.
+    ///
+    /// # Errors
+    /// The tensors are not those of a T5 v1.1 encoder, or the settings contradict them.
+    pub fn find(source: &dyn ParamSource, settings: Option<&Value>) -> Result<Self, ConfigError> {
+        let evidence = Evidence { encoder: "T5", source, settings };
+        let config = sizes(&evidence)?;
+        let stated_sizes = [
+            ("d_model", config.width),
+            ("num_layers", config.layers),
+            ("num_heads", config.heads),
+            ("d_kv", config.head_width),
+            ("d_ff", config.mlp),
+            ("vocab_size", config.vocabulary),
+            ("relative_attention_num_buckets", config.buckets),
+        ];
+        for (key, found) in stated_sizes {
+            evidence.agrees(key, found)?;
+        }
+        if evidence.text("feed_forward_proj")?.is_some_and(|form| form != "gated-gelu") {
+            return Err(evidence.bad_setting("feed_forward_proj", "only `gated-gelu`, T5 v1.1's, is supported"));
+        }
+        Ok(config)
+    }
+}
+
+/// The name of the token table: T5 shares it between encoder and decoder, and files have either name or both.
+pub(super) fn token_table(has: impl Fn(&str) -> bool) -> &'static str {
+    if !has("shared.weight") && has("encoder.embed_tokens.weight") { "encoder.embed_tokens" } else { "shared" }
+}
+
+fn sizes(evidence: &Evidence<'_>) -> Result<T5Config, ConfigError> {
+    let table = format!("{}.weight", token_table(|name| evidence.source.shape(name).is_some()));
+    let [vocabulary, width] = evidence.shape(&table)?;
+    if vocabulary < VOCABULARY_MIN {
+        return Err(evidence.bad_shape(&table, &[vocabulary, width], "has no row for each of T5's 32,100 tokens"));
+    }
+    let [buckets, heads] = evidence.shape(TABLE)?;
+    if buckets < 4 || !buckets.is_multiple_of(4) {
+        return Err(evidence.bad_shape(TABLE, &[buckets, heads], "is not two directions of near and far buckets"));
+    }
+    let [rows, columns] = evidence.shape(QUERY)?;
+    if !rows.is_multiple_of(heads) {
+        return Err(evidence.bad_shape(
+            QUERY,
+            &[rows, columns],
+            format!("is not {heads} heads, as the position table"),
+        ));
+    }
+    let [mlp, _] = evidence.shape("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")?;
+    Ok(T5Config {
+        width,
+        layers: evidence.layers(|i| format!("encoder.block.{i}.layer.0.layer_norm.weight"))?,
+        heads,
+        head_width: rows / heads,
+        mlp,
+        vocabulary,
+        buckets,
+        max_distance: max_distance(evidence, buckets)?,
+        eps: evidence.epsilon("layer_norm_epsilon", EPSILON)?,
+    })
+}
+
+/// The far buckets need some distance to share.
+fn max_distance(evidence: &Evidence<'_>, buckets: usize) -> Result<usize, ConfigError> {
+    let key = "relative_attention_max_distance";
+    let distance = evidence.size(key)?.unwrap_or(MAX_DISTANCE);
+    let near = buckets / 4;
+    if distance <= near {
+        return Err(evidence.bad_setting(key, format!("the near buckets alone reach to {near}")));
+    }
+    Ok(distance)
+}

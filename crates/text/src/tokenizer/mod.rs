@@ -1,0 +1,12 @@
+mod clip;
+mod error;
+mod folder;
+mod t5;
+mod table;
+
+pub use clip::{ClipTokenizer, END_OF_TEXT};
+pub use error::TokenizerError;
+pub use t5::T5Tokenizer;
+pub use table::Origin;
+
+pub(crate) use clip::CLIP_LENGTH;

@@ -1,0 +1,120 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use tokenizers::Tokenizer;
+use tokenizers::processors::PostProcessorWrapper;
+
+use super::TokenizerError;
+use crate::tokens::Pieces;
+
+/// Where a tokenizer's tables are from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The program itself.
+    Embedded,
+    /// This file of the model; beside a `vocab.json`, the merges.
+    File(PathBuf),
+    /// The program itself, because this file of the model is in a form that is not read. Its tables are the
+    /// same ones.
+    InsteadOf(PathBuf),
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::Embedded => f.write_str("built in"),
+            Origin::File(path) => write!(f, "`{}`", path.display()),
+            Origin::InsteadOf(path) => write!(f, "built in, instead of `{}`", path.display()),
+        }
+    }
+}
+
+/// A token that every tokenizer of a model has, with its id.
+pub(super) struct Mark {
+    pub(super) model: &'static str,
+    pub(super) token: &'static str,
+    pub(super) id: u32,
+}
+
+/// Text to ids, without marks, padding or length: those are the rules of the model, not of the table.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    tokenizer: Tokenizer,
+    largest: u32,
+    pub(super) origin: Origin,
+}
+
+impl Table {
+    /// Takes only the text-to-ids part of `tokenizer`: whatever padding, cutting or marks its file asks for.
+    pub(super) fn new(mut tokenizer: Tokenizer, origin: Origin) -> Self {
+        tokenizer.with_padding(None).with_post_processor(None::<PostProcessorWrapper>);
+        tokenizer.with_truncation(None).expect("no truncation has no parameters that could be wrong");
+        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        Table { tokenizer, largest, origin }
+    }
+
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// The file cannot be read, is broken, or lacks one of `marks`.
+    pub(super) fn from_json_file(path: &Path, marks: &[Mark]) -> Result<Self, TokenizerError> {
+        let bytes = super::folder::read(path)?;
+        // The library trusts its files in places (it indexes by what they say): a panic there is the file's
+        // fault. One short text finds the rest of what can be wrong.
+        let parse = || {
+            let tokenizer = Tokenizer::from_bytes(&bytes)?;
+            tokenizer.encode("a photo of a cat", false).map(|_| tokenizer)
+        };
+        let tokenizer = match catch_unwind(AssertUnwindSafe(parse)) {
+            Ok(Ok(tokenizer)) => tokenizer,
+            Ok(Err(error)) => return Err(TokenizerError::broken(path, error)),
+            Err(_) => return Err(TokenizerError::broken(path, "its parts contradict each other")),
+        };
+        let table = Table::new(tokenizer, Origin::File(path.into()));
+        table.require(path, marks)?;
+        Ok(table)
+    }
+
+    /// Checks that these tokens have these ids.
+    pub(super) fn require(&self, path: &Path, marks: &[Mark]) -> Result<(), TokenizerError> {
+        for &Mark { model, token, id } in marks {
+            let found = self.tokenizer.token_to_id(token);
+            if found != Some(id) {
+                return Err(TokenizerError::OtherModel { path: path.into(), model, token, id, found });
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids of a text and the bytes they stand for.
+    pub(super) fn pieces(&self, text: &str) -> Result<Pieces, TokenizerError> {
+        let encode = || self.tokenizer.encode(text, false);
+        let failed = |reason| {
+            let (origin, chars) = (self.origin.to_string(), text.chars().count());
+            TokenizerError::Text { origin, chars, reason }
+        };
+        let encoding = catch_unwind(AssertUnwindSafe(encode))
+            .map_err(|_| failed("its parts contradict each other".into()))?
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(Pieces { ids: encoding.get_ids().to_vec(), spans: encoding.get_offsets().to_vec() })
+    }
+
+    /// The id of `token`, made one that is found in a text before anything else is.
+    pub(super) fn special(&mut self, token: &str) -> Option<u32> {
+        let id = self.tokenizer.token_to_id(token)?;
+        if !self.tokenizer.get_added_vocabulary().get_vocab().contains_key(token) {
+            let special = tokenizers::AddedToken::from(token, true);
+            self.tokenizer.add_special_tokens([special]).ok()?;
+        }
+        Some(id)
+    }
+
+    /// Checks that an embedding table of `rows` vectors has one for every id.
+    pub(super) fn check_vectors(&self, rows: usize) -> Result<(), TokenizerError> {
+        let largest = self.largest;
+        if largest as usize >= rows {
+            return Err(TokenizerError::TooFewVectors { origin: self.origin.to_string(), largest, rows });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use burn::tensor::DType;
+use rectiflow_nn::TensorData;
+use serde_json::{Map, Value, json};
+
+use crate::dtype::Dtype;
+use crate::error::WeightsError;
+
+/// Writes tensors and free text as a safetensors file.
+///
+/// The file appears under its name only when it is complete and on disk: a reader sees the old one or the
+/// new one, and so does a reader after a power cut. Types: f32, f16, bf16, i32, i64, u8; names differ.
+pub fn write_safetensors(
+    path: impl AsRef<Path>,
+    tensors: &[(&str, &TensorData)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), WeightsError> {
+    let path = path.as_ref();
+    write(path, tensors, metadata).map_err(|problem| WeightsError::Unwritable { path: path.to_owned(), problem })
+}
+
+fn write(path: &Path, tensors: &[(&str, &TensorData)], metadata: &BTreeMap<String, String>) -> io::Result<()> {
+    let mut tensors = tensors.to_vec();
+    // Wide numbers first, so that every tensor is aligned for its type.
+    tensors.sort_by_key(|(name, data)| (std::cmp::Reverse(data.dtype().size()), *name));
+    let header = header(&tensors, metadata)?;
+
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = temporary_in(folder)?;
+    let mut out = BufWriter::new(&mut temporary);
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    for (_, data) in &tensors {
+        write_values(&mut out, data)?;
+    }
+    out.flush()?;
+    drop(out);
+    temporary.as_file().sync_all()?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    sync_folder(folder)
+}
+
+/// JSON in the order of the data, filled up with blanks so that the data begins at a multiple of 8.
+fn header(tensors: &[(&str, &TensorData)], metadata: &BTreeMap<String, String>) -> io::Result<Vec<u8>> {
+    let mut entries = Map::new();
+    if !metadata.is_empty() {
+        entries.insert("__metadata__".to_owned(), json!(metadata));
+    }
+    let mut begin = 0;
+    for (name, data) in tensors {
+        let end = begin + data.bytes().len();
+        let entry = json!({
+            "dtype": stored_dtype(data.dtype())?.name(),
+            "shape": data.shape().to_vec(),
+            "data_offsets": [begin, end],
+        });
+        if *name == "__metadata__" || entries.insert((*name).to_owned(), entry).is_some() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the name `{name}` is taken")));
+        }
+        begin = end;
+    }
+    let mut json = serde_json::to_vec(&Value::Object(entries))?;
+    json.resize(json.len().next_multiple_of(8), b' ');
+    Ok(json)
+}
+
+fn stored_dtype(dtype: DType) -> io::Result<Dtype> {
+    match dtype {
+        DType::F32 => Ok(Dtype::F32),
+        DType::F16 => Ok(Dtype::F16),
+        DType::BF16 => Ok(Dtype::BF16),
+        DType::I32 => Ok(Dtype::I32),
+        DType::I64 => Ok(Dtype::I64),
+        DType::U8 => Ok(Dtype::U8),
+        other => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("tensors of {other:?} are not written"))),
+    }
+}
+
+/// The format is little-endian.
+fn write_values(out: &mut impl Write, data: &TensorData) -> io::Result<()> {
+    if cfg!(target_endian = "little") {
+        return out.write_all(data.bytes());
+    }
+    data.bytes().chunks_exact(data.dtype().size()).try_for_each(|value| {
+        let reversed: Vec<u8> = value.iter().rev().copied().collect();
+        out.write_all(&reversed)
+    })
+}
+
+/// A file with the permissions of an ordinary new one.
+fn temporary_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".rectiflow-").suffix(".tmp");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
+
+/// Puts the new name on disk too. Other systems than Unix cannot open folders and need no such step.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
