@@ -103,7 +103,7 @@ impl Plan {
     /// The prompt's index for each picture, in the order they are drawn.
     pub fn pictures(&self) -> impl ExactSizeIterator<Item = usize> + use<> {
         let count = self.count;
-        (0..self.prompts.len() * count).map(move |picture| picture / count)
+        (0..self.prompts.len().saturating_mul(count)).map(move |picture| picture / count)
     }
 
     /// The shape of one latent.

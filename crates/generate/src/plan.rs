@@ -187,7 +187,7 @@ fn side(name: &'static str, px: Option<usize>, model: &ModelFacts) -> Result<usi
     if px > max {
         return Err(PlanError::TooLarge { side: name, px, max });
     }
-    if px == 0 || px % unit != 0 {
+    if px == 0 || !px.is_multiple_of(unit) {
         return Err(PlanError::NotMultiple { side: name, px, unit, max });
     }
     Ok(px)

@@ -16,6 +16,7 @@ const EPS: f64 = 1e-6;
 
 /// The three kinds of block a network is made of.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few dozen in a network, made once")]
 pub(crate) enum Block {
     /// Both streams go on.
     Joint(JointBlock),
@@ -109,6 +110,7 @@ pub(crate) struct LastBlock {
 
 /// The last block's image stream is of either kind.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few dozen in a network, made once")]
 pub(crate) enum LastImageStream {
     Single(Stream),
     Dual(DualStream),

@@ -1,5 +1,5 @@
 //! The real binary, in a temporary folder, on tiny pipelines that the reference made.
-#![allow(missing_docs, reason = "a test binary")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
 mod bad_input;
 mod generate;
