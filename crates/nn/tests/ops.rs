@@ -1,5 +1,5 @@
 //! Each operation against its formula, written out in f64.
-#![allow(missing_docs, reason = "a test binary")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
 use rectiflow_nn::ops::{self, AttentionBias, Window};
 use rectiflow_nn::{Device, Init, ParamSource, Precision, RandomInit, Tensor, from_f32, from_ids, to_f32};
