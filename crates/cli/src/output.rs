@@ -18,14 +18,19 @@ pub(crate) fn note(line: &str) {
 
 /// The error with its causes, then what to do next where the error says so.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    let mut said: Vec<String> = Vec::new();
+    let (mut said, mut hints): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for cause in error.chain() {
         let text = cause.to_string();
+        let (what, hint) = text.split_once("\nhint: ").map_or((&text[..], None), |(what, hint)| (what, Some(hint)));
         // A transparent error repeats its source.
-        if !said.iter().any(|earlier| earlier.contains(&text)) {
-            said.push(text);
+        if !said.iter().any(|earlier| earlier.contains(what)) {
+            said.push(what.to_owned());
+            hints.extend(hint.map(ToOwned::to_owned));
         }
     }
     note(&format!("error: {}", said.join("\n  because: ")));
+    for hint in hints {
+        note(&format!("hint: {hint}"));
+    }
     ExitCode::FAILURE
 }
