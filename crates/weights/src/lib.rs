@@ -45,6 +45,7 @@
 //! This crate knows no model's sizes, prints nothing, downloads nothing, and reads no pickled or GGUF file:
 //! those are recognised and refused by name.
 
+mod atomic;
 mod checkpoint;
 mod dtype;
 mod error;
@@ -64,6 +65,7 @@ mod source;
 mod tensor_set;
 mod write;
 
+pub use atomic::{IfThere, write_whole};
 pub use checkpoint::{Checkpoint, ModelPaths};
 pub use dtype::Dtype;
 pub use error::{Mismatch, Misshaped, WeightsError};

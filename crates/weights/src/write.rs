@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use burn::tensor::DType;
 use rectiflow_nn::TensorData;
 use serde_json::{Map, Value, json};
 
+use crate::atomic::{IfThere, write_whole};
 use crate::dtype::Dtype;
 use crate::error::WeightsError;
 
@@ -29,19 +29,11 @@ fn write(path: &Path, tensors: &[(&str, &TensorData)], metadata: &BTreeMap<Strin
     tensors.sort_by_key(|(name, data)| (std::cmp::Reverse(data.dtype().size()), *name));
     let header = header(&tensors, metadata)?;
 
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = temporary_in(folder)?;
-    let mut out = BufWriter::new(&mut temporary);
-    out.write_all(&(header.len() as u64).to_le_bytes())?;
-    out.write_all(&header)?;
-    for (_, data) in &tensors {
-        write_values(&mut out, data)?;
-    }
-    out.flush()?;
-    drop(out);
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|error| error.error)?;
-    sync_folder(folder)
+    write_whole(path, IfThere::Replace, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        tensors.iter().try_for_each(|(_, data)| write_values(out, data))
+    })
 }
 
 /// JSON in the order of the data, filled up with blanks so that the data begins at a multiple of 8.
@@ -81,7 +73,7 @@ fn stored_dtype(dtype: DType) -> io::Result<Dtype> {
 }
 
 /// The format is little-endian.
-fn write_values(out: &mut impl Write, data: &TensorData) -> io::Result<()> {
+fn write_values(out: &mut dyn Write, data: &TensorData) -> io::Result<()> {
     if cfg!(target_endian = "little") {
         return out.write_all(data.bytes());
     }
@@ -89,18 +81,4 @@ fn write_values(out: &mut impl Write, data: &TensorData) -> io::Result<()> {
         let reversed: Vec<u8> = value.iter().rev().copied().collect();
         out.write_all(&reversed)
     })
-}
-
-/// A file with the permissions of an ordinary new one.
-fn temporary_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".rectiflow-").suffix(".tmp");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
-}
-
-/// Puts the new name on disk too. Other systems than Unix cannot open folders and need no such step.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
