@@ -99,8 +99,10 @@ impl std::fmt::Display for Solver {
 impl std::str::FromStr for Solver {
     type Err = UnknownSolver;
 
+    /// Reads [`Solver::name`] and other tools' spellings of it: `dpm++2m`, `dpmpp2m`, `DPM++ 2M`.
     fn from_str(text: &str) -> Result<Self, UnknownSolver> {
-        let known = Solver::ALL.into_iter().find(|solver| solver.name() == text);
+        let plain = |name: &str| name.to_lowercase().replace("++", "pp").replace(['_', '-', ' '], "");
+        let known = Solver::ALL.into_iter().find(|solver| plain(solver.name()) == plain(text));
         known.ok_or_else(|| UnknownSolver { name: text.to_owned() })
     }
 }

@@ -251,6 +251,9 @@ fn names_are_read_back() {
     for solver in Solver::ALL {
         assert_eq!(solver.to_string().parse(), Ok(solver));
     }
+    for text in ["dpm++2m", "dpmpp2m", "dpm++_2m", "DPM++ 2M"] {
+        assert_eq!(text.parse(), Ok(Solver::Dpmpp2m), "{text}");
+    }
     let error = "ddim".parse::<Solver>().unwrap_err();
     assert_eq!(error.to_string(), "`ddim` is not a solver; give euler, heun, dpmpp_2m");
 }
