@@ -17,7 +17,8 @@ What it writes:
   torch_noise.safetensors    torch.randn for several seeds and shapes
   clip_tokens.json           awkward prompts with their CLIP and T5 token ids
 
-Needs torch, diffusers, transformers and safetensors.
+make_golden.py does the same for a model of yours. Needs torch, diffusers, transformers and
+safetensors.
 """
 
 import argparse
@@ -61,8 +62,8 @@ VELOCITY_TIMESTEP = 731.5
 
 
 @dataclass(frozen=True)
-class PipelineSpec:
-    """One tiny pipeline and the run whose values are stored."""
+class RunSpec:
+    """The run whose values are stored."""
 
     name: str
     prompt: str
@@ -73,6 +74,17 @@ class PipelineSpec:
     shift: float
     seqlen: int  # T5 tokens
     seed: int
+
+    def pixels(self) -> tuple[int, int]:
+        """Width and height."""
+        width, height = self.size.split("x")
+        return int(width), int(height)
+
+
+@dataclass(frozen=True)
+class PipelineSpec(RunSpec):
+    """One tiny pipeline and its run."""
+
     depth: int  # blocks, and attention heads of 64
     qk: bool = False
     dual: tuple[int, ...] = ()
@@ -84,11 +96,6 @@ class PipelineSpec:
     tokenizers: str = "none"  # "json": tokenizer.json; "files": vocab.json and merges.txt
     shard: bool = False  # store the transformer in two files
     official: bool = False  # also write the official single file
-
-    def pixels(self) -> tuple[int, int]:
-        """Width and height."""
-        width, height = self.size.split("x")
-        return int(width), int(height)
 
 
 PIPELINES = [
@@ -404,7 +411,7 @@ def write_json(path: Path, value: object) -> None:
 # --- golden values ----------------------------------------------------------------------------
 
 
-def golden_values(pipeline: StableDiffusion3Pipeline, spec: PipelineSpec) -> Tensors:
+def golden_values(pipeline: StableDiffusion3Pipeline, spec: RunSpec) -> Tensors:
     with torch.no_grad():
         values = token_ids(pipeline, spec) | conditioning(pipeline, spec)
         values |= denoising(pipeline, spec, values)
@@ -412,19 +419,21 @@ def golden_values(pipeline: StableDiffusion3Pipeline, spec: PipelineSpec) -> Ten
     return {name: as_stored(value) for name, value in values.items()}
 
 
-def token_ids(pipeline: StableDiffusion3Pipeline, spec: PipelineSpec) -> Tensors:
+def token_ids(pipeline: StableDiffusion3Pipeline, spec: RunSpec) -> Tensors:
     def ids(tokenizer: Callable, length: int) -> Tensor:
         options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
         return tokenizer(spec.prompt, max_length=length, **options).input_ids
 
-    return {
-        "ids_clip": ids(pipeline.tokenizer, CLIP_LENGTH),
-        "ids_clip2": ids(pipeline.tokenizer_2, CLIP_LENGTH),
-        "ids_t5": ids(pipeline.tokenizer_3, spec.seqlen),
+    tokenizers = {
+        "ids_clip": (pipeline.tokenizer, CLIP_LENGTH),
+        "ids_clip2": (pipeline.tokenizer_2, CLIP_LENGTH),
+        "ids_t5": (pipeline.tokenizer_3, spec.seqlen),
     }
+    # A pipeline may lack T5.
+    return {name: ids(*how) for name, how in tokenizers.items() if how[0] is not None}
 
 
-def conditioning(pipeline: StableDiffusion3Pipeline, spec: PipelineSpec) -> Tensors:
+def conditioning(pipeline: StableDiffusion3Pipeline, spec: RunSpec) -> Tensors:
     prompt, negative, pooled, negative_pooled = pipeline.encode_prompt(
         prompt=spec.prompt,
         prompt_2=None,
@@ -441,7 +450,7 @@ def conditioning(pipeline: StableDiffusion3Pipeline, spec: PipelineSpec) -> Tens
     }
 
 
-def denoising(pipeline: StableDiffusion3Pipeline, spec: PipelineSpec, given: Tensors) -> Tensors:
+def denoising(pipeline: StableDiffusion3Pipeline, spec: RunSpec, given: Tensors) -> Tensors:
     width, height = spec.pixels()
     noise = seeded_normal((1, LATENT_CHANNELS, height // 8, width // 8), spec.seed)
     velocity = pipeline.transformer(
@@ -465,17 +474,22 @@ def denoising(pipeline: StableDiffusion3Pipeline, spec: PipelineSpec, given: Ten
     return {"noise": noise, "velocity": velocity, "latents": latents, "sigmas": sigmas}
 
 
-def autoencoding(
-    pipeline: StableDiffusion3Pipeline, spec: PipelineSpec, latents: Tensor
-) -> Tensors:
+def autoencoding(pipeline: StableDiffusion3Pipeline, spec: RunSpec, latents: Tensor) -> Tensors:
     width, height = spec.pixels()
     generator = torch.Generator("cpu").manual_seed(spec.seed + 6)
     image = torch.rand(1, 3, height, width, generator=generator) * 2 - 1
+    config = pipeline.vae.config
     return {
-        "decoded": pipeline.vae.decode(latents / SCALING_FACTOR + SHIFT_FACTOR).sample,
+        "decoded": pipeline.vae.decode(latents / config.scaling_factor + config.shift_factor).sample,
         "image": image,
         "encoded_mean": pipeline.vae.encode(image).latent_dist.mean,
     }
+
+
+def save_golden(pipeline: StableDiffusion3Pipeline, spec: RunSpec, path: Path) -> Tensors:
+    values = golden_values(pipeline, spec)
+    save_file(values, path, metadata={"args": json.dumps(asdict(spec))})
+    return values
 
 
 def seeded_normal(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -490,8 +504,7 @@ def make_pipeline(spec: PipelineSpec, tokenizers: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     pipeline = build_pipeline(spec, tokenizers)
     save_model(pipeline, spec, tokenizers, folder / "model")
-    values = golden_values(pipeline.to(dtype=torch.float32), spec)
-    save_file(values, folder / "golden.safetensors", metadata={"args": json.dumps(asdict(spec))})
+    values = save_golden(pipeline.to(dtype=torch.float32), spec, folder / "golden.safetensors")
     if spec.official:
         save_file(official_tensors(folder / "model"), folder / "official.safetensors")
     spread = {name: f"{values[name].std():.3f}" for name in ("velocity", "latents", "decoded")}
@@ -736,6 +749,12 @@ def make_tokens(tokenizers: Path, path: Path) -> None:
 # --- command line -----------------------------------------------------------------------------
 
 
+def quiet() -> None:
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()  # long prompts are truncated on purpose
+        logging.disable_progress_bar()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -758,9 +777,7 @@ def main() -> None:
         parser.error(f"no such fixture: {', '.join(sorted(unknown))}; there are {', '.join(jobs)}")
 
     torch.set_num_threads(1)  # the order of a sum does not depend on the machine
-    for logging in (diffusers_logging, transformers_logging):
-        logging.set_verbosity_error()  # long prompts are truncated on purpose
-        logging.disable_progress_bar()
+    quiet()
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.only or jobs:
         jobs[name]()
