@@ -1,7 +1,8 @@
 //! Arguments that several subcommands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use rectiflow_nn::{DeviceChoice, Precision};
 use rectiflow_weights::ModelPaths;
 
@@ -20,25 +21,55 @@ pub(crate) struct ModelArgs {
     /// T5-XXL, instead of the one inside the model
     #[arg(long, value_name = "FILE")]
     pub(crate) t5xxl: Option<PathBuf>,
-    /// Autoencoder, instead of the one inside the model
+    /// Autoencoder (VAE), instead of the one inside the model
     #[arg(long, value_name = "FILE")]
     pub(crate) vae: Option<PathBuf>,
-    /// Transformer, instead of the one inside the model
+    /// Transformer (MMDiT), instead of the one inside the model
     #[arg(long, value_name = "FILE")]
     pub(crate) diffusion_model: Option<PathBuf>,
 }
 
 impl ModelArgs {
-    pub(crate) fn paths(self) -> ModelPaths {
-        ModelPaths {
-            model: self.model,
-            diffusion_model: self.diffusion_model,
-            vae: self.vae,
-            clip_l: self.clip_l,
-            clip_g: self.clip_g,
-            t5xxl: self.t5xxl,
+    /// The paths as given.
+    ///
+    /// # Errors
+    /// There is none, or `--model` is the name of a repository instead of a path.
+    pub(crate) fn paths(&self) -> anyhow::Result<ModelPaths> {
+        let paths = ModelPaths {
+            model: self.model.clone(),
+            diffusion_model: self.diffusion_model.clone(),
+            vae: self.vae.clone(),
+            clip_l: self.clip_l.clone(),
+            clip_g: self.clip_g.clone(),
+            t5xxl: self.t5xxl.clone(),
+        };
+        if paths == ModelPaths::default() {
+            bail!(
+                "no model given, and none is built in yet\n\
+                 hint: `--model PATH` takes a diffusers folder or an official .safetensors file, such as \
+                 sd3_medium_incl_clips.safetensors;\n      from a clone, `--model fixtures/sd3/model` tries it out"
+            );
         }
+        if let Some(id) = self.model.as_deref().filter(|path| !path.exists()).and_then(repository) {
+            bail!(
+                "there is no file or folder `{id}`\n\
+                 hint: Hugging Face ids are not downloaded yet: `hf download {id} --local-dir DIR`, then `--model DIR`"
+            );
+        }
+        Ok(paths)
     }
+}
+
+/// The path as a Hugging Face id, `owner/name`, if it has that form.
+fn repository(path: &Path) -> Option<&str> {
+    let id = path.to_str()?;
+    let (owner, name) = id.split_once('/')?;
+    let is_word = |word: &str| {
+        !word.is_empty()
+            && !word.starts_with('.')
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    (is_word(owner) && is_word(name) && !name.ends_with(".safetensors")).then_some(id)
 }
 
 /// How to compute.
@@ -47,7 +78,21 @@ pub(crate) struct ComputeArgs {
     /// What products are computed in: f32 or bf16
     #[arg(long, default_value_t = Precision::F32)]
     pub(crate) precision: Precision,
-    /// Where to compute: cpu, vulkan, metal or cuda (the last three when built in)
+    /// Where to compute: cpu; or vulkan, metal or cuda where built in, of which none has been tried yet
     #[arg(long, default_value_t = DeviceChoice::Cpu)]
     pub(crate) device: DeviceChoice,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_and_a_name_are_a_repository_and_paths_are_not() {
+        let id = "stabilityai/stable-diffusion-3.5-medium";
+        assert_eq!(repository(Path::new(id)), Some(id));
+        for path in ["a", "a/b/c", "./a", "../a", "/a", "a/", "a/b.safetensors", "a b/c"] {
+            assert_eq!(repository(Path::new(path)), None, "{path}");
+        }
+    }
 }

@@ -13,6 +13,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 /// Stable Diffusion 3 on your own machine
+///
+/// Exit status: 0 done, 1 `verify` found a stage over its bound, 2 an error, 130 interrupted.
 #[derive(Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 struct Cli {
@@ -22,16 +24,42 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Generate(generate::GenerateArgs),
+    Generate(Box<generate::GenerateArgs>),
     Inspect(inspect::InspectArgs),
     Verify(verify::VerifyArgs),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Generate(args) => generate::run(args),
+        Command::Generate(args) => generate::run(*args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
     };
     result.unwrap_or_else(|error| output::report(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// clap looks for this only in builds with debug assertions.
+    #[test]
+    fn no_two_options_of_a_command_have_the_same_name() {
+        for command in Cli::command().get_subcommands() {
+            let mut names = BTreeSet::new();
+            for argument in command.get_arguments() {
+                let long = argument.get_long().into_iter().chain(argument.get_all_aliases().unwrap_or_default());
+                let long = long.map(|name| format!("--{name}"));
+                let short =
+                    argument.get_short().into_iter().chain(argument.get_all_short_aliases().unwrap_or_default());
+                for name in long.chain(short.map(|name| format!("-{name}"))) {
+                    assert!(names.insert(name.clone()), "{} {name}", command.get_name());
+                }
+            }
+        }
+    }
 }

@@ -6,6 +6,9 @@ use std::process::ExitCode;
 /// Shown for an interrupted run, as shells expect: 128 + SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
 
+/// For every error: 1 is kept for `verify`, which then has found a difference and no error.
+const ERROR: u8 = 2;
+
 /// A line of data. A reader that went away (`| head`) is not an error.
 pub(crate) fn data(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
@@ -32,5 +35,5 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     for hint in hints {
         note(&format!("hint: {hint}"));
     }
-    ExitCode::FAILURE
+    ExitCode::from(ERROR)
 }

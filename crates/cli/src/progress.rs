@@ -84,13 +84,13 @@ impl Progress {
     /// Ends the last phase and prints the table.
     pub(crate) fn finish(mut self) {
         self.end_phase();
-        output::note(&format!("{:<22} {:>9}  {:>11}  {:>13}", "phase", "time", "peak memory", "without files"));
+        output::note(&format!("{:<22} {:>9}  {:>11}  {:>9}", "phase", "time", "peak memory", "own"));
         for phase in &self.done {
             let [total, own] = match phase.memory {
                 Some(memory) => [human(memory.total), human(memory.own)],
                 None => ["unknown".into(), "unknown".into()],
             };
-            output::note(&format!("{:<22} {:>7.2} s  {total:>11}  {own:>13}", phase.name, phase.took.as_secs_f64()));
+            output::note(&format!("{:<22} {:>7.2} s  {total:>11}  {own:>9}", phase.name, phase.took.as_secs_f64()));
         }
         let total: Duration = self.done.iter().map(|phase| phase.took).sum();
         output::note(&format!("{:<22} {:>7.2} s", "all", total.as_secs_f64()));

@@ -51,6 +51,9 @@ pub enum OpenError {
     /// A tokenizer file is missing or damaged.
     #[error(transparent)]
     Tokenizer(#[from] rectiflow_text::TokenizerError),
+    /// The device is not in this build.
+    #[error(transparent)]
+    Device(#[from] rectiflow_nn::DeviceError),
     /// There is nothing that reads a prompt.
     #[error(
         "the model's files hold no text encoder\nhint: give them with `--clip-l`, `--clip-g` and `--t5xxl`; each may be left out, not all"
@@ -72,6 +75,9 @@ pub enum GenerateError {
     /// The solver stopped.
     #[error(transparent)]
     Sample(#[from] SampleError),
+    /// The watcher stopped the run between two phases.
+    #[error("stopped")]
+    Stopped,
     /// A text could not be made tokens.
     #[error(transparent)]
     Tokenizer(#[from] rectiflow_text::TokenizerError),
@@ -86,6 +92,6 @@ pub enum GenerateError {
 impl GenerateError {
     /// Whether the watcher asked for it.
     pub fn is_stop(&self) -> bool {
-        matches!(self, GenerateError::Sample(SampleError::Stopped { .. }))
+        matches!(self, GenerateError::Stopped | GenerateError::Sample(SampleError::Stopped { .. }))
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! This module does not know how a picture was made; the settings come as text.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rectiflow_nn::{Tensor, to_f32};
+use rectiflow_weights::{IfThere, write_whole};
 
 use crate::compat::Quantise;
 
@@ -33,13 +34,18 @@ impl ImageError {
     pub fn new(path: &Path, source: io::Error) -> Self {
         ImageError { path: path.into(), source }
     }
+
+    /// Whether the name belongs to another file, which was kept.
+    pub fn is_taken(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AlreadyExists
+    }
 }
 
 impl Image {
     /// From decoded values about -1..1, `[1, 3, H, W]`; values beyond are clipped, as the references do.
     pub fn from_decoded(decoded: &Tensor<4>, quantise: Quantise) -> Image {
-        let [_, channels, height, width] = decoded.dims();
-        assert_eq!(channels, 3, "a decoded picture has 3 channels");
+        let [batch, channels, height, width] = decoded.dims();
+        assert_eq!((batch, channels), (1, 3), "one decoded picture has 3 channels");
         let values = to_f32(decoded);
         let plane = height * width;
         let byte = |value: f32| {
@@ -53,27 +59,16 @@ impl Image {
         Image { width, height, rgb }
     }
 
-    /// Writes a PNG under a temporary name beside `path`, then renames it: `path` is the whole file or not there.
+    /// Writes a PNG: `path` is the whole file or not there.
     ///
     /// `texts` become text chunks: keyword and content.
     ///
     /// # Errors
-    /// The folder is missing or not writable, the disk is full.
-    pub fn save_png(&self, path: &Path, texts: &[(&str, String)]) -> Result<(), ImageError> {
-        self.try_save(path, texts).map_err(|source| ImageError::new(path, source))
-    }
-
-    fn try_save(&self, path: &Path, texts: &[(&str, String)]) -> io::Result<()> {
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let mut file = tempfile::Builder::new().prefix(".rectiflow-").suffix(".tmp").tempfile_in(folder)?;
-        file.write_all(&self.to_png(texts)?)?;
-        file.as_file().sync_all()?;
-        set_ordinary_permissions(file.as_file())?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
+    /// The folder is missing or not writable, the disk is full, or the name is taken and `if_there` keeps it.
+    pub fn save_png(&self, path: &Path, if_there: IfThere, texts: &[(&str, String)]) -> Result<(), ImageError> {
+        self.to_png(texts)
+            .and_then(|png| write_whole(path, if_there, |out| out.write_all(&png)))
+            .map_err(|source| ImageError::new(path, source))
     }
 
     fn to_png(&self, texts: &[(&str, String)]) -> io::Result<Vec<u8>> {
@@ -89,18 +84,6 @@ impl Image {
         writer.finish()?;
         Ok(bytes)
     }
-}
-
-/// Temporary files are private; a picture is as readable as any other new file.
-#[cfg(unix)]
-fn set_ordinary_permissions(file: &std::fs::File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn set_ordinary_permissions(_file: &std::fs::File) -> io::Result<()> {
-    Ok(())
 }
 
 fn next_step(error: &io::Error) -> &'static str {
@@ -131,11 +114,17 @@ mod tests {
     }
 
     #[test]
+    #[should_panic = "one decoded picture"]
+    fn a_batch_is_not_one_picture() {
+        let _ = Image::from_decoded(&from_f32(vec![0.0; 6], [2, 3, 1, 1], &Device::flex()), Quantise::Round);
+    }
+
+    #[test]
     fn a_png_holds_pixels_and_settings() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.png");
         let image = Image { width: 2, height: 1, rgb: vec![1, 2, 3, 4, 5, 6] };
-        image.save_png(&path, &[("parameters", "ein Apfel, 苹果".into())]).unwrap();
+        image.save_png(&path, IfThere::Keep, &[("parameters", "ein Apfel, 苹果".into())]).unwrap();
         let mut reader =
             png::Decoder::new(io::BufReader::new(std::fs::File::open(&path).unwrap())).read_info().unwrap();
         let mut pixels = vec![0; 6];
@@ -148,7 +137,7 @@ mod tests {
     #[test]
     fn a_missing_folder_is_said_with_what_to_do() {
         let image = Image { width: 1, height: 1, rgb: vec![0; 3] };
-        let error = image.save_png(Path::new("no/such/folder/x.png"), &[]).unwrap_err().to_string();
+        let error = image.save_png(Path::new("no/such/folder/x.png"), IfThere::Keep, &[]).unwrap_err().to_string();
         assert!(error.contains("no/such/folder/x.png") && error.contains("make the folder"), "{error}");
     }
 }

@@ -4,15 +4,19 @@
 //! prompt -> tokens -> conditioning -> noise -> steps of the solver -> latent -> picture
 //! ```
 //!
-//! [`generate`] is the whole of it on one page. [`Parts`] opens a model, [`Request`] becomes a [`Plan`] in which
-//! nothing is left open, and a [`Watch`] sees what happens and takes each picture as it is done.
+//! [`generate`] is the whole of it on one page. [`ModelFiles`] finds a model's parts, with them a [`Request`]
+//! becomes a [`Plan`] in which nothing is left open, [`Parts`] loads the networks, and a [`Watch`] sees what happens
+//! and takes each picture as it is done.
 //!
 //! This crate prints nothing and knows no terminal, no HTTP and no training.
 
 mod compat;
 mod denoise;
 mod error;
+mod files;
 mod image;
+mod markup;
+mod notes;
 mod parts;
 mod plan;
 mod prompt;
@@ -26,7 +30,10 @@ use rectiflow_nn::{Tensor, from_f32, is_finite};
 pub use compat::{Compat, Defaults, Quantise};
 pub use denoise::denoise;
 pub use error::{GenerateError, OpenError};
+pub use files::ModelFiles;
 pub use image::{Image, ImageError};
+pub use markup::plain_markup;
+pub use notes::Note;
 pub use parts::Parts;
 pub use plan::{ModelFacts, Plan, PlanError, Request};
 pub use prompt::{Encoder, PromptTokens, TextEncoders, Told};
@@ -44,8 +51,9 @@ pub struct Picture {
 
 /// Sees a run happen.
 pub trait Watch {
-    /// A phase begins: `encode T5`, `denoise`, `decode`.
-    fn phase(&mut self, name: &str);
+    /// A phase begins: `encode T5`, `denoise`, `decode`, `write`. `Break` stops the run; a picture that is decoded
+    /// is still handed over.
+    fn phase(&mut self, name: &str) -> ControlFlow<()>;
 
     /// A step of the solver is done. `Break` stops the run; pictures that were taken stay.
     fn step(&mut self, done: usize, of: usize) -> ControlFlow<()>;
@@ -79,24 +87,29 @@ pub fn generate(
         let seed = plan.seed.wrapping_add(index as u64);
         let start = match noise {
             Some(given) => pick(given, index),
-            None => draw_noise(plan, &vae, seed, &device),
+            None => draw_noise(plan, seed, &device),
         };
 
-        watch.phase("denoise");
+        go_on(watch.phase("denoise"))?;
         let latent = denoise(&transformer, &conditionings.of(prompt), start, plan, watch)?;
 
-        watch.phase("decode");
+        go_on(watch.phase("decode"))?;
         let decoded = vae.decode(latent.clone());
         if !is_finite(&decoded) {
             return Err(GenerateError::NotFinite { stage: "the decoded picture" });
         }
 
-        watch.phase("write");
+        let wish = watch.phase("write");
         let image = Image::from_decoded(&decoded, plan.compat.quantise());
         let settings = Settings::of(plan, &name, &plan.prompts[prompt], seed, noise.is_some());
         watch.picture(Picture { image, latent, settings })?;
+        go_on(wish)?;
     }
     Ok(())
+}
+
+fn go_on(wish: ControlFlow<()>) -> Result<(), GenerateError> {
+    if wish.is_break() { Err(GenerateError::Stopped) } else { Ok(()) }
 }
 
 impl Plan {
@@ -105,17 +118,11 @@ impl Plan {
         let count = self.count;
         (0..self.prompts.len().saturating_mul(count)).map(move |picture| picture / count)
     }
-
-    /// The shape of one latent.
-    pub fn latent_shape(&self, vae: &rectiflow_vae::Vae) -> [usize; 4] {
-        let (channels, side) = (vae.config().latent_channels, vae.config().downsampling());
-        [1, channels, self.height / side, self.width / side]
-    }
 }
 
 /// The noise that diffusers draws with `torch.Generator("cpu").manual_seed(seed)`.
-fn draw_noise(plan: &Plan, vae: &rectiflow_vae::Vae, seed: u64, device: &rectiflow_nn::Device) -> Tensor<4> {
-    let shape = plan.latent_shape(vae);
+fn draw_noise(plan: &Plan, seed: u64, device: &rectiflow_nn::Device) -> Tensor<4> {
+    let shape = plan.latent_shape;
     from_f32(TorchRng::new(seed).standard_normal(shape.iter().product()), shape, device)
 }
 

@@ -1,17 +1,16 @@
-//! Opening a model: its files become networks. Only headers are read until a network is used.
+//! Loading a model: its files become networks. Values are checked here and kept when a network is used.
 
-use std::path::Path;
-
-use rectiflow_mmdit::{Mmdit, MmditConfig};
-use rectiflow_nn::{Device, Params, Precision};
-use rectiflow_text::{ClipConfig, ClipEncoder, ClipKind, ClipTokenizer, T5_LENGTHS, T5Config, T5Encoder, T5Tokenizer};
-use rectiflow_vae::{Vae, VaeConfig};
-use rectiflow_weights::{Checkpoint, LoadReport, ModelPaths, Part, PartKind};
+use rectiflow_mmdit::Mmdit;
+use rectiflow_nn::{Device, DeviceChoice, Params, Precision};
+use rectiflow_text::{ClipConfig, ClipEncoder, ClipKind, ClipTokenizer, Origin, T5Encoder, T5Tokenizer};
+use rectiflow_vae::Vae;
+use rectiflow_weights::{Checkpoint, LoadReport, PartKind};
 
 use crate::compat::Compat;
 use crate::error::OpenError;
-use crate::plan::ModelFacts;
-use crate::prompt::{Clip, T5, TextEncoders};
+use crate::files::ModelFiles;
+use crate::notes::{Note, notes};
+use crate::prompt::{Clip, Encoder, T5, TextEncoders};
 use crate::settings::ModelName;
 
 /// A model, ready to draw.
@@ -24,75 +23,99 @@ pub struct Parts {
     pub vae: Vae,
     /// Where all of it lives.
     pub device: Device,
-    /// What settings must fit.
-    pub facts: ModelFacts,
     /// What pictures say of the model.
     pub name: ModelName,
     /// What was found in each file.
     pub reports: Vec<LoadReport>,
+    /// What in the files is not used, or stands in for something else.
+    pub notes: Vec<Note>,
 }
 
 impl Parts {
-    /// Opens the files, finds every part and checks that each tensor has its place and finite values.
+    /// Builds the networks and checks that each tensor has its place and finite values: reads all of the files.
     ///
     /// # Errors
-    /// A file is missing or damaged, or the parts do not fit their networks or each other. Nothing is loaded.
-    pub fn open(paths: &ModelPaths, device: &Device, precision: Precision, compat: Compat) -> Result<Parts, OpenError> {
-        let checkpoint = Checkpoint::open(paths)?;
-        let mut builder = Builder { checkpoint: &checkpoint, device, precision, compat, reports: Vec::new() };
-        let transformer = builder.transformer()?;
-        let vae = builder.vae()?;
-        let config = transformer.config();
-        let (latents_in, latents_out) = (config.channels_in, vae.config().latent_channels);
-        if latents_in != latents_out || config.channels_out != latents_out {
-            return Err(OpenError::Channels { transformer: latents_in, vae: latents_out });
-        }
+    /// The device is not in this build, a tokenizer is broken, or tensors do not fit. Nothing is loaded.
+    pub fn load(
+        files: &ModelFiles,
+        on: DeviceChoice,
+        precision: Precision,
+        compat: Compat,
+    ) -> Result<Parts, OpenError> {
+        let device = on.open()?;
+        // Tokenizers first: they are small.
+        let tokenizers = Tokenizers::open(files, compat)?;
+        let notes = notes(files, &tokenizers.origins());
+        let mut builder = Builder { checkpoint: &files.checkpoint, device: &device, precision, reports: Vec::new() };
+        let transformer = builder.build(PartKind::Transformer, |params| Mmdit::new(&files.transformer, params))?;
+        let vae = builder.build(PartKind::Vae, |params| Vae::new(&files.vae, params))?;
         let text = TextEncoders {
-            clip_l: builder.clip(PartKind::ClipL, ClipKind::L)?,
-            clip_g: builder.clip(PartKind::ClipG, ClipKind::G)?,
-            t5: builder.t5()?,
-            context_width: config.context_width,
-            pooled_width: config.pooled_width,
+            clip_l: builder.clip(PartKind::ClipL, files.clip_l.as_ref(), tokenizers.clip_l)?,
+            clip_g: builder.clip(PartKind::ClipG, files.clip_g.as_ref(), tokenizers.clip_g)?,
+            t5: builder.t5(files, tokenizers.t5)?,
+            context_width: files.transformer.context_width,
+            pooled_width: files.transformer.pooled_width,
             device: device.clone(),
         };
-        if text.present().is_empty() {
-            return Err(OpenError::NoEncoder);
-        }
-        text.widths(compat, *T5_LENGTHS.start())?;
         let reports = builder.reports;
         Ok(Parts {
-            facts: facts(config, vae.config(), &checkpoint),
             name: ModelName {
-                file: file_name(paths),
-                variant: config.variant(),
+                file: files.name.clone(),
+                variant: files.transformer.variant(),
                 precision: precision.to_string(),
+                device: on.to_string(),
                 encoders: text.present().iter().map(ToString::to_string).collect(),
             },
             text,
             transformer,
             vae,
-            device: device.clone(),
+            device,
             reports,
+            notes,
         })
     }
 }
 
-fn facts(transformer: &MmditConfig, vae: &VaeConfig, checkpoint: &Checkpoint) -> ModelFacts {
-    let unit_px = vae.downsampling() * transformer.patch;
-    ModelFacts {
-        unit_px,
-        side_px_max: transformer.grid * unit_px,
-        depth: transformer.depth,
-        qk_norm: transformer.qk_norm,
-        shift: checkpoint.shift().map(|shift| shift as f32),
-    }
+/// What cuts text for the encoders that are there.
+struct Tokenizers {
+    clip_l: Option<ClipTokenizer>,
+    clip_g: Option<ClipTokenizer>,
+    t5: Option<T5Tokenizer>,
 }
 
-/// The name that pictures carry: of the model's file or folder, without the path to it.
-fn file_name(paths: &ModelPaths) -> String {
-    let path = paths.model.as_deref().or(paths.diffusion_model.as_deref()).unwrap_or(Path::new(""));
-    let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    resolved.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+impl Tokenizers {
+    fn open(files: &ModelFiles, compat: Compat) -> Result<Tokenizers, OpenError> {
+        let folder = |part| files.checkpoint.tokenizer_folder(part);
+        let clip = |part, kind, config: &Option<ClipConfig>| {
+            let Some(config) = config else { return Ok(None) };
+            let tokenizer = match folder(part) {
+                Some(folder) => ClipTokenizer::from_folder(folder, kind)?,
+                None => compat.clip_tokenizer(kind),
+            };
+            tokenizer.check_vectors(config.vocabulary)?;
+            Ok::<_, OpenError>(Some(tokenizer))
+        };
+        let t5 = match &files.t5 {
+            None => None,
+            Some(config) => {
+                let own = folder(PartKind::T5).map(T5Tokenizer::from_folder).transpose()?;
+                let tokenizer = own.unwrap_or_else(T5Tokenizer::embedded);
+                tokenizer.check_vectors(config.vocabulary)?;
+                Some(tokenizer)
+            }
+        };
+        Ok(Tokenizers {
+            clip_l: clip(PartKind::ClipL, ClipKind::L, &files.clip_l)?,
+            clip_g: clip(PartKind::ClipG, ClipKind::G, &files.clip_g)?,
+            t5,
+        })
+    }
+
+    fn origins(&self) -> Vec<(Encoder, &Origin)> {
+        let clips = [(Encoder::ClipL, &self.clip_l), (Encoder::ClipG, &self.clip_g)];
+        let clips = clips.into_iter().filter_map(|(encoder, clip)| Some((encoder, clip.as_ref()?.origin())));
+        clips.chain(self.t5.iter().map(|t5| (Encoder::T5, t5.origin()))).collect()
+    }
 }
 
 /// Builds networks from a checkpoint, each checked in whole before it is handed on.
@@ -100,53 +123,29 @@ struct Builder<'a> {
     checkpoint: &'a Checkpoint,
     device: &'a Device,
     precision: Precision,
-    compat: Compat,
     reports: Vec<LoadReport>,
 }
 
 impl Builder<'_> {
-    fn transformer(&mut self) -> Result<Mmdit, OpenError> {
-        let part = self.checkpoint.require(PartKind::Transformer)?;
-        let wrong = |source| OpenError::Transformer { file: part.path().to_owned(), source };
-        let config = MmditConfig::find(&part.source()).map_err(wrong)?;
-        self.build(part, |params| Mmdit::new(&config, params))
-    }
-
-    fn vae(&mut self) -> Result<Vae, OpenError> {
-        let part = self.checkpoint.require(PartKind::Vae)?;
-        let wrong = |source| OpenError::Vae { file: part.path().to_owned(), source };
-        let config = VaeConfig::find(&part.source(), part.config()).map_err(wrong)?;
-        self.build(part, |params| Vae::new(&config, params))
-    }
-
-    fn clip(&mut self, part: PartKind, kind: ClipKind) -> Result<Option<Clip>, OpenError> {
-        let Some(part) = self.checkpoint.part(part) else { return Ok(None) };
-        let wrong = |source| OpenError::Encoder { file: part.path().to_owned(), source };
-        let config = ClipConfig::find(&part.source(), kind, part.config()).map_err(wrong)?;
-        let tokenizer = match self.checkpoint.tokenizer_folder(part.kind()) {
-            Some(folder) => ClipTokenizer::from_folder(folder, kind)?,
-            None => self.compat.clip_tokenizer(kind),
-        };
-        tokenizer.check_vectors(config.vocabulary)?;
-        let encoder = self.build(part, |params| ClipEncoder::new(params, &config))?;
+    fn clip(
+        &mut self,
+        part: PartKind,
+        config: Option<&ClipConfig>,
+        tokenizer: Option<ClipTokenizer>,
+    ) -> Result<Option<Clip>, OpenError> {
+        let (Some(config), Some(tokenizer)) = (config, tokenizer) else { return Ok(None) };
+        let encoder = self.build(part, |params| ClipEncoder::new(params, config))?;
         Ok(Some(Clip { tokenizer, encoder }))
     }
 
-    fn t5(&mut self) -> Result<Option<T5>, OpenError> {
-        let Some(part) = self.checkpoint.part(PartKind::T5) else { return Ok(None) };
-        let wrong = |source| OpenError::Encoder { file: part.path().to_owned(), source };
-        let config = T5Config::find(&part.source(), part.config()).map_err(wrong)?;
-        let tokenizer = match self.checkpoint.tokenizer_folder(PartKind::T5) {
-            Some(folder) => T5Tokenizer::from_folder(folder)?,
-            None => T5Tokenizer::embedded(),
-        };
-        tokenizer.check_vectors(config.vocabulary)?;
-        let encoder = self.build(part, |params| T5Encoder::new(params, &config))?;
+    fn t5(&mut self, files: &ModelFiles, tokenizer: Option<T5Tokenizer>) -> Result<Option<T5>, OpenError> {
+        let (Some(config), Some(tokenizer)) = (&files.t5, tokenizer) else { return Ok(None) };
+        let encoder = self.build(PartKind::T5, |params| T5Encoder::new(params, config))?;
         Ok(Some(T5 { tokenizer, encoder }))
     }
 
-    fn build<M>(&mut self, part: &Part, make: impl FnOnce(Params<'_>) -> M) -> Result<M, OpenError> {
-        let mut source = part.source();
+    fn build<M>(&mut self, part: PartKind, make: impl FnOnce(Params<'_>) -> M) -> Result<M, OpenError> {
+        let mut source = self.checkpoint.require(part)?.source();
         let model = make(Params::new(&mut source, self.device, self.precision));
         self.reports.push(source.finish()?);
         Ok(model)

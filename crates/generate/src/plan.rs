@@ -43,13 +43,17 @@ pub struct Request {
     pub compat: Compat,
 }
 
-/// What the settings must fit: facts of the opened model.
+/// What the settings must fit: facts of the model's headers.
 #[derive(Clone, Copy, Debug)]
 pub struct ModelFacts {
     /// Sides are multiples of this many pixels.
     pub unit_px: usize,
     /// The longest side that the positional grid has room for.
     pub side_px_max: usize,
+    /// Channels of a latent: 16.
+    pub latent_channels: usize,
+    /// Picture pixels for each latent pixel, on a side: 8.
+    pub latent_px: usize,
     /// Joint blocks.
     pub depth: usize,
     /// Queries and keys are normed.
@@ -69,6 +73,8 @@ pub struct Plan {
     pub width: usize,
     /// Picture height in pixels.
     pub height: usize,
+    /// Of one picture: 1, channels, rows, columns.
+    pub latent_shape: [usize; 4],
     /// Noise levels, one step between each two.
     pub schedule: Schedule,
     /// Guidance scale; 1 asks the model once a step.
@@ -156,10 +162,12 @@ impl Request {
         if !T5_LENGTHS.contains(&t5_length) {
             return Err(PlanError::T5Length(t5_length));
         }
+        let (width, height) = (side("width", self.width, model)?, side("height", self.height, model)?);
         let shift = self.shift.or(defaults.shift).or(model.shift).unwrap_or(SHIFT);
         Ok(Plan {
-            width: side("width", self.width, model)?,
-            height: side("height", self.height, model)?,
+            width,
+            height,
+            latent_shape: [1, model.latent_channels, height / model.latent_px, width / model.latent_px],
             schedule: Schedule::released(steps, shift)?,
             solver: self.solver.unwrap_or(defaults.solver),
             prompts: self.prompts,
@@ -206,7 +214,15 @@ fn nearest(px: usize, unit: usize, max: usize) -> String {
 mod tests {
     use super::*;
 
-    const MODEL: ModelFacts = ModelFacts { unit_px: 16, side_px_max: 384, depth: 2, qk_norm: false, shift: None };
+    const MODEL: ModelFacts = ModelFacts {
+        unit_px: 16,
+        side_px_max: 384,
+        latent_channels: 16,
+        latent_px: 8,
+        depth: 2,
+        qk_norm: false,
+        shift: None,
+    };
 
     fn request() -> Request {
         Request { prompts: vec!["a".into()], count: 1, ..Request::default() }

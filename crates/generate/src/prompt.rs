@@ -6,10 +6,10 @@ use rectiflow_text::{
     T5Rule, T5Tokenizer, Tokens, assemble,
 };
 
-use crate::Watch;
 use crate::compat::Compat;
 use crate::error::GenerateError;
 use crate::plan::Plan;
+use crate::{Watch, go_on};
 
 /// A text encoder, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +74,11 @@ pub(crate) struct Conditionings {
 
 /// What the network is told in one step.
 #[derive(Clone, Copy)]
-pub struct Told<'a> {
+pub struct Told<'a, C = Conditioning> {
     /// What to draw.
-    pub prompt: &'a Conditioning,
+    pub prompt: &'a C,
     /// What to stay away from; none without guidance.
-    pub negative: Option<&'a Conditioning>,
+    pub negative: Option<&'a C>,
 }
 
 impl Conditionings {
@@ -165,7 +165,7 @@ impl TextEncoders {
     /// Encodes texts that [`Self::tokenize`] cut. Each encoder is freed before the next one is read.
     ///
     /// # Errors
-    /// An encoder's output does not fit the transformer or is not finite.
+    /// An encoder's output does not fit the transformer or is not finite, or the watcher stopped the run.
     pub fn encode(
         self,
         tokens: Vec<PromptTokens>,
@@ -177,14 +177,14 @@ impl TextEncoders {
         let device = self.device;
         let clip_l = each(self.clip_l, Encoder::ClipL, &ids(&tokens, |t| &t.clip_l), &device, watch, |clip, ids| {
             one_by_one(clip.encoder.forward(ids, compat.clip_l_pooling()))
-        });
+        })?;
         let clip_g = each(self.clip_g, Encoder::ClipG, &ids(&tokens, |t| &t.clip_g), &device, watch, |clip, ids| {
             one_by_one(clip.encoder.forward(ids, Pooling::Projected))
-        });
+        })?;
         let t5 = each(self.t5, Encoder::T5, &ids(&tokens, |t| &t.t5), &device, watch, |t5, ids| {
             let count = ids.dims()[0];
             t5.encoder.forward(ids).chunk(count, 0)
-        });
+        })?;
         let outputs = optional(clip_l).zip(optional(clip_g)).zip(optional(t5)).take(tokens.len());
         outputs
             .map(|((clip_l, clip_g), t5)| {
@@ -216,7 +216,15 @@ impl TextEncoders {
     }
 }
 
+/// Tokens of a CLIP encoder, which stand first in a context.
+const CLIP_TOKENS: usize = 77;
+
 impl PromptTokens {
+    /// Tokens of the conditioning that these become: CLIP's and T5's, or the zeros where T5 is not there.
+    pub fn context_tokens(&self, compat: Compat, t5_length: usize) -> usize {
+        CLIP_TOKENS + self.t5.as_ref().map_or(compat.t5_absent(t5_length), |t5| t5.ids.len())
+    }
+
     fn report_cuts(&self, watch: &mut dyn Watch) {
         let all = [(Encoder::ClipL, &self.clip_l), (Encoder::ClipG, &self.clip_g), (Encoder::T5, &self.t5)];
         for (encoder, tokens) in all {
@@ -243,10 +251,10 @@ fn each<E, T>(
     device: &Device,
     watch: &mut dyn Watch,
     run: impl Fn(&E, Tensor<2, Int>) -> Vec<T>,
-) -> Vec<T> {
+) -> Result<Vec<T>, GenerateError> {
     let mut outputs = Vec::new();
     if let Some(encoder) = encoder {
-        watch.phase(&format!("encode {name}"));
+        go_on(watch.phase(&format!("encode {name}")))?;
         for run_of_equals in texts.chunk_by(|a, b| a.len() == b.len()) {
             for batch in run_of_equals.chunks(TEXTS_AT_ONCE) {
                 let rows = batch.iter().map(|ids| from_ids(ids, device)).collect();
@@ -254,7 +262,7 @@ fn each<E, T>(
             }
         }
     }
-    outputs
+    Ok(outputs)
 }
 
 /// An encoder's output for each text, or none for any where the encoder is not there.

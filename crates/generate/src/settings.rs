@@ -37,6 +37,8 @@ pub struct Settings {
     pub t5_length: usize,
     /// f32 or bf16 products.
     pub precision: String,
+    /// Where it was computed: cpu, vulkan, metal or cuda.
+    pub device: String,
     /// Whose picture, where references differ.
     pub compat: String,
     /// Text encoders that were there.
@@ -54,6 +56,8 @@ pub struct ModelName {
     pub variant: String,
     /// f32 or bf16 products.
     pub precision: String,
+    /// Where it computes: cpu, vulkan, metal or cuda.
+    pub device: String,
     /// Text encoders that are there.
     pub encoders: Vec<String>,
 }
@@ -76,6 +80,7 @@ impl Settings {
             solver: plan.solver.to_string(),
             t5_length: plan.t5_length,
             precision: model.precision.clone(),
+            device: model.device.clone(),
             compat: plan.compat.to_string(),
             encoders: model.encoders.clone(),
             latents_given,

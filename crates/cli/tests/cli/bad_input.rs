@@ -41,7 +41,8 @@ fn settings_that_cannot_be_carried_out() {
         ("--shift -1", &["shift"]),
         ("--t5-length 1000", &["77 to 512"]),
         ("--count 0", &["--count 0"]),
-        ("--seed -1", &["seed"]),
+        ("--seed -2", &["--seed", "0 to 18446744073709551615", "random"]),
+        ("--out absent/x", &["NAME.png", "absent/x/ to have the folder made"]),
         ("--stepz 3", &["--steps"]),
     ] {
         refused(&desk, &line(rest), parts);
@@ -52,6 +53,7 @@ fn settings_that_cannot_be_carried_out() {
         ("generate a --model {sd3/model} --steps 0", &["--steps 0"]),
         ("generate --model {sd3/model}", &["no prompt given", "hint"]),
         ("generate a", &["no model given", "--model PATH", "fixtures/sd3/model"]),
+        ("generate a --model some/model", &["no file or folder `some/model`", "not downloaded yet"]),
     ] {
         refused(&desk, line, parts);
     }
@@ -114,6 +116,26 @@ fn weights_that_are_not_finite_and_tensors_that_do_not_fit() {
 }
 
 #[test]
+fn settings_are_judged_before_the_weights_are_read() {
+    let desk = Desk::new();
+    let mut official = read(&fixture("sd3/official.safetensors"));
+    // A file whose values were read would be refused as damaged.
+    let name = "model.diffusion_model.joint_blocks.0.x_block.mlp.fc1.weight";
+    official.get_mut(name).unwrap().bytes[10..12].copy_from_slice(&f16::NAN.to_le_bytes());
+    write(&desk.path("x.safetensors"), &official);
+    for (rest, part) in [
+        ("", "damaged"),
+        ("--steps 0", "--steps 0"),
+        ("--width 4096", "longest side is 384"),
+        ("--height 100", "96 and 112"),
+        ("--guidance -1", "--guidance -1"),
+        ("--shift 0", "shift"),
+    ] {
+        refused(&desk, &format!("generate a --model x.safetensors {rest}"), &[part]);
+    }
+}
+
+#[test]
 fn prompts_that_are_unusual_draw() {
     let desk = Desk::new();
     for prompt in ["", " ", "\u{0}\u{7f}", "🍎 苹果 e\u{301}", &"very ".repeat(4000), "<|endoftext|> </s> <pad>"] {
@@ -135,6 +157,20 @@ fn invalid_utf8_on_the_command_line() {
     assert!(desk.files().is_empty());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_picture_that_cannot_be_stored_leaves_the_earlier_ones_and_their_latents() {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("x-3.png")).unwrap();
+    let stderr = desk.fail(
+        "generate a --count 4 --model {sd3/model} --width 64 --height 48 --steps 1 --out x.png \
+         --latents-out x.safetensors",
+    );
+    assert!(stderr.contains("x-3.png"), "{stderr}");
+    assert_eq!(desk.files(), ["x-1.png", "x-2.png", "x-3.png", "x.safetensors"]);
+    assert_eq!(read(&desk.path("x.safetensors")).remove("latents").unwrap().shape, [2, 16, 6, 8]);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_leaves_no_half_written_picture() {
@@ -151,11 +187,55 @@ fn a_full_disk_leaves_no_half_written_picture() {
     assert!(desk.files().is_empty(), "{:?}", desk.files());
 }
 
+/// Starts a line, sends it Ctrl-C as soon as `stderr` has a line that starts with `at`; returns status and stderr.
+#[cfg(unix)]
+fn interrupted_at(desk: &Desk, line: &str, at: &str) -> (Option<i32>, String) {
+    let mut child = desk.command(line).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if line.starts_with(at) {
+            let id = child.id().to_string();
+            assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        }
+        said.extend([&line, "\n"]);
+    }
+    (child.wait().unwrap().code(), said)
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_in_the_last_decode_stores_the_picture_and_is_not_a_success() {
+    let desk = Desk::new();
+    let line =
+        "generate a --model {sd3/model} --width 384 --height 384 --steps 1 --out x.png --latents-out x.safetensors";
+    let (status, stderr) = interrupted_at(&desk, line, "denoise: step 1/1");
+    assert_eq!(status, Some(130), "{stderr}");
+    assert!(stderr.contains("interrupted: "), "{stderr}");
+    // The signal may come before the decoder starts; then there is no picture, and that is what is said.
+    let stored = if stderr.contains("interrupted: 1 of 1") { &["x.png", "x.safetensors"][..] } else { &[] };
+    assert_eq!(desk.files(), stored, "{stderr}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_while_texts_are_encoded_ends_the_run_before_a_step_is_taken() {
+    let desk = Desk::new();
+    let prompts: String = (0..150).map(|i| format!("word{i} ")).collect();
+    let line = format!("generate {prompts} --model {{sd3/model}} --width 64 --height 48 --steps 1 --t5-length 512");
+    // The last line before the encoders start.
+    let (status, stderr) = interrupted_at(&desk, &line, "64x48");
+    assert_eq!(status, Some(130), "{stderr}");
+    assert!(stderr.contains("interrupted: 0 of 150 pictures") && !stderr.contains("denoise"), "{stderr}");
+    assert!(desk.files().is_empty(), "{:?}", desk.files());
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_keeps_what_is_finished_and_leaves_nothing_half_written() {
     let desk = Desk::new();
-    let line = "generate a --count 100 --model {sd3/model} --width 64 --height 48 --steps 20 --out x.png";
+    let line = "generate a --count 100 --model {sd3/model} --width 64 --height 48 --steps 20 --out x.png \
+                --latents-out x.safetensors";
     let mut child = desk.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let first = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
     assert_eq!(first, "x-1.png");
@@ -165,6 +245,10 @@ fn ctrl_c_keeps_what_is_finished_and_leaves_nothing_half_written() {
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{stderr}");
     assert!(stderr.contains("of 100 pictures are finished"), "{stderr}");
-    let files = desk.files();
-    assert!(files.contains(&"x-1.png".to_string()) && files.iter().all(|name| name.ends_with(".png")), "{files:?}");
+    let mut files = desk.files();
+    let latents = files.pop().filter(|name| name == "x.safetensors");
+    assert!(latents.is_some() && files.contains(&"x-1.png".to_string()), "{files:?}");
+    assert!(files.iter().all(|name| name.ends_with(".png")), "{files:?}");
+    let stored = read(&desk.path("x.safetensors")).remove("latents").unwrap().shape;
+    assert_eq!(stored, [files.len(), 16, 6, 8], "latents of every finished picture");
 }

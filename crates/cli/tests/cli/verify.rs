@@ -47,6 +47,74 @@ fn a_stage_over_its_bound_is_named_and_the_status_is_1() {
 }
 
 #[test]
+fn a_golden_file_that_does_not_fit_is_one_error_and_the_status_is_2() {
+    let desk = Desk::new();
+    let golden = read(&fixture("empty/golden.safetensors"));
+    let zeros = |shape: &[usize]| Stored {
+        dtype: safetensors::Dtype::F32,
+        shape: shape.to_vec(),
+        bytes: vec![0; 4 * shape.iter().product::<usize>()],
+    };
+    for (name, shape) in [
+        ("noise", &[1, 16, 5, 5][..]),
+        ("image", &[1, 4, 32, 32]),
+        ("prompt_embeds", &[1, 154, 8]),
+        ("pooled", &[2, 32]),
+        ("latents", &[1, 16, 4]),
+        ("sigmas", &[9]),
+        ("encoded_mean", &[0]),
+    ] {
+        let mut tensors = golden.clone();
+        tensors.insert(name.into(), zeros(shape));
+        tensors.remove("velocity");
+        write_golden(&desk, &tensors, &golden_args("empty"));
+        let line = "verify --model {empty/model} --golden golden.safetensors";
+        let output = desk.run(line);
+        let stderr = crate::support::failed(line, &output);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        let parts = [format!("`{name}` has shape {shape:?}, not"), "no tensor `velocity`".into(), "hint: ".into()];
+        assert!(parts.iter().all(|part| stderr.contains(part)), "{stderr}");
+    }
+}
+
+#[test]
+fn what_is_not_compared_is_said() {
+    let desk = Desk::new();
+    let mut tensors = read(&fixture("empty/golden.safetensors"));
+    tensors.remove("ids_clip");
+    write_golden(&desk, &tensors, &golden_args("empty"));
+    let line = "verify --model {empty/model} --golden golden.safetensors";
+    let table = desk.succeed(line);
+    assert!(table.contains("not compared: the golden file does not have it"), "{table}");
+    assert!(table.contains("11 of 12 stages compared: all within their bounds"), "{table}");
+    let report: serde_json::Value = serde_json::from_str(&desk.succeed(&format!("{line} --json"))).unwrap();
+    assert_eq!(report["not_compared"][0]["stage"], "ids_clip");
+
+    // Without T5 its tokens cannot be compared, and what is made of the prompt is another thing.
+    let parts = "--diffusion-model {sd3/model/transformer/diffusion_pytorch_model.safetensors} \
+                 --vae {sd3/model/vae/diffusion_pytorch_model.safetensors} \
+                 --clip-l {sd3/model/text_encoder/model.safetensors} \
+                 --clip-g {sd3/model/text_encoder_2/model.safetensors}";
+    let output = desk.run(&format!("verify {parts} --golden {{sd3/golden.safetensors}}"));
+    let table = crate::support::text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{table}");
+    assert!(table.contains("not compared: the model has no T5") && table.contains("11 of 12"), "{table}");
+}
+
+#[test]
+fn the_rules_of_the_other_reference_may_be_compared() {
+    let desk = Desk::new();
+    let golden = "{sd3/golden.safetensors}";
+    let output = desk.run(&format!("verify --model {{sd3/model}} --golden {golden} --compat stability"));
+    let table = crate::support::text(&output.stdout);
+    // That file was made by diffusers' rules, with a solver that Stability's code does not use.
+    assert_eq!(output.status.code(), Some(1), "{table}");
+    assert!(table.contains("by the rules of stability"), "{table}");
+    let over = |stage: &str| table.lines().any(|line| line.starts_with(stage) && line.ends_with("OVER"));
+    assert!(over("latents") && !over("velocity") && !over("decoded"), "{table}");
+}
+
+#[test]
 fn a_file_that_is_not_golden_says_so() {
     let desk = Desk::new();
     write(&desk.path("x.safetensors"), &[("a".to_string(), scalar())].into());

@@ -1,0 +1,83 @@
+//! What is said before a run: what will be drawn, by what, and what of the user's files and words has no effect.
+
+use rectiflow_generate::{Parts, Plan, plain_markup};
+
+use crate::progress::Progress;
+
+/// `by_default`: the user gave neither steps nor guidance.
+pub(super) fn plan(progress: &Progress, parts: &Parts, plan: &Plan, by_default: bool) {
+    let name = &parts.name;
+    let encoders = name.encoders.join(", ");
+    progress.say(&format!(
+        "{}: {}, computes in {} on {}, text by {encoders}",
+        name.file, name.variant, name.precision, name.device
+    ));
+    for absent in ["CLIP-L", "CLIP-G", "T5"].into_iter().filter(|one| !name.encoders.iter().any(|e| e == one)) {
+        progress.say(&format!("without {absent}: zeros take its place"));
+    }
+    let passed_over = parts.reports.iter().filter(|report| !report.not_needed.is_empty());
+    for line in passed_over.filter_map(|report| surprising(&report.not_needed)) {
+        progress.say(&line);
+    }
+    for note in &parts.notes {
+        progress.say(&format!("note: {note}"));
+    }
+    let guidance = if plan.is_guided() { format!("guidance {}", plan.guidance) } else { "no guidance".into() };
+    progress.say(&format!(
+        "{}x{}, {} steps of {}, {guidance}, shift {}, seed {}, T5 length {}, as {} draws",
+        plan.width,
+        plan.height,
+        plan.schedule.len(),
+        plan.solver,
+        plan.shift,
+        plan.seed,
+        plan.t5_length,
+        plan.compat
+    ));
+    for line in turbo(&name.variant, by_default).map(str::to_owned).into_iter().chain(markup(plan)) {
+        progress.say(&format!("note: {line}"));
+    }
+}
+
+/// Tensors that were passed over, but for those that many files have and every tool ignores.
+fn surprising(not_needed: &[String]) -> Option<String> {
+    const HARMLESS: [&str; 3] = ["position_ids", "logit_scale", "encoder.embed_tokens.weight"];
+    let names: Vec<&str> =
+        not_needed.iter().map(String::as_str).filter(|name| !HARMLESS.iter().any(|end| name.ends_with(end))).collect();
+    let first = names.first()?;
+    Some(format!("note: {} tensors are not needed and were passed over, first {first:?}", names.len()))
+}
+
+/// The distilled release cannot be told from the other one.
+fn turbo(variant: &str, by_default: bool) -> Option<&'static str> {
+    (by_default && variant.contains("Turbo")).then_some(
+        "SD3.5-Large and SD3.5-Large-Turbo have the same tensors, and these settings are Large's; \
+         for Turbo give `--steps 4 --guidance 1`",
+    )
+}
+
+fn markup(plan: &Plan) -> Option<String> {
+    let texts = plan.prompts.iter().chain(plan.is_guided().then_some(&plan.negative));
+    let found: Vec<&str> = texts.flat_map(|text| plain_markup(text)).collect();
+    let first = found.first()?;
+    Some(format!("{first:?} is drawn as plain text: weights `(word:1.3)`, `<lora:...>` and BREAK are not read yet"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turbo_is_named_where_the_network_may_be_it_and_the_settings_are_not_the_users() {
+        assert!(turbo("SD3.5-Large or Large-Turbo", true).unwrap().contains("--steps 4 --guidance 1"));
+        assert_eq!(turbo("SD3.5-Large or Large-Turbo", false), None);
+        assert_eq!(turbo("SD3-Medium", true), None);
+    }
+
+    #[test]
+    fn what_every_file_may_have_is_passed_over_without_a_word() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert_eq!(surprising(&names(&["text_model.embeddings.position_ids", "logit_scale"])), None);
+        assert!(surprising(&names(&["logit_scale", "odd"])).unwrap().contains("1 tensors"));
+    }
+}

@@ -1,0 +1,115 @@
+//! A model's files before any weight is read: which parts there are, and whether they fit each other.
+
+use std::path::Path;
+
+use rectiflow_mmdit::MmditConfig;
+use rectiflow_text::{ClipConfig, ClipKind, ConditioningWidths, T5_LENGTHS, T5Config};
+use rectiflow_vae::VaeConfig;
+use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
+
+use crate::error::OpenError;
+use crate::plan::ModelFacts;
+
+/// A model of which only headers and configurations have been read. [`Parts::load`](crate::Parts::load) does
+/// the rest, after the settings were checked against [`ModelFiles::facts`].
+pub struct ModelFiles {
+    pub(crate) checkpoint: Checkpoint,
+    /// File or folder name of the model, without its path.
+    pub(crate) name: String,
+    pub(crate) transformer: MmditConfig,
+    pub(crate) vae: VaeConfig,
+    pub(crate) clip_l: Option<ClipConfig>,
+    pub(crate) clip_g: Option<ClipConfig>,
+    pub(crate) t5: Option<T5Config>,
+}
+
+impl ModelFiles {
+    /// Opens the files and finds every part's sizes.
+    ///
+    /// # Errors
+    /// A file is missing or damaged, a part is missing or of another kind, or the parts do not fit each other.
+    pub fn open(paths: &ModelPaths) -> Result<ModelFiles, OpenError> {
+        let checkpoint = Checkpoint::open(paths)?;
+        let files = ModelFiles {
+            name: file_name(paths),
+            transformer: transformer(&checkpoint)?,
+            vae: vae(&checkpoint)?,
+            clip_l: clip(&checkpoint, PartKind::ClipL, ClipKind::L)?,
+            clip_g: clip(&checkpoint, PartKind::ClipG, ClipKind::G)?,
+            t5: t5(&checkpoint)?,
+            checkpoint,
+        };
+        files.check_channels()?;
+        files.check_encoders()?;
+        Ok(files)
+    }
+
+    /// What settings must fit.
+    pub fn facts(&self) -> ModelFacts {
+        let unit_px = self.vae.downsampling() * self.transformer.patch;
+        ModelFacts {
+            unit_px,
+            side_px_max: self.transformer.grid * unit_px,
+            latent_channels: self.vae.latent_channels,
+            latent_px: self.vae.downsampling(),
+            depth: self.transformer.depth,
+            qk_norm: self.transformer.qk_norm,
+            shift: self.checkpoint.shift().map(|shift| shift as f32),
+        }
+    }
+
+    fn check_channels(&self) -> Result<(), OpenError> {
+        let (transformer, vae) = (self.transformer.channels_in, self.vae.latent_channels);
+        if transformer != vae || self.transformer.channels_out != vae {
+            return Err(OpenError::Channels { transformer, vae });
+        }
+        Ok(())
+    }
+
+    fn check_encoders(&self) -> Result<(), OpenError> {
+        if self.clip_l.is_none() && self.clip_g.is_none() && self.t5.is_none() {
+            return Err(OpenError::NoEncoder);
+        }
+        ConditioningWidths::find(
+            self.clip_l.as_ref(),
+            self.clip_g.as_ref(),
+            self.t5.as_ref(),
+            self.transformer.context_width,
+            self.transformer.pooled_width,
+            *T5_LENGTHS.start(),
+        )?;
+        Ok(())
+    }
+}
+
+fn transformer(checkpoint: &Checkpoint) -> Result<MmditConfig, OpenError> {
+    let part = checkpoint.require(PartKind::Transformer)?;
+    MmditConfig::find(&part.source()).map_err(|source| OpenError::Transformer { file: part.path().to_owned(), source })
+}
+
+fn vae(checkpoint: &Checkpoint) -> Result<VaeConfig, OpenError> {
+    let part = checkpoint.require(PartKind::Vae)?;
+    VaeConfig::find(&part.source(), part.config())
+        .map_err(|source| OpenError::Vae { file: part.path().to_owned(), source })
+}
+
+fn clip(checkpoint: &Checkpoint, part: PartKind, kind: ClipKind) -> Result<Option<ClipConfig>, OpenError> {
+    let Some(part) = checkpoint.part(part) else { return Ok(None) };
+    ClipConfig::find(&part.source(), kind, part.config())
+        .map(Some)
+        .map_err(|source| OpenError::Encoder { file: part.path().to_owned(), source })
+}
+
+fn t5(checkpoint: &Checkpoint) -> Result<Option<T5Config>, OpenError> {
+    let Some(part) = checkpoint.part(PartKind::T5) else { return Ok(None) };
+    T5Config::find(&part.source(), part.config())
+        .map(Some)
+        .map_err(|source| OpenError::Encoder { file: part.path().to_owned(), source })
+}
+
+/// The name that pictures carry: of the model's file or folder, without the path to it.
+fn file_name(paths: &ModelPaths) -> String {
+    let path = paths.model.as_deref().or(paths.diffusion_model.as_deref()).unwrap_or(Path::new(""));
+    let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    resolved.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
