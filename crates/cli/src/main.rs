@@ -1,6 +1,7 @@
 //! The `rectiflow` program: parse, resolve, run, report. One file a subcommand; everything else is in the crates.
 
 mod args;
+mod bench;
 mod generate;
 mod inspect;
 mod memory;
@@ -25,6 +26,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(Box<generate::GenerateArgs>),
+    Bench(bench::BenchArgs),
     Inspect(inspect::InspectArgs),
     Verify(verify::VerifyArgs),
 }
@@ -32,6 +34,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(args) => generate::run(*args),
+        Command::Bench(args) => bench::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
     };

@@ -6,7 +6,7 @@
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
 use rectiflow_nn::layers::{Linear, RmsNorm};
-use rectiflow_nn::ops::{self, AttentionBias};
+use rectiflow_nn::ops::{self, Activation, AttentionBias, Qkv};
 use rectiflow_nn::{Init, Module, Params, Precision, Tensor};
 
 use crate::MmditConfig;
@@ -67,12 +67,13 @@ impl JointBlock {
     }
 
     fn forward(&self, text_BTD: Tensor<3>, image_BID: Tensor<3>, cond_BD: &Tensor<2>) -> (Tensor<3>, Tensor<3>) {
+        let precision = self.image.attn.precision;
         let text_mods = self.text.modulations(cond_BD);
         let image_mods = self.image.modulations(cond_BD);
-        let text_qkv = self.text.attn.qkv(text_mods.attention.norm(text_BTD.clone()));
-        let image_qkv = self.image.attn.qkv(image_mods.attention.norm(image_BID.clone()));
+        let text_qkv = self.text.attn.qkv(text_mods.attention.norm(text_BTD.clone(), precision));
+        let image_qkv = self.image.attn.qkv(image_mods.attention.norm(image_BID.clone(), precision));
 
-        let (text_mix_BTD, image_mix_BID) = attend_jointly(text_qkv, image_qkv, self.image.attn.precision);
+        let [text_mix_BTD, image_mix_BID] = attend([text_qkv, image_qkv], precision);
 
         let text_BTD = self.text.finish(text_BTD, text_mix_BTD, text_mods);
         let image_BID = self.image.finish(image_BID, image_mix_BID, image_mods);
@@ -96,7 +97,8 @@ impl DualBlock {
 
     fn forward(&self, text_BTD: Tensor<3>, image_BID: Tensor<3>, cond_BD: &Tensor<2>) -> (Tensor<3>, Tensor<3>) {
         let text_mods = self.text.modulations(cond_BD);
-        let text_qkv = self.text.attn.qkv(text_mods.attention.norm(text_BTD.clone()));
+        let text_normed_BTD = text_mods.attention.norm(text_BTD.clone(), self.text.attn.precision);
+        let text_qkv = self.text.attn.qkv(text_normed_BTD);
         let (image_BID, text_mix_BTD) = self.image.forward(image_BID, text_qkv, cond_BD);
         (self.text.finish(text_BTD, text_mix_BTD, text_mods), image_BID)
     }
@@ -133,8 +135,8 @@ impl LastBlock {
         match &self.image {
             LastImageStream::Single(image) => {
                 let mods = image.modulations(cond_BD);
-                let image_qkv = image.attn.qkv(mods.attention.norm(image_BID.clone()));
-                let (_, image_mix_BID) = attend_jointly(text_qkv, image_qkv, image.attn.precision);
+                let image_qkv = image.attn.qkv(mods.attention.norm(image_BID.clone(), image.attn.precision));
+                let [_, image_mix_BID] = attend([text_qkv, image_qkv], image.attn.precision);
                 image.finish(image_BID, image_mix_BID, mods)
             }
             LastImageStream::Dual(image) => image.forward(image_BID, text_qkv, cond_BD).0,
@@ -150,8 +152,8 @@ struct Modulation {
 }
 
 impl Modulation {
-    fn norm(&self, x_BLD: Tensor<3>) -> Tensor<3> {
-        ops::modulated_norm(x_BLD, self.shift_B1D.clone(), self.scale_B1D.clone(), EPS)
+    fn norm(&self, x_BLD: Tensor<3>, precision: Precision) -> Tensor<3> {
+        ops::modulated_norm(x_BLD, self.shift_B1D.clone(), self.scale_B1D.clone(), EPS, precision)
     }
 }
 
@@ -186,8 +188,7 @@ impl Stream {
     }
 
     fn finish(&self, x_BLD: Tensor<3>, mix_BLD: Tensor<3>, mods: BlockModulations) -> Tensor<3> {
-        let attended = self.attn.proj.forward(mix_BLD);
-        let x_BLD = ops::gated_residual(x_BLD, mods.attention.gate_B1D, attended);
+        let x_BLD = self.attn.proj.forward_gated(mix_BLD, x_BLD, mods.attention.gate_B1D);
         self.mlp.branch(x_BLD, mods.mlp)
     }
 }
@@ -217,13 +218,14 @@ impl DualStream {
         let joint = Modulation { shift_B1D: shift, scale_B1D: scale, gate_B1D: gate };
         let own = Modulation { shift_B1D: shift2, scale_B1D: scale2, gate_B1D: gate2 };
 
-        let image_qkv = self.attn.qkv(joint.norm(image_BID.clone()));
-        let own_qkv = self.attn2.qkv(own.norm(image_BID.clone()));
-        let (text_mix_BTD, image_mix_BID) = attend_jointly(text_qkv, image_qkv, self.attn.precision);
-        let own_mix_BID = attend(own_qkv, self.attn2.precision);
+        let precision = self.attn.precision;
+        let image_qkv = self.attn.qkv(joint.norm(image_BID.clone(), precision));
+        let own_qkv = self.attn2.qkv(own.norm(image_BID.clone(), precision));
+        let [text_mix_BTD, image_mix_BID] = attend([text_qkv, image_qkv], precision);
+        let [own_mix_BID] = attend([own_qkv], precision);
 
-        let image_BID = ops::gated_residual(image_BID, joint.gate_B1D, self.attn.proj.forward(image_mix_BID));
-        let image_BID = ops::gated_residual(image_BID, own.gate_B1D, self.attn2.proj.forward(own_mix_BID));
+        let image_BID = self.attn.proj.forward_gated(image_mix_BID, image_BID, joint.gate_B1D);
+        let image_BID = self.attn2.proj.forward_gated(own_mix_BID, image_BID, own.gate_B1D);
         let mlp = Modulation { shift_B1D: mlp_shift, scale_B1D: mlp_scale, gate_B1D: mlp_gate };
         (self.mlp.branch(image_BID, mlp), text_mix_BTD)
     }
@@ -246,15 +248,8 @@ impl LastTextStream {
 
     fn qkv(&self, text_BTD: Tensor<3>, cond_BD: &Tensor<2>) -> Qkv {
         let [shift_B1D, scale_B1D] = rows(&self.ada_ln, cond_BD);
-        self.attn.forward(ops::modulated_norm(text_BTD, shift_B1D, scale_B1D, EPS))
+        self.attn.forward(ops::modulated_norm(text_BTD, shift_B1D, scale_B1D, EPS, self.attn.precision))
     }
-}
-
-/// Queries, keys and values of one stream, `[B, H, L, E]` each.
-struct Qkv {
-    q_BHLE: Tensor<4>,
-    k_BHLE: Tensor<4>,
-    v_BHLE: Tensor<4>,
 }
 
 /// The product that makes queries, keys and values, with their norms.
@@ -263,25 +258,28 @@ pub(crate) struct QkvProduct {
     qkv: Linear,
     ln_q: Option<RmsNorm>,
     ln_k: Option<RmsNorm>,
+    #[module(skip)]
+    precision: Precision,
 }
 
 impl QkvProduct {
     fn new(config: &MmditConfig, mut params: Params<'_>) -> Self {
         let mut norm = |name| config.qk_norm.then(|| RmsNorm::new(params.at(name), HEAD_WIDTH, EPS));
         let (ln_q, ln_k) = (norm("ln_q"), norm("ln_k"));
+        let precision = params.precision();
         let qkv = Linear::new(params.at("qkv"), config.width, 3 * config.width, Init::XavierUniform);
-        QkvProduct { qkv, ln_q, ln_k }
+        QkvProduct { qkv, ln_q, ln_k, precision }
     }
 
     fn forward(&self, x_BLD: Tensor<3>) -> Qkv {
         let [batch, length, width] = x_BLD.dims();
-        let heads = self.qkv.forward(x_BLD).reshape([batch, length, 3, width / HEAD_WIDTH, HEAD_WIDTH]);
-        let take = |index: usize| heads.clone().narrow(2, index, 1).squeeze_dim::<4>(2).swap_dims(1, 2);
+        let heads = self.qkv.forward_factor(x_BLD).reshape([batch, length, 3, width / HEAD_WIDTH, HEAD_WIDTH]);
+        let take = |index: usize| heads.clone().narrow(2, index, 1).squeeze_dim::<4>(2);
         let normed = |x: Tensor<4>, norm: &Option<RmsNorm>| match norm {
-            Some(norm) => norm.forward(x),
+            Some(norm) => norm.forward(x, self.precision.factor()),
             None => x,
         };
-        Qkv { q_BHLE: normed(take(0), &self.ln_q), k_BHLE: normed(take(1), &self.ln_k), v_BHLE: take(2) }
+        Qkv { q: normed(take(0), &self.ln_q), k: normed(take(1), &self.ln_k), v: take(2) }
     }
 }
 
@@ -306,39 +304,26 @@ impl Attention {
     }
 }
 
-/// Every token of both streams sees every other. Text goes first, as in the checkpoints' training.
-fn attend_jointly(text: Qkv, image: Qkv, precision: Precision) -> (Tensor<3>, Tensor<3>) {
-    let text_tokens = text.q_BHLE.dims()[2];
-    let image_tokens = image.q_BHLE.dims()[2];
-    let joined = Qkv {
-        q_BHLE: Tensor::cat(vec![text.q_BHLE, image.q_BHLE], 2),
-        k_BHLE: Tensor::cat(vec![text.k_BHLE, image.k_BHLE], 2),
-        v_BHLE: Tensor::cat(vec![text.v_BHLE, image.v_BHLE], 2),
-    };
-    let mixed_BSD = attend(joined, precision);
-    (mixed_BSD.clone().narrow(1, 0, text_tokens), mixed_BSD.narrow(1, text_tokens, image_tokens))
-}
-
-/// Returns `[B, L, D]`.
-fn attend(qkv: Qkv, precision: Precision) -> Tensor<3> {
-    let [batch, heads, length, head_width] = qkv.q_BHLE.dims();
-    let scale = (head_width as f64).powf(-0.5);
-    ops::attention(qkv.q_BHLE, qkv.k_BHLE, qkv.v_BHLE, scale, AttentionBias::None, precision).swap_dims(1, 2).reshape([
-        batch,
-        length,
-        heads * head_width,
-    ])
+/// Every token of all streams sees every other. Text goes first, as in the checkpoints' training.
+///
+/// Returns the mixed tokens of each stream, `[B, L, D]`.
+fn attend<const N: usize>(streams: [Qkv; N], precision: Precision) -> [Tensor<3>; N] {
+    let scale = (HEAD_WIDTH as f64).powf(-0.5);
+    ops::attention(streams, scale, AttentionBias::None, precision)
 }
 
 #[derive(Module, Debug)]
 pub(crate) struct Mlp {
     fc1: Linear,
     fc2: Linear,
+    #[module(skip)]
+    precision: Precision,
 }
 
 impl Mlp {
     fn new(width: usize, mut params: Params<'_>) -> Self {
         Mlp {
+            precision: params.precision(),
             fc1: Linear::new(params.at("fc1"), width, 4 * width, Init::XavierUniform),
             fc2: Linear::new(params.at("fc2"), 4 * width, width, Init::XavierUniform),
         }
@@ -346,8 +331,9 @@ impl Mlp {
 
     /// `x + gate * mlp(norm(x))`.
     fn branch(&self, x_BLD: Tensor<3>, mods: Modulation) -> Tensor<3> {
-        let hidden = ops::gelu_tanh(self.fc1.forward(mods.norm(x_BLD.clone())));
-        ops::gated_residual(x_BLD, mods.gate_B1D, self.fc2.forward(hidden))
+        let normed_BLD = mods.norm(x_BLD.clone(), self.precision);
+        let hidden = self.fc1.forward_activated(normed_BLD, Activation::GeluTanh);
+        self.fc2.forward_gated(hidden, x_BLD, mods.gate_B1D)
     }
 }
 

@@ -4,7 +4,8 @@
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
 use rectiflow_nn::layers::Linear;
-use rectiflow_nn::{Device, Init, Module, Params, Tensor, from_f32, ops};
+use rectiflow_nn::ops::{self, Activation};
+use rectiflow_nn::{Device, Init, Module, Params, Tensor, from_f32};
 
 /// Width of the sinusoidal timestep features.
 const TIMESTEP_FEATURES: usize = 256;
@@ -30,7 +31,7 @@ impl VectorEmbedder {
 
     /// x `[B, in]`. Returns `[B, D]`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.fc2.forward(ops::silu(self.fc1.forward(x)))
+        self.fc2.forward(self.fc1.forward_activated(x, Activation::Silu))
     }
 }
 

@@ -5,7 +5,7 @@
 
 use rectiflow_nn::layers::{Conv2d, Linear};
 use rectiflow_nn::ops::{self, Window};
-use rectiflow_nn::{Init, Module, Param, Params, Tensor};
+use rectiflow_nn::{Init, Module, Param, Params, Precision, Tensor};
 
 use crate::MmditConfig;
 use crate::block::{Block, rows};
@@ -22,6 +22,8 @@ pub struct Mmdit {
     blocks: Vec<Block>,
     final_ada_ln: Linear,
     final_linear: Linear,
+    #[module(skip)]
+    precision: Precision,
     #[module(skip)]
     config: MmditConfig,
 }
@@ -56,6 +58,7 @@ impl Mmdit {
                 .collect(),
             final_ada_ln,
             final_linear,
+            precision: params.precision(),
             config: config.clone(),
         }
     }
@@ -108,7 +111,7 @@ impl Mmdit {
     /// `[B, I, D]` to `[B, I, patch * patch * C_out]`.
     fn finish(&self, image_BID: Tensor<3>, cond_BD: &Tensor<2>) -> Tensor<3> {
         let [shift_B1D, scale_B1D] = rows(&self.final_ada_ln, cond_BD);
-        self.final_linear.forward(ops::modulated_norm(image_BID, shift_B1D, scale_B1D, 1e-6))
+        self.final_linear.forward(ops::modulated_norm(image_BID, shift_B1D, scale_B1D, 1e-6, self.precision))
     }
 
     /// A token's values are ordered row, column, channel.

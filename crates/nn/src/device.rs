@@ -14,21 +14,29 @@ pub enum DeviceChoice {
     Cuda,
 }
 
-/// The device is not in this build.
+/// The device cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("this build has no {device} support; build it with `cargo build --release --features {device}`")]
-pub struct DeviceError {
-    device: DeviceChoice,
+pub enum DeviceError {
+    /// It is not in this build.
+    #[error("this build has no {0} support; build it with `cargo build --release --features {0}`")]
+    NotBuilt(DeviceChoice),
+    /// The processor lacks the instructions that were asked for.
+    #[error(transparent)]
+    Isa(#[from] rectiflow_kernels::IsaError),
 }
 
 impl DeviceChoice {
     /// Opens the device.
     ///
     /// # Errors
-    /// The device's feature was not compiled in. Never falls back to another device.
+    /// The device's feature was not compiled in, or the environment asks for instructions that the processor lacks.
+    /// Never falls back to another device.
     pub fn open(self) -> Result<Device, DeviceError> {
         match self {
-            DeviceChoice::Cpu => Ok(Device::flex()),
+            DeviceChoice::Cpu => {
+                rectiflow_kernels::Isa::chosen()?;
+                Ok(Device::flex())
+            }
             #[cfg(feature = "vulkan")]
             DeviceChoice::Vulkan => Ok(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
             #[cfg(feature = "metal")]
@@ -36,7 +44,7 @@ impl DeviceChoice {
             #[cfg(feature = "cuda")]
             DeviceChoice::Cuda => Ok(Device::cuda(0)),
             #[cfg(not(all(feature = "vulkan", feature = "metal", feature = "cuda")))]
-            device => Err(DeviceError { device }),
+            device => Err(DeviceError::NotBuilt(device)),
         }
     }
 }

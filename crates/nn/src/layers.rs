@@ -3,9 +3,9 @@
 //! Nothing here knows which model it is part of.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 
-use crate::ops::{self, Window};
+use crate::ops::{self, Activation, After, Before, GroupNormed, PackedWeight, Residual, Window};
 use crate::{Init, Params, Precision};
 
 /// `x @ weight^T + bias`: `weight` `[out, in]`, `bias` `[out]`.
@@ -13,6 +13,8 @@ use crate::{Init, Params, Precision};
 pub struct Linear {
     weight: Param<Tensor<2>>,
     bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    packed: PackedWeight,
     #[module(skip)]
     precision: Precision,
 }
@@ -27,13 +29,43 @@ impl Linear {
     /// Without a bias.
     pub fn without_bias(mut params: Params<'_>, width_in: usize, width_out: usize, init: Init) -> Self {
         let weight = params.param("weight", [width_out, width_in], init);
-        Linear { weight, bias: None, precision: params.precision() }
+        Linear { weight, bias: None, packed: PackedWeight::default(), precision: params.precision() }
     }
 
-    /// x `[.., in]`. Returns `[.., out]`.
+    /// x `[.., in]`. Returns `[.., out]` in f32.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.forward_then(x, After::default())
+    }
+
+    /// As [`Self::forward`], rounded as the factor of another product.
+    pub fn forward_factor<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.forward_activated(x, Activation::None)
+    }
+
+    /// `activation(x @ weight^T + bias)`, rounded as the factor of another product.
+    pub fn forward_activated<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
+        self.forward_then(x, After { activation, out: self.precision.factor(), ..After::default() })
+    }
+
+    /// `base + x @ weight^T + bias`. base `[.., out]`.
+    pub fn forward_added<const D: usize>(&self, x: Tensor<D>, base: Tensor<D>) -> Tensor<D> {
+        self.forward_then(x, After { residual: Some(Residual { x: base, gate: None }), ..After::default() })
+    }
+
+    /// adaLN-Zero's end of a branch: `base + gate * (x @ weight^T + bias)`. base `[B, L, out]`, gate `[B, 1, out]`.
+    pub fn forward_gated(&self, x: Tensor<3>, base: Tensor<3>, gate: Tensor<3>) -> Tensor<3> {
+        self.forward_then(x, After { residual: Some(Residual { x: base, gate: Some(gate) }), ..After::default() })
+    }
+
+    /// `times * (x @ weight^T + bias)`, rounded as the factor of another product. times `[.., out]`, f32.
+    pub fn forward_times<const D: usize>(&self, x: Tensor<D>, times: Tensor<D>) -> Tensor<D> {
+        self.forward_then(x, After { times: Some(times), out: self.precision.factor(), ..After::default() })
+    }
+
+    /// `x @ weight^T + bias` and what follows.
+    pub fn forward_then<const D: usize>(&self, x: Tensor<D>, after: After<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
-        ops::linear(x, self.weight.val(), bias, self.precision)
+        ops::linear(x, self.weight.val(), &self.packed, bias, after, self.precision)
     }
 }
 
@@ -42,6 +74,8 @@ impl Linear {
 pub struct Conv2d {
     weight: Param<Tensor<4>>,
     bias: Param<Tensor<1>>,
+    #[module(skip)]
+    packed: PackedWeight,
     #[module(skip)]
     window: Window,
     #[module(skip)]
@@ -53,12 +87,18 @@ impl Conv2d {
     pub fn new(mut params: Params<'_>, channels: [usize; 2], kernel: usize, window: Window) -> Self {
         let weight = params.param("weight", [channels[1], channels[0], kernel, kernel], Init::XavierUniform);
         let bias = params.param("bias", [channels[1]], Init::Zeros);
-        Conv2d { weight, bias, window, precision: params.precision() }
+        Conv2d { weight, bias, packed: PackedWeight::default(), window, precision: params.precision() }
     }
 
     /// x `[B, in, H, W]`. Returns `[B, out, H', W']`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::conv2d(x, self.weight.val(), self.bias.val(), self.window, self.precision)
+        self.forward_after(Before::default(), x, None)
+    }
+
+    /// The convolution of what `before` makes of x, plus `residual` `[B, out, H', W']`.
+    pub fn forward_after(&self, before: Before, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
+        let weight = (self.weight.val(), &self.packed);
+        ops::conv2d(x, before, weight, self.bias.val(), self.window, residual, self.precision)
     }
 }
 
@@ -83,12 +123,16 @@ impl GroupNorm {
 
     /// x `[B, C, H, W]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::group_norm(x, self.groups, self.weight.val(), self.bias.val(), self.eps)
+        ops::group_norm(x, self.normed())
     }
 
-    /// The norm, then SiLU.
-    pub fn forward_silu(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::group_norm_silu(x, self.groups, self.weight.val(), self.bias.val(), self.eps)
+    /// The norm and then SiLU, for a convolution to do as it reads the picture.
+    pub fn then_silu(&self) -> Before {
+        Before { normed: Some(self.normed()), silu: true, doubled: false }
+    }
+
+    fn normed(&self) -> GroupNormed {
+        GroupNormed { groups: self.groups, weight: self.weight.val(), bias: self.bias.val(), eps: self.eps }
     }
 }
 
@@ -109,9 +153,9 @@ impl LayerNorm {
         LayerNorm { weight, bias, eps }
     }
 
-    /// x `[.., D]`.
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::plain_norm(x, self.eps) * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
+    /// x `[.., D]`. Returns the same shape as `out`: f32, or the type of the factors of the product that takes it.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>, out: DType) -> Tensor<D> {
+        ops::layer_norm(x, self.weight.val(), self.bias.val(), self.eps, out)
     }
 }
 
@@ -129,9 +173,9 @@ impl RmsNorm {
         RmsNorm { weight: params.param("weight", [width], Init::Ones), eps }
     }
 
-    /// x `[.., D]`.
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::rms_norm(x, self.weight.val(), self.eps)
+    /// x `[.., D]`. Returns the same shape as `out`: f32, or the type of the factors of the product that takes it.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>, out: DType) -> Tensor<D> {
+        ops::rms_norm(x, self.weight.val(), self.eps, out)
     }
 }
 

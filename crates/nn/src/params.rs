@@ -88,13 +88,14 @@ impl<'a> Params<'a> {
 /// The type a parameter is kept in.
 ///
 /// Trained parameters and vectors are f32. A matrix that is only read stays as the file has it, so that on
-/// the CPU it is the mapped file itself and costs no memory of its own; with bf16 products it is rounded once.
+/// the CPU it is the mapped file itself and costs no memory of its own; what products need of it is packed from
+/// there. Other devices take products' factors as tensors, so with bf16 products it is rounded once.
 fn resident_dtype(stored: DType, rank: usize, precision: Precision, device: &Device) -> DType {
     if rank == 1 || device.is_autodiff() {
         return DType::F32;
     }
     match precision {
-        Precision::F32 => stored,
-        Precision::Bf16 => DType::BF16,
+        Precision::Bf16 if !crate::ops::runs_on_kernels(device) => DType::BF16,
+        Precision::F32 | Precision::Bf16 => stored,
     }
 }

@@ -1,3 +1,5 @@
+use burn::tensor::DType;
+
 /// What the products (linear layers, attention, convolutions) are computed in.
 ///
 /// Everything between the products (residual streams, norms, softmax, activations) stays in f32 in both
@@ -9,6 +11,16 @@ pub enum Precision {
     F32,
     /// bf16 factors, f32 sums. Weights are rounded to bf16 once, when they are read.
     Bf16,
+}
+
+impl Precision {
+    /// The type of a product's factors.
+    pub fn factor(self) -> DType {
+        match self {
+            Precision::F32 => DType::F32,
+            Precision::Bf16 => DType::BF16,
+        }
+    }
 }
 
 impl std::fmt::Display for Precision {

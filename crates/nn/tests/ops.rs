@@ -1,15 +1,28 @@
-//! Each operation against its formula, written out in f64.
+//! Each operation against its formula, written out in f64, on the CPU's kernels and composed from Burn's
+//! operations: a device that tracks gradients takes the latter.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
-use rectiflow_nn::ops::{self, AttentionBias, Window};
-use rectiflow_nn::{Device, Init, ParamSource, Precision, RandomInit, Tensor, from_f32, from_ids, to_f32};
+use rectiflow_nn::ops::{
+    self, Activation, After, AttentionBias, Before, GroupNormed, PackedWeight, Qkv, Residual, Window,
+};
+use rectiflow_nn::{DType, Device, Init, ParamSource, Precision, RandomInit, Tensor, from_f32, from_ids, to_f32};
+
+/// The device whose operations are kernels, and the one whose are composed.
+fn devices() -> [Device; 2] {
+    [Device::flex(), Device::flex().autodiff()]
+}
 
 /// Reproducible values of deviation 1, as a tensor and in f64.
-fn tensor<const D: usize>(name: &str, shape: [usize; D]) -> (Tensor<D>, Vec<f64>) {
-    let read = RandomInit { seed: 3 }.claim(name, &shape, Init::Normal(1.0));
+fn tensor_on<const D: usize>(device: &Device, name: &str, shape: [usize; D]) -> (Tensor<D>, Vec<f64>) {
+    let (values, wide) = values(name, &shape);
+    (from_f32(values, shape, device), wide)
+}
+
+fn values(name: &str, shape: &[usize]) -> (Vec<f32>, Vec<f64>) {
+    let read = RandomInit { seed: 3 }.claim(name, shape, Init::Normal(1.0));
     let values: Vec<f32> = read().try_into_vec().unwrap();
     let wide = values.iter().map(|&x| f64::from(x)).collect();
-    (from_f32(values, shape, &Device::flex()), wide)
+    (values, wide)
 }
 
 #[track_caller]
@@ -24,17 +37,21 @@ fn assert_close<const D: usize>(found: &Tensor<D>, expected: &[f64], relative: f
 }
 
 fn check_linear(precision: Precision, relative: f64) {
-    for [rows, width_in, width_out] in [[1, 1, 1], [3, 7, 5], [65, 63, 77]] {
-        let (x, xs) = tensor("x", [1, rows, width_in]);
-        let (weight, ws) = tensor("w", [width_out, width_in]);
-        let (bias, bs) = tensor("b", [width_out]);
-        let expected: Vec<f64> = (0..rows * width_out)
-            .map(|i| {
-                let (row, column) = (i / width_out, i % width_out);
-                bs[column] + (0..width_in).map(|k| xs[row * width_in + k] * ws[column * width_in + k]).sum::<f64>()
-            })
-            .collect();
-        assert_close(&ops::linear(x, weight, Some(bias), precision), &expected, relative);
+    for device in devices() {
+        for [rows, width_in, width_out] in [[1, 1, 1], [3, 7, 5], [65, 63, 77]] {
+            let (x, xs) = tensor_on(&device, "x", [1, rows, width_in]);
+            let (weight, ws) = tensor_on(&device, "w", [width_out, width_in]);
+            let (bias, bs) = tensor_on(&device, "b", [width_out]);
+            let expected: Vec<f64> = (0..rows * width_out)
+                .map(|i| {
+                    let (row, column) = (i / width_out, i % width_out);
+                    bs[column] + (0..width_in).map(|k| xs[row * width_in + k] * ws[column * width_in + k]).sum::<f64>()
+                })
+                .collect();
+            let packed = PackedWeight::default();
+            let found = ops::linear(x, weight, &packed, Some(bias), After::default(), precision);
+            assert_close(&found, &expected, relative);
+        }
     }
 }
 
@@ -46,80 +63,165 @@ fn linear_is_a_product_with_the_transposed_weight() {
 #[test]
 fn linear_in_bf16_keeps_two_to_three_digits_and_not_more() {
     check_linear(Precision::Bf16, 1.5e-2);
-    let (x, weight) = (tensor("x", [1, 65, 63]).0, tensor("w", [77, 63]).0);
-    let exact = to_f32(&ops::linear(x.clone(), weight.clone(), None, Precision::F32));
-    let rounded = to_f32(&ops::linear(x, weight, None, Precision::Bf16));
-    assert_ne!(exact, rounded, "bf16 products round");
+    for device in devices() {
+        let (x, weight) = (tensor_on(&device, "x", [1, 65, 63]).0, tensor_on(&device, "w", [77, 63]).0);
+        let run = |precision| {
+            let packed = PackedWeight::default();
+            to_f32(&ops::linear(x.clone(), weight.clone(), &packed, None, After::default(), precision))
+        };
+        assert_ne!(run(Precision::F32), run(Precision::Bf16), "bf16 products round");
+    }
 }
 
 #[test]
-fn attention_is_a_softmax_of_scaled_products() {
-    let [heads, queries, keys, width] = [2, 5, 9, 4];
-    let (q, qs) = tensor("q", [1, heads, queries, width]);
-    let (k, ks) = tensor("k", [1, heads, keys, width]);
-    let (v, vs) = tensor("v", [1, heads, keys, width]);
-    let (bias, bs) = tensor("bias", [1, heads, queries, keys]);
-    let mut expected = vec![0.0; heads * queries * width];
-    for h in 0..heads {
-        for s in 0..queries {
-            let logit = |t: usize| {
-                let (q, k) = ((h * queries + s) * width, (h * keys + t) * width);
-                0.7 * (0..width).map(|e| qs[q + e] * ks[k + e]).sum::<f64>() + bs[(h * queries + s) * keys + t]
-            };
-            let weights: Vec<f64> = (0..keys).map(|t| logit(t).exp()).collect();
-            let total: f64 = weights.iter().sum();
-            for e in 0..width {
-                expected[(h * queries + s) * width + e] =
-                    (0..keys).map(|t| weights[t] / total * vs[(h * keys + t) * width + e]).sum();
+fn what_follows_a_product_is_its_formula_for_each_batch() {
+    let [batch, length, width_in, width_out] = [2, 3, 5, 4];
+    for (device, activation) in devices().into_iter().flat_map(|device| ACTIVATIONS.map(|a| (device.clone(), a))) {
+        let (x, xs) = tensor_on(&device, "x", [batch, length, width_in]);
+        let (weight, ws) = tensor_on(&device, "w", [width_out, width_in]);
+        let (times, ts) = tensor_on(&device, "t", [batch, length, width_out]);
+        let (base, bases) = tensor_on(&device, "r", [batch, length, width_out]);
+        let (gate, gates) = tensor_on(&device, "g", [batch, 1, width_out]);
+        let after = After {
+            activation,
+            times: Some(times),
+            residual: Some(Residual { x: base, gate: Some(gate) }),
+            ..After::default()
+        };
+        let expected: Vec<f64> = (0..batch * length * width_out)
+            .map(|i| {
+                let (row, column) = (i / width_out, i % width_out);
+                let sum: f64 = (0..width_in).map(|k| xs[row * width_in + k] * ws[column * width_in + k]).sum();
+                bases[i] + gates[row / length * width_out + column] * ts[i] * formula(activation, sum)
+            })
+            .collect();
+        let found = ops::linear(x, weight, &PackedWeight::default(), None, after, Precision::F32);
+        assert_close(&found, &expected, 1e-5);
+    }
+}
+
+/// The erf form has no closed form here; its own test is in the kernels.
+const ACTIVATIONS: [Activation; 4] = [Activation::None, Activation::GeluTanh, Activation::QuickGelu, Activation::Silu];
+
+fn formula(activation: Activation, x: f64) -> f64 {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    match activation {
+        Activation::None => x,
+        Activation::GeluTanh => {
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+        }
+        Activation::QuickGelu => x * sigmoid(1.702 * x),
+        Activation::Silu => x * sigmoid(x),
+        Activation::Gelu => unreachable!("not among those that are swept"),
+    }
+}
+
+/// A packed weight belongs to the numbers it was made of: others must not be answered with it.
+#[test]
+fn a_weight_that_changed_is_packed_again() {
+    let (device, packed) = (Device::flex(), PackedWeight::default());
+    let x = tensor_on(&device, "x", [1, 8]).0;
+    let weights = ["v", "w"].map(|name| tensor_on(&device, name, [6, 8]).0);
+    let run = |weight: &Tensor<2>, packed: &PackedWeight| {
+        to_f32(&ops::linear(x.clone(), weight.clone(), packed, None, After::default(), Precision::Bf16))
+    };
+    let fresh = weights.each_ref().map(|weight| run(weight, &PackedWeight::default()));
+    assert_ne!(fresh[0], fresh[1]);
+    let kept = [&weights[0], &weights[1], &weights[0], &weights[0]].map(|weight| run(weight, &packed));
+    assert_eq!(kept, [fresh[0].clone(), fresh[1].clone(), fresh[0].clone(), fresh[0].clone()]);
+    // Changed where it lies.
+    let changed = weights[0].clone() * 2.0;
+    assert_ne!(run(&changed, &packed), fresh[0]);
+}
+
+/// Two streams that attend together; softmax of scaled products plus a bias, token by token.
+#[test]
+fn attention_is_a_softmax_of_scaled_products_over_all_streams() {
+    let [batch, heads, width] = [2, 2, 4];
+    let lengths = [5, 3];
+    let all: usize = lengths.iter().sum();
+    let take = |name: &str, part: usize| values(&format!("{name}{part}"), &[batch, lengths[part], heads, width]);
+    let at = |name: &str, b: usize, token: usize, h: usize, e: usize| {
+        let (part, token) = if token < lengths[0] { (0, token) } else { (1, token - lengths[0]) };
+        take(name, part).1[((b * lengths[part] + token) * heads + h) * width + e]
+    };
+    let bias_values = values("bias", &[1, heads, all, all]);
+    let mixed = |b: usize, s: usize, h: usize, e: usize| {
+        let logit = |t: usize| {
+            let product: f64 = (0..width).map(|e| at("q", b, s, h, e) * at("k", b, t, h, e)).sum();
+            0.7 * product + bias_values.1[(h * all + s) * all + t]
+        };
+        let weights: Vec<f64> = (0..all).map(|t| logit(t).exp()).collect();
+        (0..all).map(|t| weights[t] * at("v", b, t, h, e)).sum::<f64>() / weights.iter().sum::<f64>()
+    };
+    for device in devices() {
+        let stream = |part: usize| {
+            let one = |name: &str| from_f32(take(name, part).0, [batch, lengths[part], heads, width], &device);
+            Qkv { q: one("q"), k: one("k"), v: one("v") }
+        };
+        let bias = AttentionBias::Added(from_f32(bias_values.0.clone(), [1, heads, all, all], &device));
+        let found = ops::attention([stream(0), stream(1)], 0.7, bias, Precision::F32);
+        for (part, (found, start)) in found.iter().zip([0, lengths[0]]).enumerate() {
+            let mut expected = Vec::new();
+            for (b, s) in (0..batch * lengths[part]).map(|i| (i / lengths[part], i % lengths[part])) {
+                expected.extend((0..heads * width).map(|i| mixed(b, start + s, i / width, i % width)));
             }
+            assert_eq!(found.dims(), [batch, lengths[part], heads * width]);
+            assert_close(found, &expected, 1e-5);
         }
     }
-    let found = ops::attention(q, k, v, 0.7, AttentionBias::Added(bias), Precision::F32);
-    assert_close(&found, &expected, 1e-5);
 }
 
 #[test]
 fn a_causal_token_does_not_see_those_after_it() {
-    let (q, _) = tensor("q", [1, 1, 4, 8]);
-    let (v, vs) = tensor("v", [1, 1, 4, 8]);
-    let found = to_f32(&ops::attention(q.clone(), q, v, 1.0, AttentionBias::Causal, Precision::F32));
-    for e in 0..8 {
-        assert!((f64::from(found[e]) - vs[e]).abs() < 1e-6, "the first token sees only itself");
-        assert!((f64::from(found[8 + e]) - vs[8 + e]).abs() > 1e-6, "the second sees both");
+    for device in devices() {
+        let (q, _) = tensor_on(&device, "q", [1, 4, 1, 8]);
+        let (v, vs) = tensor_on(&device, "v", [1, 4, 1, 8]);
+        let streams = [Qkv { q: q.clone(), k: q, v }];
+        let [found] = ops::attention(streams, 1.0, AttentionBias::Causal, Precision::F32);
+        let found = to_f32(&found);
+        for e in 0..8 {
+            assert!((f64::from(found[e]) - vs[e]).abs() < 1e-6, "the first token sees only itself");
+            assert!((f64::from(found[8 + e]) - vs[8 + e]).abs() > 1e-6, "the second sees both");
+        }
     }
 }
 
 #[test]
 fn convolutions_move_their_windows_as_named() {
     let [channels, height, width, out] = [2_usize, 6, 4, 3];
-    for (window, kernel) in [(Window::Same, 3), (Window::Same, 1), (Window::Halve, 3), (Window::Patch, 2)] {
-        let (x, xs) = tensor("x", [1, channels, height, width]);
-        let (weight, ws) = tensor("w", [out, channels, kernel, kernel]);
-        let (bias, bs) = tensor("b", [out]);
-        let (stride, before) = match window {
-            Window::Same => (1, kernel / 2),
-            Window::Halve => (2, 0),
-            Window::Patch => (kernel, 0),
-        };
-        let (rows, columns) = (height / stride, width / stride);
-        // Zero outside; `y` and `x` count from `before` pixels above and to the left.
-        let pixel = |c: usize, y: usize, x: usize| match (y.checked_sub(before), x.checked_sub(before)) {
-            (Some(y), Some(x)) if y < height && x < width => xs[(c * height + y) * width + x],
-            _ => 0.0,
-        };
-        let mut expected = Vec::new();
-        for (o, bias) in bs.iter().enumerate() {
-            for (row, column) in (0..rows * columns).map(|i| (i / columns, i % columns)) {
-                let taps = (0..channels * kernel * kernel).map(|tap| {
-                    let (c, i, j) = (tap / (kernel * kernel), tap / kernel % kernel, tap % kernel);
-                    ws[o * channels * kernel * kernel + tap] * pixel(c, row * stride + i, column * stride + j)
-                });
-                expected.push(bias + taps.sum::<f64>());
+    for device in devices() {
+        for (window, kernel) in [(Window::Same, 3), (Window::Same, 1), (Window::Halve, 3), (Window::Patch, 2)] {
+            let (x, xs) = tensor_on(&device, "x", [1, channels, height, width]);
+            let (weight, ws) = tensor_on(&device, "w", [out, channels, kernel, kernel]);
+            let (bias, bs) = tensor_on(&device, "b", [out]);
+            let (stride, before) = match window {
+                Window::Same => (1, kernel / 2),
+                Window::Halve => (2, 0),
+                Window::Patch => (kernel, 0),
+            };
+            let (rows, columns) = (height / stride, width / stride);
+            let (residual, rs) = tensor_on(&device, "r", [1, out, rows, columns]);
+            // Zero outside; `y` and `x` count from `before` pixels above and to the left.
+            let pixel = |c: usize, y: usize, x: usize| match (y.checked_sub(before), x.checked_sub(before)) {
+                (Some(y), Some(x)) if y < height && x < width => xs[(c * height + y) * width + x],
+                _ => 0.0,
+            };
+            let mut expected = Vec::new();
+            for (o, bias) in bs.iter().enumerate() {
+                for (row, column) in (0..rows * columns).map(|i| (i / columns, i % columns)) {
+                    let taps = (0..channels * kernel * kernel).map(|tap| {
+                        let (c, i, j) = (tap / (kernel * kernel), tap / kernel % kernel, tap % kernel);
+                        ws[o * channels * kernel * kernel + tap] * pixel(c, row * stride + i, column * stride + j)
+                    });
+                    expected.push(bias + rs[expected.len()] + taps.sum::<f64>());
+                }
             }
+            let weight = (weight, &PackedWeight::default());
+            let found = ops::conv2d(x, Before::default(), weight, bias, window, Some(residual), Precision::F32);
+            assert_eq!(found.dims(), [1, out, rows, columns], "{window:?}");
+            assert_close(&found, &expected, 1e-5);
         }
-        let found = ops::conv2d(x, weight, bias, window, Precision::F32);
-        assert_eq!(found.dims(), [1, out, rows, columns], "{window:?}");
-        assert_close(&found, &expected, 1e-5);
     }
 }
 
@@ -133,65 +235,88 @@ fn normed(values: &[f64], eps: f64) -> Vec<f64> {
 
 #[test]
 fn group_norm_norms_the_channels_of_a_group_together() {
-    let (x, xs) = tensor("x", [2, 4, 3, 5]);
-    let (weight, ws) = tensor("w", [4]);
-    let (bias, bs) = tensor("b", [4]);
-    // Two groups of two channels of 15 pixels.
-    let groups = xs.chunks(30).flat_map(|group| normed(group, 0.1));
-    let expected: Vec<f64> = groups.enumerate().map(|(i, x)| x * ws[i / 15 % 4] + bs[i / 15 % 4]).collect();
-    assert_close(&ops::group_norm(x.clone(), 2, weight.clone(), bias.clone(), 0.1), &expected, 1e-5);
-    let silu: Vec<f64> = expected.iter().map(|x| x / (1.0 + (-x).exp())).collect();
-    assert_close(&ops::group_norm_silu(x, 2, weight, bias, 0.1), &silu, 1e-5);
+    for device in devices() {
+        let (x, xs) = tensor_on(&device, "x", [2, 4, 3, 5]);
+        let (weight, ws) = tensor_on(&device, "w", [4]);
+        let (bias, bs) = tensor_on(&device, "b", [4]);
+        let norm = GroupNormed { groups: 2, weight, bias, eps: 0.1 };
+        // Two groups of two channels of 15 pixels.
+        let groups = xs.chunks(30).flat_map(|group| normed(group, 0.1));
+        let expected: Vec<f64> = groups.enumerate().map(|(i, x)| x * ws[i / 15 % 4] + bs[i / 15 % 4]).collect();
+        assert_close(&ops::group_norm(x.clone(), norm.clone()), &expected, 1e-5);
+
+        // In front of a convolution, with SiLU and doubling: here one that leaves the picture as it is.
+        let mut one_by_one = vec![0.0; 16];
+        (0..4).for_each(|c| one_by_one[5 * c] = 1.0);
+        let weight = (from_f32(one_by_one, [4, 4, 1, 1], &device), &PackedWeight::default());
+        let before = Before { normed: Some(norm), silu: true, doubled: true };
+        let zero = from_f32(vec![0.0; 4], [4], &device);
+        let found = ops::conv2d(x, before, weight, zero, Window::Same, None, Precision::F32);
+        let doubled: Vec<f64> = (0..2 * 4 * 6 * 10)
+            .map(|i| expected[(i / 60 * 3 + i / 10 % 6 / 2) * 5 + i % 10 / 2])
+            .map(|x| x / (1.0 + (-x).exp()))
+            .collect();
+        assert_close(&found, &doubled, 1e-5);
+    }
 }
 
 #[test]
 fn rms_norm_divides_by_the_root_of_the_mean_square() {
-    let (x, xs) = tensor("y", [1, 2, 8]);
-    let (weight, ws) = tensor("v", [8]);
-    let rms = |row: usize| (xs[row * 8..][..8].iter().map(|x| x * x).sum::<f64>() / 8.0 + 0.1).sqrt();
-    let expected: Vec<f64> = xs.iter().enumerate().map(|(i, x)| x / rms(i / 8) * ws[i % 8]).collect();
-    assert_close(&ops::rms_norm(x, weight, 0.1), &expected, 1e-5);
+    for device in devices() {
+        let (x, xs) = tensor_on(&device, "y", [1, 2, 8]);
+        let (weight, ws) = tensor_on(&device, "v", [8]);
+        let rms = |row: usize| (xs[row * 8..][..8].iter().map(|x| x * x).sum::<f64>() / 8.0 + 0.1).sqrt();
+        let expected: Vec<f64> = xs.iter().enumerate().map(|(i, x)| x / rms(i / 8) * ws[i % 8]).collect();
+        assert_close(&ops::rms_norm(x, weight, 0.1, DType::F32), &expected, 1e-5);
+    }
+}
+
+/// Heads of queries inside a product's result: rows that are not evenly spaced in memory as one axis.
+#[test]
+fn a_norm_reads_rows_where_they_lie() {
+    for device in devices() {
+        let (all, xs) = tensor_on(&device, "all", [2, 3, 3, 2, 8]);
+        let (weight, ws) = tensor_on(&device, "v", [8]);
+        let keys: Tensor<4> = all.narrow(2, 1, 1).squeeze_dim(2);
+        let expected: Vec<f64> = (0..2 * 3 * 2)
+            .flat_map(|row| {
+                let start = ((row / 2 * 3 + 1) * 2 + row % 2) * 8;
+                let row = &xs[start..start + 8];
+                let rms = (row.iter().map(|x| x * x).sum::<f64>() / 8.0 + 0.1).sqrt();
+                row.iter().zip(&ws).map(|(x, w)| x / rms * w).collect::<Vec<_>>()
+            })
+            .collect();
+        assert_close(&ops::rms_norm(keys, weight, 0.1, DType::F32), &expected, 1e-5);
+    }
 }
 
 #[test]
-fn modulation_scales_shifts_and_gates_each_batch_by_its_own() {
-    let (x, xs) = tensor("x", [2, 3, 4]);
-    let (shift, shifts) = tensor("shift", [2, 1, 4]);
-    let (scale, scales) = tensor("scale", [2, 1, 4]);
-    let of_batch = |i: usize| i / 12 * 4 + i % 4;
-    let normed: Vec<f64> = xs.chunks(4).flat_map(|row| normed(row, 1e-6)).collect();
-    let expected: Vec<f64> =
-        normed.iter().enumerate().map(|(i, x)| x * (1.0 + scales[of_batch(i)]) + shifts[of_batch(i)]).collect();
-    assert_close(&ops::modulated_norm(x.clone(), shift, scale.clone(), 1e-6), &expected, 1e-5);
-
-    let expected: Vec<f64> = xs.iter().enumerate().map(|(i, x)| x + scales[of_batch(i)] * x).collect();
-    assert_close(&ops::gated_residual(x.clone(), scale, x), &expected, 1e-6);
+fn modulation_scales_and_shifts_each_batch_by_its_own() {
+    for device in devices() {
+        let (x, xs) = tensor_on(&device, "x", [2, 3, 4]);
+        let (shift, shifts) = tensor_on(&device, "shift", [2, 1, 4]);
+        let (scale, scales) = tensor_on(&device, "scale", [2, 1, 4]);
+        let of_batch = |i: usize| i / 12 * 4 + i % 4;
+        let normed: Vec<f64> = xs.chunks(4).flat_map(|row| normed(row, 1e-6)).collect();
+        let expected: Vec<f64> =
+            normed.iter().enumerate().map(|(i, x)| x * (1.0 + scales[of_batch(i)]) + shifts[of_batch(i)]).collect();
+        assert_close(&ops::modulated_norm(x, shift, scale, 1e-6, Precision::F32), &expected, 1e-5);
+    }
 }
 
 #[test]
-fn activations_are_their_formulas() {
-    let (x, xs) = tensor("x", [1, 50]);
-    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-    let tanh_gelu =
-        |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh());
-    let map = |f: &dyn Fn(f64) -> f64| xs.iter().map(|&x| f(x)).collect::<Vec<_>>();
-    assert_close(&ops::silu(x.clone()), &map(&|x| x * sigmoid(x)), 1e-6);
-    assert_close(&ops::quick_gelu(x.clone()), &map(&|x| x * sigmoid(1.702 * x)), 1e-6);
-    assert_close(&ops::gelu_tanh(x.clone()), &map(&tanh_gelu), 1e-6);
-    // Both GELUs agree to about 5e-4 and not better: neither may stand for the other.
-    let (erf, tanh) = (to_f32(&ops::gelu(x.clone())), to_f32(&ops::gelu_tanh(x)));
-    let apart = erf.iter().zip(&tanh).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
-    assert!((1e-5..1e-3).contains(&apart), "{apart}");
-}
+fn a_layer_norm_has_weights_and_an_embedding_takes_rows() {
+    for device in devices() {
+        let (x, xs) = tensor_on(&device, "x", [2, 3, 4]);
+        let (weight, ws) = tensor_on(&device, "w", [4]);
+        let (bias, bs) = tensor_on(&device, "b", [4]);
+        let rows = xs.chunks(4).flat_map(|row| normed(row, 0.1));
+        let expected: Vec<f64> = rows.enumerate().map(|(i, x)| x * ws[i % 4] + bs[i % 4]).collect();
+        assert_close(&ops::layer_norm(x, weight, bias, 0.1, DType::F32), &expected, 1e-5);
 
-#[test]
-fn upsampling_repeats_pixels_and_an_embedding_takes_rows() {
-    let x = from_f32(vec![1.0, 2.0, 3.0, 4.0], [1, 1, 2, 2], &Device::flex());
-    let expected = [1.0, 1.0, 2.0, 2.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0, 3.0, 3.0, 4.0, 4.0];
-    assert_eq!(to_f32(&ops::upsample_nearest_2x(x)), expected);
-
-    let table = from_f32(vec![0.0, 0.5, 1.0, 1.5, 2.0, 2.5], [3, 2], &Device::flex());
-    let rows = ops::embedding(from_ids(&[2, 0, 2], &Device::flex()), table);
-    assert_eq!(rows.dims(), [1, 3, 2]);
-    assert_eq!(to_f32(&rows), [2.0, 2.5, 0.0, 0.5, 2.0, 2.5]);
+        let table = from_f32(vec![0.0, 0.5, 1.0, 1.5, 2.0, 2.5], [3, 2], &device);
+        let rows = ops::embedding(from_ids(&[2, 0, 2], &device), table);
+        assert_eq!(rows.dims(), [1, 3, 2]);
+        assert_eq!(to_f32(&rows), [2.0, 2.5, 0.0, 0.5, 2.0, 2.5]);
+    }
 }

@@ -4,7 +4,7 @@
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
 use rectiflow_nn::layers::{Conv2d, GroupNorm, Linear};
-use rectiflow_nn::ops::{self, AttentionBias, Window};
+use rectiflow_nn::ops::{self, AttentionBias, Qkv, Window};
 use rectiflow_nn::{Init, Module, Params, Precision, Tensor};
 
 const EPS: f64 = 1e-6;
@@ -37,13 +37,12 @@ impl ResnetBlock {
     }
 
     pub(crate) fn forward(&self, x_BCHW: Tensor<4>) -> Tensor<4> {
-        let hidden = self.conv1.forward(self.norm1.forward_silu(x_BCHW.clone()));
-        let hidden = self.conv2.forward(self.norm2.forward_silu(hidden));
+        let hidden = self.conv1.forward_after(self.norm1.then_silu(), x_BCHW.clone(), None);
         let skipped = match &self.shortcut {
             Some(shortcut) => shortcut.forward(x_BCHW),
             None => x_BCHW,
         };
-        skipped + hidden
+        self.conv2.forward_after(self.norm2.then_silu(), hidden, Some(skipped))
     }
 }
 
@@ -71,9 +70,10 @@ impl PixelAttention {
     pub(crate) fn forward(&self, x_BCHW: Tensor<4>) -> Tensor<4> {
         let [batch, channels, height, width] = x_BCHW.dims();
         let tokens_BLC = self.norm.forward(x_BCHW.clone()).flatten::<3>(2, 3).swap_dims(1, 2);
-        let [q, k, v] = [&self.q, &self.k, &self.v].map(|product| product.forward(tokens_BLC.clone()).unsqueeze_dim(1));
+        let [q, k, v] =
+            [&self.q, &self.k, &self.v].map(|product| product.forward_factor(tokens_BLC.clone()).unsqueeze_dim(2));
         let scale = (channels as f64).powf(-0.5);
-        let mixed_BLC = ops::attention(q, k, v, scale, AttentionBias::None, self.precision).squeeze_dim::<3>(1);
+        let [mixed_BLC] = ops::attention([Qkv { q, k, v }], scale, AttentionBias::None, self.precision);
         let mixed_BLC = self.proj_out.forward(mixed_BLC);
         x_BCHW + mixed_BLC.swap_dims(1, 2).reshape([batch, channels, height, width])
     }

@@ -4,7 +4,7 @@
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
 use rectiflow_nn::layers::{Conv2d, GroupNorm};
-use rectiflow_nn::ops::{self, Window};
+use rectiflow_nn::ops::{Before, Window};
 use rectiflow_nn::{Module, Params, Tensor};
 
 use crate::VaeConfig;
@@ -113,7 +113,7 @@ impl Encoder {
                 x = halve.forward(x);
             }
         }
-        self.conv_out.forward(self.norm_out.forward_silu(self.middle.forward(x)))
+        self.conv_out.forward_after(self.norm_out.then_silu(), self.middle.forward(x), None)
     }
 }
 
@@ -156,10 +156,10 @@ impl Decoder {
         for level in &self.levels {
             x = level.blocks.iter().fold(x, |x, block| block.forward(x));
             if let Some(conv) = &level.resample {
-                x = conv.forward(ops::upsample_nearest_2x(x));
+                x = conv.forward_after(Before { doubled: true, ..Before::default() }, x, None);
             }
         }
-        self.conv_out.forward(self.norm_out.forward_silu(x))
+        self.conv_out.forward_after(self.norm_out.then_silu(), x, None)
     }
 }
 

@@ -4,6 +4,7 @@
 mod bad_input;
 mod generate;
 mod inspect;
+mod instructions;
 mod layouts;
 mod support;
 mod verify;

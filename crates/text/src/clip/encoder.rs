@@ -7,11 +7,11 @@
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use rectiflow_nn::layers::{Embedding, LayerNorm, Linear};
-use rectiflow_nn::ops::{self, AttentionBias};
-use rectiflow_nn::{Init, Params, Precision};
+use rectiflow_nn::ops::{self, AttentionBias, Qkv};
+use rectiflow_nn::{DType, Init, Params, Precision};
 
 use super::config::{Activation, ClipConfig, Pooling};
-use crate::heads::{join_heads, split_heads};
+use crate::heads::split_heads;
 use crate::tokenizer::END_OF_TEXT;
 
 /// What SD3 takes from a CLIP text encoder.
@@ -86,7 +86,7 @@ impl ClipEncoder {
     /// The norm works on each token alone, so only the tokens at `ends` go through it.
     fn pool(&self, x_BLD: Tensor<3>, ends: &[usize], pooling: Pooling) -> Tensor<2> {
         let rows = ends.iter().enumerate().map(|(row, &end)| x_BLD.clone().slice([row..row + 1, end..end + 1]));
-        let end_B1D = self.final_layer_norm.forward(Tensor::cat(rows.collect(), 0));
+        let end_B1D = self.final_layer_norm.forward(Tensor::cat(rows.collect(), 0), DType::F32);
         let end_BD: Tensor<2> = end_B1D.squeeze_dim(1);
         match (pooling, &self.text_projection) {
             (Pooling::Projected, Some(projection)) => projection.forward(end_BD),
@@ -112,6 +112,8 @@ struct Layer {
     self_attn: SelfAttention,
     layer_norm2: LayerNorm,
     mlp: Mlp,
+    #[module(skip)]
+    precision: Precision,
 }
 
 fn layers(mut params: Params<'_>, config: &ClipConfig) -> Vec<Layer> {
@@ -125,12 +127,14 @@ impl Layer {
             self_attn: SelfAttention::new(params.at("self_attn"), config),
             layer_norm2: LayerNorm::new(params.at("layer_norm2"), config.width, config.eps),
             mlp: Mlp::new(params.at("mlp"), config),
+            precision: params.precision(),
         }
     }
 
     fn forward(&self, x_BLD: Tensor<3>) -> Tensor<3> {
-        let x_BLD = x_BLD.clone() + self.self_attn.forward(self.layer_norm1.forward(x_BLD));
-        x_BLD.clone() + self.mlp.forward(self.layer_norm2.forward(x_BLD))
+        let factor = self.precision.factor();
+        let x_BLD = self.self_attn.forward(self.layer_norm1.forward(x_BLD.clone(), factor), x_BLD);
+        self.mlp.forward(self.layer_norm2.forward(x_BLD.clone(), factor), x_BLD)
     }
 }
 
@@ -161,12 +165,13 @@ impl SelfAttention {
         }
     }
 
-    fn forward(&self, x_BLD: Tensor<3>) -> Tensor<3> {
-        let [q_BHLE, k_BHLE, v_BHLE] = [&self.q_proj, &self.k_proj, &self.v_proj]
-            .map(|product| split_heads(product.forward(x_BLD.clone()), self.heads));
-        let scale = (q_BHLE.dims()[3] as f64).powf(-0.5);
-        let mixed_BHLE = ops::attention(q_BHLE, k_BHLE, v_BHLE, scale, AttentionBias::Causal, self.precision);
-        self.out_proj.forward(join_heads(mixed_BHLE))
+    /// What the tokens become, added to `residual`.
+    fn forward(&self, x_BLD: Tensor<3>, residual_BLD: Tensor<3>) -> Tensor<3> {
+        let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj]
+            .map(|product| split_heads(product.forward_factor(x_BLD.clone()), self.heads));
+        let scale = (q.dims()[3] as f64).powf(-0.5);
+        let [mixed_BLD] = ops::attention([Qkv { q, k, v }], scale, AttentionBias::Causal, self.precision);
+        self.out_proj.forward_added(mixed_BLD, residual_BLD)
     }
 }
 
@@ -187,11 +192,12 @@ impl Mlp {
         }
     }
 
-    fn forward(&self, x_BLD: Tensor<3>) -> Tensor<3> {
-        let inner = self.fc1.forward(x_BLD);
-        self.fc2.forward(match self.activation {
-            Activation::QuickGelu => ops::quick_gelu(inner),
-            Activation::Gelu => ops::gelu(inner),
-        })
+    /// What the tokens become, added to `residual`.
+    fn forward(&self, x_BLD: Tensor<3>, residual_BLD: Tensor<3>) -> Tensor<3> {
+        let activation = match self.activation {
+            Activation::QuickGelu => ops::Activation::QuickGelu,
+            Activation::Gelu => ops::Activation::Gelu,
+        };
+        self.fc2.forward_added(self.fc1.forward_activated(x_BLD, activation), residual_BLD)
     }
 }

@@ -9,12 +9,12 @@
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use rectiflow_nn::layers::{Embedding, Linear, RmsNorm};
-use rectiflow_nn::ops::{self, AttentionBias};
-use rectiflow_nn::{Init, Params, Precision};
+use rectiflow_nn::ops::{self, Activation, After, AttentionBias, Qkv};
+use rectiflow_nn::{DType, Init, Params, Precision};
 
 use super::bias::Buckets;
 use super::config::{T5Config, token_table};
-use crate::heads::{join_heads, split_heads};
+use crate::heads::split_heads;
 
 /// A T5 v1.1 encoder.
 #[derive(Module, Debug)]
@@ -52,7 +52,7 @@ impl T5Encoder {
         let bias_1HLL = buckets.bias(&self.relative_attention_bias, length, &ids_BL.device());
         let embedded_BLD = self.tokens.forward(ids_BL);
         let x_BLD = self.blocks.iter().fold(embedded_BLD, |x_BLD, block| block.forward(x_BLD, &bias_1HLL));
-        self.final_layer_norm.forward(x_BLD)
+        self.final_layer_norm.forward(x_BLD, DType::F32)
     }
 
     /// The sizes.
@@ -97,9 +97,10 @@ impl Block {
     }
 
     fn forward(&self, x_BLD: Tensor<3>, bias_1HLL: &Tensor<4>) -> Tensor<3> {
-        let normed_BLD = self.attention_norm.forward(x_BLD.clone());
-        let x_BLD = x_BLD + self.attention.forward(normed_BLD, bias_1HLL.clone());
-        x_BLD.clone() + self.mlp.forward(self.mlp_norm.forward(x_BLD))
+        let factor = self.attention.precision.factor();
+        let normed_BLD = self.attention_norm.forward(x_BLD.clone(), factor);
+        let x_BLD = self.attention.forward(normed_BLD, bias_1HLL.clone(), x_BLD);
+        self.mlp.forward(self.mlp_norm.forward(x_BLD.clone(), factor), x_BLD)
     }
 }
 
@@ -132,13 +133,15 @@ impl SelfAttention {
         }
     }
 
-    fn forward(&self, x_BLD: Tensor<3>, bias_1HLL: Tensor<4>) -> Tensor<3> {
-        let [q_BHLE, k_BHLE, v_BHLE] =
-            [&self.q, &self.k, &self.v].map(|product| split_heads(product.forward(x_BLD.clone()), self.heads));
+    /// What the tokens become, added to `residual`.
+    fn forward(&self, x_BLD: Tensor<3>, bias_1HLL: Tensor<4>, residual_BLD: Tensor<3>) -> Tensor<3> {
+        let [q, k, v] =
+            [&self.q, &self.k, &self.v].map(|product| split_heads(product.forward_factor(x_BLD.clone()), self.heads));
         // T5 does not divide by the root of the head width: its initialisation did.
         let scale = 1.0;
         let bias = AttentionBias::Added(bias_1HLL);
-        self.o.forward(join_heads(ops::attention(q_BHLE, k_BHLE, v_BHLE, scale, bias, self.precision)))
+        let [mixed_BLD] = ops::attention([Qkv { q, k, v }], scale, bias, self.precision);
+        self.o.forward_added(mixed_BLD, residual_BLD)
     }
 }
 
@@ -161,8 +164,10 @@ impl GatedMlp {
         }
     }
 
-    fn forward(&self, x_BLD: Tensor<3>) -> Tensor<3> {
-        let gate = ops::gelu_tanh(self.wi_0.forward(x_BLD.clone()));
-        self.wo.forward(gate * self.wi_1.forward(x_BLD))
+    /// What the tokens become, added to `residual`.
+    fn forward(&self, x_BLD: Tensor<3>, residual_BLD: Tensor<3>) -> Tensor<3> {
+        let gate_BLF =
+            self.wi_0.forward_then(x_BLD.clone(), After { activation: Activation::GeluTanh, ..After::default() });
+        self.wo.forward_added(self.wi_1.forward_times(x_BLD, gate_BLF), residual_BLD)
     }
 }

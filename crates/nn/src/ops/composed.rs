@@ -1,28 +1,24 @@
-//! The operations that take nearly all of a model's time, composed from Burn's on every device.
+//! The operations composed from Burn's, for every device, with gradients.
 //!
-//! Shape letters: B batch, L tokens, H heads, S query tokens, T key tokens, E head width, D width,
-//! C channels, I and O the inner and outer width of a product.
-//!
-//! What this module does not do: hold parameters (that is [`crate::layers`]) or choose shapes for a model.
+//! Shape letters are those of [`crate::ops`].
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
 use burn::tensor::ops::{AttentionModuleOptions, ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{DType, Tensor, activation, module};
 
+use super::{Activation, After, Before, GroupNormed, Qkv, Residual, Window};
 use crate::Precision;
 
-/// `x @ weight^T + bias` over the last axis.
-///
-/// x `[.., I]`, weight `[O, I]` (the order of the checkpoints), bias `[O]`. Returns `[.., O]` in f32.
+/// [`crate::ops::linear`].
 pub fn linear<const D: usize>(
     x: Tensor<D>,
     weight_OI: Tensor<2>,
     bias_O: Option<Tensor<1>>,
+    after: After<D>,
     precision: Precision,
 ) -> Tensor<D> {
     let mut shape = x.dims();
     let [width_out, width_in] = weight_OI.dims();
-    assert_eq!(shape[D - 1], width_in, "linear: input {shape:?}, weight [{width_out}, {width_in}]");
     let rows: usize = shape[..D - 1].iter().product();
     shape[D - 1] = width_out;
 
@@ -33,7 +29,31 @@ pub fn linear<const D: usize>(
         Some(bias) => product + bias.unsqueeze(),
         None => product,
     };
-    product.reshape(shape)
+    let mut y = activate(product.reshape(shape), after.activation);
+    if let Some(times) = after.times {
+        y = y * times;
+    }
+    if let Some(Residual { x, gate }) = after.residual {
+        y = match gate {
+            Some(gate_B1O) => {
+                let batch = gate_B1O.dims()[0];
+                let by_batch = y.reshape([batch, rows / batch, width_out]) * gate_B1O;
+                x + by_batch.reshape(shape)
+            }
+            None => x + y,
+        };
+    }
+    y.cast(after.out)
+}
+
+fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
+    match activation {
+        Activation::None => x,
+        Activation::Gelu => activation::gelu(x),
+        Activation::GeluTanh => activation::gelu_approximate(x),
+        Activation::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
+        Activation::Silu => silu(x),
+    }
 }
 
 /// What attention adds to its logits.
@@ -47,58 +67,70 @@ pub enum AttentionBias {
     Added(Tensor<4>),
 }
 
-/// `softmax(scale q k^T + bias) v`.
-///
-/// q `[B, H, S, E]`, k and v `[B, H, T, E]`. Returns `[B, H, S, E]` in f32.
-pub fn attention(
-    q_BHSE: Tensor<4>,
-    k_BHTE: Tensor<4>,
-    v_BHTE: Tensor<4>,
+/// [`crate::ops::attention`].
+pub fn attention<const N: usize>(
+    streams: [Qkv; N],
     scale: f64,
     bias: AttentionBias,
     precision: Precision,
-) -> Tensor<4> {
+) -> [Tensor<3>; N] {
+    let lengths = streams.each_ref().map(|stream| stream.q.dims()[1]);
+    let [batch, _, heads, width] = streams[0].q.dims();
+    let joined = |of: fn(&Qkv) -> &Tensor<4>| {
+        let parts = streams.iter().map(|stream| factor(of(stream).clone(), precision)).collect();
+        Tensor::cat(parts, 1).swap_dims(1, 2)
+    };
+    let [q, k, v] = [joined(|s| &s.q), joined(|s| &s.k), joined(|s| &s.v)];
     let (causal, bias) = match bias {
         AttentionBias::None => (false, None),
         AttentionBias::Causal => (true, None),
         AttentionBias::Added(bias) => (false, Some(factor(bias, precision))),
     };
     let options = AttentionModuleOptions { scale: Some(scale), softcap: None, is_causal: causal };
-    let [q, k, v] = [q_BHSE, k_BHTE, v_BHTE].map(|x| factor(x, precision));
-    module::attention(q, k, v, None, bias, options).cast(DType::F32)
+    let mixed_BSHE = module::attention(q, k, v, None, bias, options).swap_dims(1, 2);
+    let mixed_BSD = mixed_BSHE.reshape([batch, lengths.iter().sum(), heads * width]).cast(precision.factor());
+    let mut start = 0;
+    lengths.map(|length| {
+        start += length;
+        mixed_BSD.clone().narrow(1, start - length, length)
+    })
 }
 
-/// How a convolution's window moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
-    /// Stride 1, zeros around, so that the size stays. Odd kernels.
-    Same,
-    /// Stride 2 with one row of zeros below and one column to the right: halves the size (3x3 kernel).
-    Halve,
-    /// Stride equal to the kernel, no zeros: one output for each patch.
-    Patch,
-}
-
-/// 2-D convolution.
-///
-/// x `[B, C, H, W]`, weight `[O, C, K, K]`, bias `[O]`. Returns `[B, O, H', W']` in f32.
+/// [`crate::ops::conv2d`].
 pub fn conv2d(
     x_BCHW: Tensor<4>,
+    before: Before,
     weight_OCKK: Tensor<4>,
     bias_O: Tensor<1>,
     window: Window,
+    residual: Option<Tensor<4>>,
     precision: Precision,
 ) -> Tensor<4> {
+    let mut x = x_BCHW;
+    if let Some(norm) = before.normed {
+        x = group_norm(x, norm);
+    }
+    if before.silu {
+        x = silu(x);
+    }
+    if before.doubled {
+        x = upsample_nearest_2x(x);
+    }
     let kernel = weight_OCKK.dims()[2];
-    let (stride, before, after) = match window {
+    let (stride, border_before, border_after) = match window {
         Window::Same => (1, kernel / 2, kernel / 2),
         Window::Halve => (2, 0, 1),
         Window::Patch => (kernel, 0, 0),
     };
     let mut options = ConvOptions::new([stride; 2], [0; 2], [1; 2], 1);
-    options.padding = [(before, after); 2];
-    let bias = factor(bias_O, precision);
-    module::conv2d(factor(x_BCHW, precision), factor(weight_OCKK, precision), Some(bias), options).cast(DType::F32)
+    options.padding = [(border_before, border_after); 2];
+    let sums = module::conv2d(factor(x, precision), factor(weight_OCKK, precision), None, options).cast(DType::F32);
+    let channels = bias_O.dims()[0];
+    let y = sums + bias_O.reshape([1, channels, 1, 1]);
+    match residual {
+        Some(residual) => residual + y,
+        None => y,
+    }
 }
 
 /// Layer norm over the last axis, without weights: `(x - mean) / sqrt(var + eps)`.
@@ -114,37 +146,22 @@ pub fn modulated_norm(x_BLD: Tensor<3>, shift_B1D: Tensor<3>, scale_B1D: Tensor<
     plain_norm(x_BLD, eps) * (scale_B1D + 1.0) + shift_B1D
 }
 
-/// adaLN-Zero's end of a branch: `x + gate * y`. x and y `[B, L, D]`, gate `[B, 1, D]`.
-pub fn gated_residual(x_BLD: Tensor<3>, gate_B1D: Tensor<3>, y_BLD: Tensor<3>) -> Tensor<3> {
-    x_BLD + gate_B1D * y_BLD
-}
-
 /// `x / sqrt(mean(x^2) + eps) * weight` over the last axis. weight `[D]`.
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight_D: Tensor<1>, eps: f64) -> Tensor<D> {
     let inverse = (x.clone().square().mean_dim(D - 1) + eps).sqrt().recip();
     x * inverse * weight_D.unsqueeze()
 }
 
-/// Group norm. x `[B, C, H, W]`, weight and bias `[C]`, `groups` divides C.
-pub fn group_norm(x_BCHW: Tensor<4>, groups: usize, weight_C: Tensor<1>, bias_C: Tensor<1>, eps: f64) -> Tensor<4> {
+/// Group norm. x `[B, C, H, W]`.
+pub fn group_norm(x_BCHW: Tensor<4>, norm: GroupNormed) -> Tensor<4> {
+    let GroupNormed { groups, weight, bias, eps } = norm;
     let [batch, channels, height, width] = x_BCHW.dims();
     assert_eq!(channels % groups, 0, "group norm: {channels} channels in {groups} groups");
     let grouped = x_BCHW.reshape([batch, groups, channels / groups * height * width]);
     let centred = grouped.clone() - grouped.mean_dim(2);
     let inverse = (centred.clone().square().mean_dim(2) + eps).sqrt().recip();
     let normed = (centred * inverse).reshape([batch, channels, height, width]);
-    normed * weight_C.reshape([1, channels, 1, 1]) + bias_C.reshape([1, channels, 1, 1])
-}
-
-/// [`group_norm`], then SiLU: what stands before nearly every convolution of the autoencoder.
-pub fn group_norm_silu(
-    x_BCHW: Tensor<4>,
-    groups: usize,
-    weight_C: Tensor<1>,
-    bias_C: Tensor<1>,
-    eps: f64,
-) -> Tensor<4> {
-    silu(group_norm(x_BCHW, groups, weight_C, bias_C, eps))
+    normed * weight.reshape([1, channels, 1, 1]) + bias.reshape([1, channels, 1, 1])
 }
 
 /// Doubles height and width by repeating pixels.
@@ -166,21 +183,6 @@ pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::silu(x)
 }
 
-/// GELU by the error function.
-pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::gelu(x)
-}
-
-/// GELU by tanh: what MMDiT and T5 were trained with.
-pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::gelu_approximate(x)
-}
-
-/// `x * sigmoid(1.702 x)`: CLIP-L's.
-pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    x.clone() * activation::sigmoid(x * 1.702)
-}
-
 /// The same values in f32. A table that is kept in a narrower type is widened where it is used.
 pub fn widen<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x.cast(DType::F32)
@@ -188,8 +190,5 @@ pub fn widen<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 /// A factor of a product, in the type the product is computed in.
 fn factor<const D: usize>(x: Tensor<D>, precision: Precision) -> Tensor<D> {
-    match precision {
-        Precision::F32 => x.cast(DType::F32),
-        Precision::Bf16 => x.cast(DType::BF16),
-    }
+    x.cast(precision.factor())
 }

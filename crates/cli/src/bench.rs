@@ -1,0 +1,176 @@
+//! `rectiflow bench`
+
+mod kernels;
+mod networks;
+mod random;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::bail;
+use rectiflow_kernels::Isa;
+use rectiflow_kernels::limits::{self, Arithmetic};
+use rectiflow_nn::Precision;
+use serde::Serialize;
+
+use crate::output::{data, note};
+
+/// Measure how fast this machine computes what drawing consists of
+///
+/// Each case is checked, run once to warm up and then timed. `share` compares it with what the machine can do at
+/// most, measured in the same run: multiplying from registers, or reading memory. Networks have the released sizes
+/// and random weights; all of them together need 12 GB of memory.
+#[derive(clap::Args)]
+pub(crate) struct BenchArgs {
+    /// Only the cases whose names begin so: linear, attention, conv, mmdit_step, vae_decode, t5_encode
+    names: Vec<String>,
+    /// What products are computed in: f32 or bf16
+    #[arg(long, default_value_t = Precision::Bf16)]
+    precision: Precision,
+    /// Timed runs of each case; the median is shown
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    runs: usize,
+    /// One JSON object a line instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a case is limited by, and how much of it one run takes.
+enum Work {
+    /// Operations, two for a multiply-add.
+    Operations(f64),
+    /// Bytes that are read at least once.
+    Bytes(f64),
+}
+
+/// Something to time. Checked when it was made.
+struct Case {
+    name: String,
+    work: Work,
+    run: Box<dyn FnMut()>,
+}
+
+/// Makes a case and checks it; made only when its turn comes, so that memory holds one at a time.
+struct Maker {
+    name: &'static str,
+    make: Box<dyn Fn(Precision) -> anyhow::Result<Case>>,
+}
+
+#[derive(Serialize)]
+struct Measured {
+    name: String,
+    precision: String,
+    isa: String,
+    threads: usize,
+    runs: usize,
+    median_s: f64,
+    /// Slowest less fastest, as a share of the median.
+    spread: f64,
+    /// Operations, or bytes for what reading limits, in thousand millions a second.
+    gflops: Option<f64>,
+    limit_gflops: Option<f64>,
+    gbytes_per_s: Option<f64>,
+    limit_gbytes_per_s: Option<f64>,
+    share: f64,
+}
+
+/// The machine's limits.
+struct Limits {
+    operations: f64,
+    bytes: f64,
+}
+
+pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
+    let isa = Isa::chosen()?;
+    if args.runs == 0 {
+        bail!("--runs 0 measures nothing\nhint: 5 is usual");
+    }
+    let makers: Vec<Maker> = kernels::cases().into_iter().chain(networks::cases()).collect();
+    let wanted =
+        |maker: &&Maker| args.names.is_empty() || args.names.iter().any(|name| maker.name.starts_with(name.as_str()));
+    let chosen: Vec<&Maker> = makers.iter().filter(wanted).collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = makers.iter().map(|maker| maker.name).collect();
+        bail!("no case begins with {}\nhint: there are {}", args.names.join(" or "), names.join(", "));
+    }
+    let limits = measure_limits(isa, args.precision);
+    let threads = rayon::current_num_threads();
+    if !args.json {
+        data(&format!(
+            "{isa}, {threads} threads, {}: at most {:.0} Gop/s from registers, {:.1} GB/s from memory",
+            args.precision,
+            limits.operations / 1e9,
+            limits.bytes / 1e9
+        ));
+        data(&format!("{:<28} {:>11} {:>8} {:>14} {:>7}", "case", "median", "spread", "rate", "share"));
+    }
+    for maker in chosen {
+        note(&format!("{} ...", maker.name));
+        let case = (maker.make)(args.precision)?;
+        let measured = measure(case, &limits, isa, &args);
+        data(&if args.json { serde_json::to_string(&measured)? } else { measured.row() });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure_limits(isa: Isa, precision: Precision) -> Limits {
+    let which = match precision {
+        Precision::F32 => Arithmetic::F32,
+        Precision::Bf16 => Arithmetic::Bf16,
+    };
+    let operations = limits::arithmetic(isa, which).expect("every machine multiplies f32, and bf16 by it");
+    Limits { operations, bytes: limits::read_bandwidth(isa, 1 << 30) }
+}
+
+fn measure(mut case: Case, limits: &Limits, isa: Isa, args: &BenchArgs) -> Measured {
+    (case.run)();
+    let mut seconds: Vec<f64> = (0..args.runs)
+        .map(|_| {
+            let start = Instant::now();
+            (case.run)();
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[seconds.len() / 2];
+    let spread = (seconds[seconds.len() - 1] - seconds[0]) / median;
+    let (rate, limit) = match case.work {
+        Work::Operations(count) => (count / median, limits.operations),
+        Work::Bytes(count) => (count / median, limits.bytes),
+    };
+    let giga = |of_operations: bool, value: f64| {
+        (matches!(case.work, Work::Operations(_)) == of_operations).then_some(value / 1e9)
+    };
+    Measured {
+        name: case.name,
+        precision: args.precision.to_string(),
+        isa: isa.to_string(),
+        threads: rayon::current_num_threads(),
+        runs: args.runs,
+        median_s: median,
+        spread,
+        gflops: giga(true, rate),
+        limit_gflops: giga(true, limit),
+        gbytes_per_s: giga(false, rate),
+        limit_gbytes_per_s: giga(false, limit),
+        share: rate / limit,
+    }
+}
+
+impl Measured {
+    fn row(&self) -> String {
+        let rate = match (self.gflops, self.gbytes_per_s) {
+            (Some(rate), _) => format!("{rate:.0} Gop/s"),
+            (None, Some(rate)) => format!("{rate:.1} GB/s"),
+            (None, None) => String::new(),
+        };
+        format!(
+            "{:<28} {:>8.2} ms {:>6.0} % {:>14} {:>5.0} %",
+            self.name,
+            self.median_s * 1e3,
+            self.spread * 100.0,
+            rate,
+            self.share * 100.0
+        )
+    }
+}

@@ -1,0 +1,160 @@
+//! Single kernels, at the sizes that SD3 has. Each result is checked at some places against sums in f64.
+
+use anyhow::bail;
+use half::bf16;
+use rectiflow_kernels::attention::{Attended, Bias, OutputPart, Part, Sequence, attention};
+use rectiflow_kernels::picture::{ConvShape, Convolved, Gather, Picture, Window, convolve};
+use rectiflow_kernels::product::{Epilogue, Factor, Factored, Matrix, Output, Packed, PackedShape, Values, multiply};
+use rectiflow_kernels::{Buffer, Isa};
+use rectiflow_nn::Precision;
+
+use super::random::numbers;
+use super::{Case, Maker, Work};
+
+pub(super) fn cases() -> Vec<Maker> {
+    let linear = [
+        ("linear/1357x1536x6144", [1357, 1536, 6144]),
+        ("linear/1357x6144x1536", [1357, 6144, 1536]),
+        ("linear/4250x1536x4608", [4250, 1536, 4608]),
+        ("linear/205x512x2048", [205, 512, 2048]),
+    ];
+    let attention = [("attention/24x64x1357", 1357), ("attention/24x64x4250", 4250)];
+    let conv = [("conv/128ch/512px", [128, 512]), ("conv/256ch/256px", [256, 256]), ("conv/512ch/128px", [512, 128])];
+    let linear = linear.map(|(name, size)| maker(name, move |p| by_type!(p, linear_case(name, size))));
+    let attention = attention.map(|(name, tokens)| maker(name, move |p| by_type!(p, attention_case(name, tokens))));
+    let conv = conv.map(|(name, size)| maker(name, move |p| by_type!(p, conv_case(name, size))));
+    linear.into_iter().chain(attention).chain(conv).collect()
+}
+
+fn maker(name: &'static str, make: impl Fn(Precision) -> anyhow::Result<Case> + 'static) -> Maker {
+    Maker { name, make: Box::new(make) }
+}
+
+/// Calls a function of the type that a precision multiplies.
+macro_rules! by_type {
+    ($precision:expr, $function:ident($($argument:expr),*)) => {
+        match $precision {
+            Precision::F32 => $function::<f32>($($argument),*),
+            Precision::Bf16 => $function::<bf16>($($argument),*),
+        }
+    };
+}
+use by_type;
+
+fn buffer<T: Packed>(seed: u64, count: usize) -> Buffer<T> {
+    let mut buffer = Buffer::zeroed(count);
+    for (out, x) in buffer.iter_mut().zip(numbers(seed, count, 1.0)) {
+        *out = T::from_f32(x);
+    }
+    buffer
+}
+
+/// f64 of a number of either type.
+fn wide<T: Packed>(x: &T) -> f64 {
+    f64::from(x.to_f32())
+}
+
+#[track_caller]
+fn check(name: &str, found: f64, expected: f64, tolerance: f64) -> anyhow::Result<()> {
+    if (found - expected).abs() <= tolerance {
+        return Ok(());
+    }
+    bail!("{name} gave {found} instead of {expected}\nhint: please report this with your processor's name")
+}
+
+fn linear_case<T: Factored>(name: &str, [rows, inner, columns]: [usize; 3]) -> anyhow::Result<Case> {
+    let isa = Isa::chosen()?;
+    let (a, b) = (buffer::<T>(1, rows * inner), buffer::<T>(2, columns * inner));
+    let shape = PackedShape { columns, inner };
+    let packed: Buffer<T> = shape.packed(isa, Matrix::new(T::values(&b), columns, inner));
+    let mut out = Buffer::<T>::zeroed(rows * columns);
+    let multiply_into = move |a: &Buffer<T>, out: &mut Buffer<T>| {
+        let a = Matrix::new(T::values(a), rows, inner);
+        multiply(isa, a, Factor::Packed(&packed, shape), &Epilogue::default(), T::output(out));
+    };
+    multiply_into(&a, &mut out);
+    for place in (0..rows * columns).step_by(rows * columns / 97) {
+        let (row, column) = (place / columns, place % columns);
+        let (a, b) = (&a[row * inner..][..inner], &b[column * inner..][..inner]);
+        let exact: f64 = a.iter().zip(b).map(|(a, b)| wide(a) * wide(b)).sum();
+        check(name, wide(&out[place]), exact, 1e-2 * exact.abs() + 1e-2)?;
+    }
+    Ok(Case {
+        name: name.into(),
+        work: Work::Operations(2.0 * (rows * inner * columns) as f64),
+        run: Box::new(move || multiply_into(&a, &mut out)),
+    })
+}
+
+fn attention_case<T: Attended + Packed>(name: &str, tokens: usize) -> anyhow::Result<Case> {
+    const HEADS: usize = 24;
+    const WIDTH: usize = 64;
+    let isa = Isa::chosen()?;
+    // As a product leaves them: queries, keys and values of a token side by side.
+    let qkv = buffer::<T>(3, tokens * 3 * HEADS * WIDTH);
+    let mut out = Buffer::<T>::zeroed(tokens * HEADS * WIDTH);
+    let scale = 0.125;
+    let attend = move |qkv: &Buffer<T>, out: &mut Buffer<T>| {
+        let part = |which: usize| {
+            let values = T::values(&qkv[which * HEADS * WIDTH..]);
+            [Part { values, tokens, strides: [0, WIDTH, 3 * HEADS * WIDTH] }]
+        };
+        let parts = [part(0), part(1), part(2)];
+        let sequences = parts.each_ref().map(|parts| Sequence { batch: 1, heads: HEADS, width: WIDTH, parts });
+        attention::<T>(isa, sequences, scale, Bias::None, &mut [OutputPart { values: T::output(out), tokens }]);
+    };
+    attend(&qkv, &mut out);
+    for (token, head) in [(0, 0), (tokens / 2, 7), (tokens - 1, HEADS - 1)] {
+        let at = |token: usize, which: usize| &qkv[((token * 3 + which) * HEADS + head) * WIDTH..][..WIDTH];
+        let score = |key: usize| {
+            let product: f64 = at(token, 0).iter().zip(at(key, 1)).map(|(q, k)| wide(q) * wide(k)).sum();
+            (product * f64::from(scale)).exp()
+        };
+        let shares: Vec<f64> = (0..tokens).map(score).collect();
+        let total: f64 = shares.iter().sum();
+        for e in 0..WIDTH {
+            let exact: f64 = shares.iter().enumerate().map(|(key, share)| share / total * wide(&at(key, 2)[e])).sum();
+            check(name, wide(&out[(token * HEADS + head) * WIDTH + e]), exact, 2e-3)?;
+        }
+    }
+    Ok(Case {
+        name: name.into(),
+        work: Work::Operations(4.0 * (HEADS * WIDTH * tokens * tokens) as f64),
+        run: Box::new(move || attend(&qkv, &mut out)),
+    })
+}
+
+fn conv_case<T: Convolved>(name: &str, [channels, side]: [usize; 2]) -> anyhow::Result<Case> {
+    let isa = Isa::chosen()?;
+    let shape = ConvShape { channels_out: channels, channels_in: channels, kernel: 3 };
+    let (x, weight) = (buffer::<f32>(4, side * side * channels), buffer::<T>(5, 9 * channels * channels));
+    let mut packed = Buffer::<T>::zeroed(shape.packed_len());
+    shape.pack(isa, T::values(&weight), &mut packed);
+    let mut out = Buffer::<f32>::zeroed(side * side * channels);
+    let convolve_into = move |x: &Buffer<f32>, out: &mut Buffer<f32>| {
+        let picture = Picture {
+            values: Values::F32(x),
+            shape: [1, channels, side, side],
+            strides: [0, 1, side * channels, channels],
+        };
+        let end = Epilogue::default();
+        convolve(isa, picture, Gather::default(), (&packed[..], shape), Window::Same, &end, Output::F32(out));
+    };
+    convolve_into(&x, &mut out);
+    for (row, column, o) in [(0, 0, 0), (side / 2, side - 1, channels / 2), (side - 1, 1, channels - 1)] {
+        let mut exact = 0.0;
+        for (tap, c) in (0..9 * channels).map(|i| (i / channels, i % channels)) {
+            let (y, x_) = ((row + tap / 3).wrapping_sub(1), (column + tap % 3).wrapping_sub(1));
+            if y < side && x_ < side {
+                let pixel = wide(&T::from_f32(x[(y * side + x_) * channels + c]));
+                exact += pixel * wide(&weight[(o * channels + c) * 9 + tap]);
+            }
+        }
+        check(name, f64::from(out[(row * side + column) * channels + o]), exact, 1e-3 * exact.abs() + 1e-3)?;
+    }
+    Ok(Case {
+        name: name.into(),
+        work: Work::Operations(2.0 * 9.0 * (channels * channels * side * side) as f64),
+        run: Box::new(move || convolve_into(&x, &mut out)),
+    })
+}

@@ -1,0 +1,514 @@
+use half::bf16;
+use rayon::prelude::*;
+
+use super::sequence::{OutputPart, Sequence};
+use crate::Isa;
+use crate::product::{
+    Kernel, Matrix, Output, PANEL, Packed, PackedShape, STEP, Tile, bf16_kernel, f32_kernel, pack_panel, round,
+};
+use crate::scratch::with_scratch;
+use crate::vector::{exp_below, multiply_add, to_bf16, vectorised};
+
+/// Queries that meet a block of keys together.
+const QUERIES: usize = 32;
+/// Keys of a block: with its scores, 32 queries and a head of 64 it stays near the first cache.
+const KEYS: usize = 256;
+
+/// What is added to the scaled scores.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Bias<'a> {
+    /// Nothing.
+    #[default]
+    None,
+    /// A query sees the keys up to its own place.
+    Causal,
+    /// `[B, H, S, T]`, or `[1, H, S, T]` for every batch.
+    Added(&'a [f32]),
+}
+
+/// Numbers that attention multiplies.
+pub trait Attended: Sized {
+    #[doc(hidden)]
+    fn dispatch(call: &Call<'_>, out: &mut [OutputPart<'_>]);
+}
+
+/// One attention's arguments.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    isa: Isa,
+    query: Sequence<'a>,
+    key: Sequence<'a>,
+    value: Sequence<'a>,
+    scale: f32,
+    bias: Bias<'a>,
+}
+
+/// Mixes values: `out = softmax(scale q k^T + bias) v`, products of factors rounded to `T`, all else in f32.
+///
+/// The parts of `out` have the tokens of the queries' parts. Results do not depend on the number of threads.
+///
+/// # Panics
+/// Sizes that do not fit each other, or an instruction set that the machine lacks: bugs of the caller.
+pub fn attention<T: Attended>(
+    isa: Isa,
+    [query, key, value]: [Sequence<'_>; 3],
+    scale: f32,
+    bias: Bias<'_>,
+    out: &mut [OutputPart<'_>],
+) {
+    assert!(isa <= Isa::best(), "{isa} on a processor without it");
+    for sequence in [query, key, value] {
+        let sizes = |s: &Sequence<'_>| [s.batch, s.heads, s.width];
+        assert_eq!(sizes(&sequence), sizes(&query), "batch, heads and width of an attention");
+        sequence.check();
+    }
+    assert!(scale > 0.0, "an attention's scale of {scale}");
+    let (queries, keys) = (query.tokens(), key.tokens());
+    assert_eq!(value.tokens(), keys, "as many values as keys");
+    assert!(keys > 0 || queries == 0, "an attention without keys");
+    let rows = query.batch * query.heads * queries;
+    if let Bias::Added(bias) = bias {
+        let whole = rows * keys;
+        assert!(bias.len() == whole || bias.len() * query.batch == whole, "{} biases", bias.len());
+    }
+    assert_eq!(out.iter().map(|part| part.tokens).sum::<usize>(), queries, "tokens of the output");
+    for part in &*out {
+        let values = query.batch * part.tokens * query.heads * query.width;
+        assert_eq!(part.values.len(), values, "values of {} output tokens", part.tokens);
+    }
+    if rows * query.width > 0 {
+        T::dispatch(&Call { isa, query, key, value, scale, bias }, out);
+    }
+}
+
+impl Attended for f32 {
+    fn dispatch(call: &Call<'_>, out: &mut [OutputPart<'_>]) {
+        run(call, &f32_kernel(call.isa), None, out);
+    }
+}
+
+impl Attended for bf16 {
+    fn dispatch(call: &Call<'_>, out: &mut [OutputPart<'_>]) {
+        match bf16_kernel(call.isa) {
+            Some(kernel) => run(call, &kernel, None, out),
+            None => run(call, &f32_kernel(call.isa), Some(round), out),
+        }
+    }
+}
+
+/// The packed keys and values of all heads: what every block of queries reads.
+struct Packs<'a, T> {
+    keys: &'a [T],
+    values: &'a [T],
+    key_shape: PackedShape,
+    value_shape: PackedShape,
+}
+
+fn run<T: Share>(call: &Call<'_>, kernel: &Kernel<T>, adjust: Option<fn(Isa, &mut [T])>, out: &mut [OutputPart<'_>]) {
+    let heads = call.query.batch * call.query.heads;
+    let (tokens, width) = (call.key.tokens(), call.query.width);
+    let key_shape = PackedShape { columns: tokens, inner: width };
+    let value_shape = PackedShape { columns: width, inner: tokens };
+    let places: Vec<Place> = out.iter_mut().map(Place::of).collect();
+    with_scratch(heads * key_shape.len(), |keys: &mut [T]| {
+        with_scratch(heads * value_shape.len(), |values: &mut [T]| {
+            let packs = keys.par_chunks_mut(key_shape.len()).zip(values.par_chunks_mut(value_shape.len()));
+            packs.enumerate().for_each(|(head, (keys, values))| {
+                let head = [head / call.query.heads, head % call.query.heads];
+                pack_head(call.isa, &call.key, head, key_shape, adjust, false, keys);
+                pack_head(call.isa, &call.value, head, value_shape, adjust, true, values);
+            });
+            let packs = Packs { keys, values, key_shape, value_shape };
+            let blocks = call.query.tokens().div_ceil(QUERIES);
+            (0..heads * blocks).into_par_iter().for_each(|index| {
+                #[cfg(target_arch = "x86_64")]
+                let _tiles = kernel.tiles.then(crate::tiles::Tiles::configure);
+                let block =
+                    Block { call, kernel, packs: &packs, head: index / blocks, first: index % blocks * QUERIES };
+                block.run(adjust, &places);
+            });
+        });
+    });
+}
+
+/// Packs the keys or, `across`, the values of one head.
+fn pack_head<T: Packed>(
+    isa: Isa,
+    sequence: &Sequence<'_>,
+    head: [usize; 2],
+    shape: PackedShape,
+    adjust: Option<fn(Isa, &mut [T])>,
+    across: bool,
+    out: &mut [T],
+) {
+    let (tokens, width) = (sequence.tokens(), sequence.width);
+    with_scratch(tokens * width, |rows: &mut [T]| {
+        sequence.gather(isa, head, 0, width, rows);
+        if let Some(adjust) = adjust {
+            adjust(isa, rows);
+        }
+        let matrix = Matrix::new(T::values(rows), tokens, width);
+        let matrix = if across { matrix.transposed() } else { matrix };
+        for (panel, out) in out.chunks_exact_mut(shape.panel_len()).enumerate() {
+            pack_panel(isa, &matrix, panel, out);
+        }
+    });
+}
+
+/// Some queries of one head.
+struct Block<'a, T> {
+    call: &'a Call<'a>,
+    kernel: &'a Kernel<T>,
+    packs: &'a Packs<'a, T>,
+    /// Of all batches: `batch * H + head`.
+    head: usize,
+    /// The first query.
+    first: usize,
+}
+
+/// The running softmax of a block's rows.
+struct Rows {
+    maximum: [f32; QUERIES],
+    sum: [f32; QUERIES],
+    /// What the mixed values so far must be multiplied by, because the maximum rose.
+    rescale: [f32; QUERIES],
+}
+
+/// Between rows of scratch that tiles read, so that they do not all fall on the same cache lines.
+const GAP: usize = STEP;
+
+impl<T: Share> Block<'_, T> {
+    fn run(&self, adjust: Option<fn(Isa, &mut [T])>, places: &[Place]) {
+        let isa = self.call.isa;
+        let inner = self.packs.key_shape.padded_inner();
+        let query_stride = inner + GAP;
+        let mixed_stride = self.packs.value_shape.panels() * PANEL + PANEL;
+        let queries = QUERIES.min(self.call.query.tokens() - self.first);
+        let rows = queries.next_multiple_of(self.kernel.rows);
+        with_scratch(rows * query_stride, |query: &mut [T]| {
+            with_scratch(rows * (KEYS + GAP), |shares: &mut [T]| {
+                with_scratch(rows * (KEYS + PANEL), |scores: &mut [f32]| {
+                    with_scratch(rows * mixed_stride, |mixed: &mut [f32]| {
+                        self.call.query.gather(isa, self.batch_and_head(), self.first, query_stride, query);
+                        if let Some(adjust) = adjust {
+                            adjust(isa, query);
+                        }
+                        let sums = self.mix(queries, rows, [query, shares], [scores, mixed]);
+                        self.store(&sums[..queries], mixed, mixed_stride, places);
+                    });
+                });
+            });
+        });
+    }
+
+    fn batch_and_head(&self) -> [usize; 2] {
+        let heads = self.call.query.heads;
+        [self.head / heads, self.head % heads]
+    }
+
+    /// Leaves in `mixed` the values, weighted but not yet divided by the sums of the weights, which it returns.
+    fn mix(
+        &self,
+        queries: usize,
+        rows: usize,
+        [query, shares]: [&mut [T]; 2],
+        [scores, mixed]: [&mut [f32]; 2],
+    ) -> [f32; QUERIES] {
+        let isa = self.call.isa;
+        let Packs { keys, values, key_shape, value_shape } = *self.packs;
+        let keys = &keys[self.head * key_shape.len()..][..key_shape.len()];
+        let values = &values[self.head * value_shape.len()..][..value_shape.len()];
+        let query_stride = key_shape.padded_inner() + GAP;
+        let mixed_stride = value_shape.panels() * PANEL + PANEL;
+        let mut state = Rows { maximum: [f32::NEG_INFINITY; QUERIES], sum: [0.0; QUERIES], rescale: [1.0; QUERIES] };
+        for start in (0..self.keys_seen(queries)).step_by(KEYS) {
+            let count = KEYS.min(key_shape.columns - start);
+            let padded = count.next_multiple_of(STEP);
+            self.tiles(
+                rows,
+                &Factors {
+                    a: query,
+                    a_stride: query_stride,
+                    b: keys,
+                    first_panel: start / PANEL,
+                    panels: count.div_ceil(PANEL),
+                    panel_stride: key_shape.panel_len(),
+                    start: 0,
+                    inner: key_shape.padded_inner(),
+                    accumulate: false,
+                },
+                scores,
+                KEYS + PANEL,
+            );
+            for row in 0..queries {
+                let scores = &mut scores[row * (KEYS + PANEL)..][..count];
+                let (seen, scale) = self.biased(row, start, scores);
+                let shares = &mut shares[row * (KEYS + GAP)..][..padded];
+                (state.maximum[row], state.sum[row], state.rescale[row]) =
+                    soften(isa, &scores[..seen], scale, shares, state.maximum[row], state.sum[row]);
+            }
+            for row in queries..rows {
+                shares[row * (KEYS + GAP)..][..padded].fill(T::from_f32(0.0));
+            }
+            if start > 0 {
+                for (row, &rescale) in state.rescale.iter().enumerate().take(queries) {
+                    if rescale != 1.0 {
+                        scale_row(isa, &mut mixed[row * mixed_stride..][..mixed_stride - PANEL], rescale);
+                    }
+                }
+            }
+            self.tiles(
+                rows,
+                &Factors {
+                    a: shares,
+                    a_stride: KEYS + GAP,
+                    b: values,
+                    first_panel: 0,
+                    panels: value_shape.panels(),
+                    panel_stride: value_shape.panel_len(),
+                    start,
+                    inner: padded,
+                    accumulate: start > 0,
+                },
+                mixed,
+                mixed_stride,
+            );
+        }
+        state.sum
+    }
+
+    /// Keys that any query of the block sees.
+    fn keys_seen(&self, queries: usize) -> usize {
+        match self.call.bias {
+            Bias::Causal => self.packs.key_shape.columns.min(self.first + queries),
+            Bias::None | Bias::Added(_) => self.packs.key_shape.columns,
+        }
+    }
+
+    /// Adds a row's bias. Returns how many of the scores the query sees, and what they must be scaled with.
+    fn biased(&self, row: usize, start: usize, scores: &mut [f32]) -> (usize, f32) {
+        let (query, scale) = (self.first + row, self.call.scale);
+        match self.call.bias {
+            Bias::None => (scores.len(), scale),
+            Bias::Causal => (scores.len().min((query + 1).saturating_sub(start)), scale),
+            Bias::Added(bias) => {
+                let (queries, keys) = (self.call.query.tokens(), self.packs.key_shape.columns);
+                let heads = bias.len() / (queries * keys);
+                let bias = &bias[(self.head % heads * queries + query) * keys + start..][..scores.len()];
+                scale_and_add(self.call.isa, scores, scale, bias);
+                (scores.len(), 1.0)
+            }
+        }
+    }
+
+    /// A product of `rows` rows, tile by tile.
+    fn tiles(&self, rows: usize, factors: &Factors<'_, T>, sums: &mut [f32], sum_stride: usize) {
+        // Tiles of equal width: a narrow last one would leave most registers idle.
+        let across = factors.panels.div_ceil(self.kernel.panels);
+        let width = factors.panels.div_ceil(across);
+        for first in (0..factors.panels).step_by(width) {
+            let panels = width.min(factors.panels - first);
+            let panel = (factors.first_panel + first) * factors.panel_stride + factors.start * PANEL;
+            for row in (0..rows).step_by(self.kernel.rows) {
+                let tile = Tile {
+                    a: factors.a[row * factors.a_stride..].as_ptr(),
+                    row_stride: factors.a_stride,
+                    taps: &[0],
+                    b: factors.b[panel..].as_ptr(),
+                    panel_stride: factors.panel_stride,
+                    panels,
+                    inner: factors.inner,
+                    sums: sums[row * sum_stride + first * PANEL..].as_mut_ptr(),
+                    sum_stride,
+                    accumulate: factors.accumulate,
+                    prefetch: factors.b.as_ptr(),
+                };
+                // SAFETY: `attention` checked that the machine has the instruction set, and `run` configured tiles
+                // where the kernel needs them. `a` and `sums` have whole tiles of rows, `a` in whole steps; the
+                // panels hold `start + inner` values for each column.
+                unsafe { (self.kernel.run)(tile) };
+            }
+        }
+    }
+
+    fn store(&self, sums: &[f32], mixed: &[f32], mixed_stride: usize, places: &[Place]) {
+        let [batch, head] = self.batch_and_head();
+        let width = self.call.query.width;
+        for (row, sum) in sums.iter().enumerate() {
+            let mixed = &mixed[row * mixed_stride..][..width];
+            let mut token = self.first + row;
+            for place in places {
+                if token < place.tokens {
+                    let start = ((batch * place.tokens + token) * self.call.query.heads + head) * width;
+                    // SAFETY: `attention` checked the output's size; a query of a head is in one block only.
+                    unsafe { place.write(self.call.isa, start, mixed, 1.0 / sum) };
+                    break;
+                }
+                token -= place.tokens;
+            }
+        }
+    }
+}
+
+/// The factors of [`Block::tiles`].
+struct Factors<'a, T> {
+    a: &'a [T],
+    a_stride: usize,
+    b: &'a [T],
+    first_panel: usize,
+    panels: usize,
+    panel_stride: usize,
+    /// Inner value of B at which the product begins.
+    start: usize,
+    inner: usize,
+    accumulate: bool,
+}
+
+/// An output part, shared by the threads that write different tokens and heads of it.
+struct Place {
+    tokens: usize,
+    values: Pointer,
+}
+
+enum Pointer {
+    F32(*mut f32),
+    Bf16(*mut bf16),
+}
+
+// SAFETY: only `write` writes through it, and its callers write different values.
+unsafe impl Sync for Place {}
+
+impl Place {
+    fn of(part: &mut OutputPart<'_>) -> Place {
+        let values = match &mut part.values {
+            Output::F32(values) => Pointer::F32(values.as_mut_ptr()),
+            Output::Bf16(values) => Pointer::Bf16(values.as_mut_ptr()),
+        };
+        Place { tokens: part.tokens, values }
+    }
+
+    /// # Safety
+    /// The output has the values from `start` on, and nobody else writes or reads them.
+    unsafe fn write(&self, isa: Isa, start: usize, mixed: &[f32], factor: f32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.values {
+                Pointer::F32(out) => {
+                    scaled(isa, mixed, factor, std::slice::from_raw_parts_mut(out.add(start), mixed.len()));
+                }
+                Pointer::Bf16(out) => {
+                    scaled_bf16(isa, mixed, factor, std::slice::from_raw_parts_mut(out.add(start), mixed.len()));
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    fn scaled(values: &[f32], factor: f32, out: &mut [f32]) {
+        for (out, x) in out.iter_mut().zip(values) {
+            *out = x * factor;
+        }
+    }
+}
+
+vectorised! {
+    fn scaled_bf16(values: &[f32], factor: f32, out: &mut [bf16]) {
+        for (out, x) in out.iter_mut().zip(values) {
+            *out = to_bf16(x * factor);
+        }
+    }
+}
+
+vectorised! {
+    fn scale_row(values: &mut [f32], factor: f32) {
+        for x in values {
+            *x *= factor;
+        }
+    }
+}
+
+vectorised! {
+    fn scale_and_add(scores: &mut [f32], scale: f32, bias: &[f32]) {
+        for (score, bias) in scores.iter_mut().zip(bias) {
+            *score = multiply_add::<FMA>(*score, scale, *bias);
+        }
+    }
+}
+
+/// Sums and maxima run in this many strands, so that they vectorise and do not wait for each other.
+const STRANDS: usize = 32;
+
+vectorised! {
+    /// Turns scores into `e^(scale * (score - maximum))`, rounded to `T`, and goes on with the running maximum and
+    /// sum. Returns both, and the factor for what was summed under the old maximum. Shares behind the scores become 0.
+    fn soften<T: Share>(
+        scores: &[f32],
+        scale: f32,
+        shares: &mut [T],
+        old_maximum: f32,
+        old_sum: f32,
+    ) -> (f32, f32, f32) {
+        let (whole, rest) = scores.as_chunks::<STRANDS>();
+        let larger = |maximum: f32, score: f32| if score > maximum { score } else { maximum };
+        let mut maxima = [old_maximum; STRANDS];
+        for scores in whole {
+            for (maximum, &score) in maxima.iter_mut().zip(scores) {
+                *maximum = larger(*maximum, score);
+            }
+        }
+        let maximum = maxima.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, larger);
+        let (shares_whole, shares_rest) = shares.split_at_mut(whole.len() * STRANDS);
+        let mut sums = [0.0_f32; STRANDS];
+        for (scores, shares) in whole.iter().zip(shares_whole.as_chunks_mut::<STRANDS>().0) {
+            for strand in 0..STRANDS {
+                let share = T::exp::<FMA>((scores[strand] - maximum) * scale);
+                sums[strand] += share;
+                shares[strand] = T::from_share(share);
+            }
+        }
+        let mut sum: f32 = sums.iter().sum();
+        let mut rest = rest.iter();
+        for share in shares_rest {
+            let value = rest.next().map_or(0.0, |score| T::exp::<FMA>((score - maximum) * scale));
+            sum += value;
+            *share = T::from_share(value);
+        }
+        let rescale = if old_sum == 0.0 { 1.0 } else { T::exp::<FMA>((old_maximum - maximum) * scale) };
+        (maximum, multiply_add::<FMA>(old_sum, rescale, sum), rescale)
+    }
+}
+
+/// What the weights of a row are kept as between the two products.
+trait Share: Packed {
+    /// `e^x` for x up to 0, as exact as this type keeps it.
+    fn exp<const FMA: bool>(x: f32) -> f32;
+    /// A number of 0 to 1, or NaN, rounded.
+    fn from_share(share: f32) -> Self;
+}
+
+impl Share for f32 {
+    #[inline(always)]
+    fn exp<const FMA: bool>(x: f32) -> f32 {
+        exp_below::<FMA, 7>(x)
+    }
+
+    #[inline(always)]
+    fn from_share(share: f32) -> f32 {
+        share
+    }
+}
+
+impl Share for bf16 {
+    #[inline(always)]
+    fn exp<const FMA: bool>(x: f32) -> f32 {
+        exp_below::<FMA, 4>(x)
+    }
+
+    /// To the nearest, ties up: no tie matters here, and a NaN of arithmetic stays one.
+    #[inline(always)]
+    fn from_share(share: f32) -> bf16 {
+        bf16::from_bits((share.to_bits().wrapping_add(0x8000) >> 16) as u16)
+    }
+}

@@ -1,0 +1,17 @@
+//! Attention without the matrix of all scores: `softmax(scale q k^T + bias) v`.
+//!
+//! Source: Dao et al. 2022, arXiv:2205.14135, algorithm 1 (the running maximum and sum of a row of scores).
+//!
+//! Letters: B batch, H heads, S queries, T keys, E head width.
+//!
+//! Keys and values of a head are packed once; a block of queries then meets blocks of keys. The two products are
+//! those of [`crate::product`], tile by tile; between them stands the softmax, in f32.
+
+mod forward;
+mod sequence;
+
+pub use forward::{Attended, Bias, attention};
+pub use sequence::{OutputPart, Part, Sequence};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::Mutex;
+
+/// The size of a cache line, and of the widest vector.
+pub const ALIGNMENT: usize = 64;
+
+/// Plain numbers in memory that starts at a cache line.
+///
+/// Memory is kept when a buffer goes and given to the next of its size: the same sizes come again in every step of
+/// a network, and new pages cost the system more than many kernels take.
+pub struct Buffer<T: Plain> {
+    block: Block,
+    length: usize,
+    numbers: PhantomData<T>,
+}
+
+/// Types for which all bits are values, and which need no dropping.
+///
+/// # Safety
+/// Both must hold.
+pub unsafe trait Plain: Copy + Send + Sync + 'static {}
+
+// SAFETY: numbers, every bit pattern of which is a value; none of them has a destructor.
+unsafe impl Plain for f32 {}
+// SAFETY: as above.
+unsafe impl Plain for half::bf16 {}
+// SAFETY: as above.
+unsafe impl Plain for i8 {}
+// SAFETY: as above.
+unsafe impl Plain for i32 {}
+
+impl<T: Plain> Buffer<T> {
+    /// `length` numbers of any content: for what is written before it is read.
+    ///
+    /// # Panics
+    /// The bytes do not fit a machine word: a bug of the caller.
+    pub fn reused(length: usize) -> Self {
+        const { assert!(align_of::<T>() <= ALIGNMENT) };
+        let bytes = length.checked_mul(size_of::<T>()).expect("a buffer's bytes fit a machine word");
+        Buffer { block: Block::take(bytes), length, numbers: PhantomData }
+    }
+
+    /// `length` zeros.
+    ///
+    /// # Panics
+    /// As [`Self::reused`].
+    pub fn zeroed(length: usize) -> Self {
+        let buffer = Buffer::reused(length);
+        // SAFETY: the block has these bytes, and all bits zero is a value of every `Plain` type.
+        unsafe { buffer.block.start.as_ptr().write_bytes(0, length * size_of::<T>()) };
+        buffer
+    }
+}
+
+impl<T: Plain> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: the block has `length` numbers, aligned, ours alone; whatever bits they have are values.
+        unsafe { std::slice::from_raw_parts(self.block.start.as_ptr().cast(), self.length) }
+    }
+}
+
+impl<T: Plain> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`, and `self` is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.block.start.as_ptr().cast(), self.length) }
+    }
+}
+
+impl<T: Plain> AsRef<[u8]> for Buffer<T> {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: as in `deref`; a number's bytes are bytes.
+        unsafe { std::slice::from_raw_parts(self.block.start.as_ptr(), self.length * size_of::<T>()) }
+    }
+}
+
+impl<T: Plain> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        let none = Block { start: NonNull::dangling(), bytes: 0 };
+        std::mem::replace(&mut self.block, none).keep();
+    }
+}
+
+/// Initialised memory that starts at a cache line.
+struct Block {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: a block owns its memory alone, as a `Vec` does.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
+
+/// Blocks that wait for a next use, by size.
+struct Kept {
+    blocks: BTreeMap<usize, Vec<Block>>,
+    bytes: usize,
+}
+
+static KEPT: Mutex<Kept> = Mutex::new(Kept { blocks: BTreeMap::new(), bytes: 0 });
+
+/// Blocks beyond this in all are given back.
+const KEPT_BYTES_MAX: usize = 512 << 20;
+/// Pages that a processor maps as one, on x86-64 and most Arm.
+const HUGE_PAGE: usize = 2 << 20;
+
+impl Block {
+    fn take(bytes: usize) -> Block {
+        let bytes = size_class(bytes);
+        if bytes == 0 {
+            return Block { start: NonNull::<AlignedLine>::dangling().cast(), bytes };
+        }
+        // A thread that panicked while it held the lock left whole blocks behind.
+        let mut kept = KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(block) = kept.blocks.get_mut(&bytes).and_then(Vec::pop) {
+            kept.bytes -= bytes;
+            return block;
+        }
+        drop(kept);
+        Block::new(bytes)
+    }
+
+    fn new(bytes: usize) -> Block {
+        let layout = Block::layout(bytes);
+        // SAFETY: the layout's size is not 0.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        advise_huge_pages(start, bytes);
+        Block { start, bytes }
+    }
+
+    fn keep(self) {
+        if self.bytes == 0 {
+            return;
+        }
+        let mut kept = KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if kept.bytes + self.bytes <= KEPT_BYTES_MAX {
+            kept.bytes += self.bytes;
+            kept.blocks.entry(self.bytes).or_default().push(self);
+        } else {
+            drop(kept);
+            // SAFETY: allocated by `new` with this very layout, and nobody else has it.
+            unsafe { dealloc(self.start.as_ptr(), Block::layout(self.bytes)) };
+        }
+    }
+
+    fn layout(bytes: usize) -> Layout {
+        let alignment = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
+        Layout::from_size_align(bytes, alignment).expect("a buffer's bytes fit a machine word")
+    }
+}
+
+#[repr(align(64))]
+struct AlignedLine;
+
+/// Few different sizes, so that blocks find a next use; at most an eighth is wasted.
+fn size_class(bytes: usize) -> usize {
+    if bytes == 0 {
+        return 0;
+    }
+    let bytes = bytes.next_multiple_of(ALIGNMENT);
+    let step = (bytes.next_power_of_two() / 16).max(ALIGNMENT);
+    bytes.next_multiple_of(step)
+}
+
+/// Fewer pages mean fewer faults at first use and fewer misses after; only a wish, so failure is nothing.
+#[cfg(target_os = "linux")]
+fn advise_huge_pages(start: NonNull<u8>, bytes: usize) {
+    if bytes >= HUGE_PAGE {
+        // SAFETY: the range is ours and page-aligned; the advice changes no content.
+        unsafe { libc::madvise(start.as_ptr().cast(), bytes / HUGE_PAGE * HUGE_PAGE, libc::MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise_huge_pages(_start: NonNull<u8>, _bytes: usize) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_at_a_cache_line_and_zeroed_is_zero() {
+        for length in [0, 1, 63, 4097, 3 << 20] {
+            for _ in 0..2 {
+                let mut buffer = Buffer::<f32>::zeroed(length);
+                assert!(buffer.as_ptr().addr().is_multiple_of(ALIGNMENT));
+                assert_eq!((buffer.len(), AsRef::<[u8]>::as_ref(&buffer).len()), (length, 4 * length));
+                assert!(buffer.iter().all(|&x| x == 0.0));
+                // What the next one must not see.
+                buffer.fill(1.0);
+            }
+        }
+    }
+
+    #[test]
+    fn two_at_once_do_not_share() {
+        let (mut a, mut b) = (Buffer::<i8>::zeroed(1000), Buffer::<i8>::zeroed(1000));
+        a.fill(1);
+        b.fill(2);
+        assert!(a.iter().all(|&x| x == 1) && b.iter().all(|&x| x == 2));
+    }
+
+    #[test]
+    fn sizes_waste_at_most_an_eighth() {
+        for bytes in (1..100_000).chain([(2 << 20) + 1, (5 << 20) + 1]) {
+            let class = size_class(bytes);
+            assert!(class >= bytes && class <= bytes.next_multiple_of(64) + bytes / 8, "{bytes}: {class}");
+        }
+    }
+}

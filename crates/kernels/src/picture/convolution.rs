@@ -1,0 +1,218 @@
+use half::bf16;
+
+use super::gather::{Bordered, Gather, Picture, gather, padded};
+use crate::Isa;
+use crate::product::{
+    Direct, Epilogue, Factored, Kernel, Matrix, Output, PANEL, Packed, PackedShape, Panels, Product, RowSource,
+    Segment, Values, Widened, bf16_kernel, f32_kernel, pack_panel, round,
+};
+use crate::scratch::with_scratch;
+
+/// How a convolution's window moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// Stride 1, zeros around, so that the size stays. Odd kernels.
+    Same,
+    /// Stride 2 with one row of zeros below and one column to the right: halves the size (3x3 kernel).
+    Halve,
+    /// Stride equal to the kernel, no zeros: one output for each patch.
+    Patch,
+}
+
+/// The sizes of a convolution's weight `[O, C, K, K]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// O.
+    pub channels_out: usize,
+    /// C.
+    pub channels_in: usize,
+    /// K.
+    pub kernel: usize,
+}
+
+impl ConvShape {
+    /// As a product's second factor: O columns, the taps' channels one after the other as inner values.
+    fn packed_shape(self) -> PackedShape {
+        PackedShape { columns: self.channels_out, inner: self.kernel * self.kernel * padded(self.channels_in) }
+    }
+
+    /// Numbers of the packed weight.
+    pub fn packed_len(self) -> usize {
+        self.packed_shape().len()
+    }
+
+    /// Packs a weight `[O, C, K, K]`, row-major, on all threads of the pool.
+    ///
+    /// # Panics
+    /// `weight` or `out` has another length.
+    pub fn pack<T: Packed>(self, isa: Isa, weight: Values<'_>, out: &mut [T]) {
+        use rayon::prelude::*;
+        let taps = self.kernel * self.kernel;
+        assert_eq!(weight.len(), self.channels_out * self.channels_in * taps, "values of {self:?}");
+        assert_eq!(out.len(), self.packed_len(), "numbers of a packed {self:?}");
+        if out.is_empty() {
+            return;
+        }
+        let tap_len = padded(self.channels_in) * PANEL;
+        out.par_chunks_exact_mut(self.packed_shape().panel_len()).enumerate().for_each(|(panel, out)| {
+            for (tap, out) in out.chunks_exact_mut(tap_len).enumerate() {
+                let strides = [self.channels_in * taps, taps];
+                let of_tap = Matrix::strided(weight.after(tap), [self.channels_out, self.channels_in], strides);
+                pack_panel(isa, &of_tap, panel, out);
+            }
+        });
+    }
+
+    /// H and W of the result.
+    pub fn size_out(self, window: Window, [height, width]: [usize; 2]) -> [usize; 2] {
+        match window {
+            Window::Same => [height, width],
+            Window::Halve => [height / 2, width / 2],
+            Window::Patch => [height / self.kernel, width / self.kernel],
+        }
+    }
+}
+
+/// `out = epilogue(convolution of the gathered picture)`, `[B, H', W', O]`; the epilogue's rows are pixels.
+///
+/// `weight` is packed by [`ConvShape::pack`]. H and W, after doubling, fit the window's stride.
+///
+/// # Panics
+/// Sizes that do not fit each other, or an instruction set that the machine lacks: bugs of the caller.
+pub fn convolve<T: Convolved>(
+    isa: Isa,
+    picture: Picture<'_>,
+    how: Gather<'_>,
+    (weight, shape): (&[T], ConvShape),
+    window: Window,
+    epilogue: &Epilogue<'_>,
+    out: Output<'_>,
+) {
+    assert!(isa <= Isa::best(), "{isa} on a processor without it");
+    picture.check();
+    let [batch, channels, height, width] = picture.shape;
+    let size = if how.doubled { [2 * height, 2 * width] } else { [height, width] };
+    assert_eq!(channels, shape.channels_in, "channels of a convolution");
+    assert_eq!(weight.len(), shape.packed_len(), "numbers of a packed {shape:?}");
+    if let Some(normed) = how.normed {
+        assert_eq!([normed.scale.len(), normed.shift.len()], [batch * channels; 2], "a norm of {channels} channels");
+    }
+    let [rows, columns] = shape.size_out(window, size);
+    assert_eq!(out.len(), batch * rows * columns * shape.channels_out, "values of a convolution");
+    epilogue.check(batch * rows * columns, shape.channels_out);
+    if out.len() > 0 {
+        T::convolve(&Call { isa, picture, how, shape, window, size, epilogue }, weight, out);
+    }
+}
+
+/// One convolution's arguments.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    isa: Isa,
+    picture: Picture<'a>,
+    how: Gather<'a>,
+    shape: ConvShape,
+    window: Window,
+    /// H and W after doubling.
+    size: [usize; 2],
+    epilogue: &'a Epilogue<'a>,
+}
+
+/// Numbers that there is a convolution of.
+pub trait Convolved: Factored {
+    #[doc(hidden)]
+    fn convolve(call: &Call<'_>, weight: &[Self], out: Output<'_>);
+}
+
+impl Convolved for f32 {
+    fn convolve(call: &Call<'_>, weight: &[f32], out: Output<'_>) {
+        let panels = Direct { values: weight, shape: call.shape.packed_shape() };
+        run(call, f32_kernel(call.isa), panels, None, out);
+    }
+}
+
+impl Convolved for bf16 {
+    fn convolve(call: &Call<'_>, weight: &[bf16], out: Output<'_>) {
+        let (isa, shape) = (call.isa, call.shape.packed_shape());
+        match bf16_kernel(isa) {
+            Some(kernel) => run(call, kernel, Direct { values: weight, shape }, None, out),
+            None => run(call, f32_kernel(isa), Widened { isa, values: weight, shape }, Some(round), out),
+        }
+    }
+}
+
+/// Gathered pixels: every tile's rows are there, and so many more that the last tile may reach beyond.
+struct Pixels<'a, T> {
+    values: &'a [T],
+    /// Numbers from a row of the product to the next.
+    stride: usize,
+}
+
+impl<T: Packed> RowSource<T> for Pixels<'_, T> {
+    fn at(&self, start: usize, row: usize) -> (*const T, usize) {
+        (self.values[start + row * self.stride..].as_ptr(), self.stride)
+    }
+}
+
+fn run<T: Packed, P: Panels<T>>(
+    call: &Call<'_>,
+    kernel: Kernel<T>,
+    panels: P,
+    adjust: Option<fn(Isa, &mut [T])>,
+    out: Output<'_>,
+) {
+    let Call { isa, picture, how, shape, window, size: [height, width], epilogue } = *call;
+    let batch = picture.shape[0];
+    let (stride, before, after) = match window {
+        Window::Same => (1, shape.kernel / 2, shape.kernel / 2),
+        Window::Halve => (2, 0, 1),
+        Window::Patch => (shape.kernel, 0, 0),
+    };
+    let channels = padded(shape.channels_in);
+    let border = Bordered { before, height: height + before + after, width: width + before + after, channels };
+    let [rows, columns] = shape.size_out(window, [height, width]);
+    let taps: Vec<usize> = (0..shape.kernel * shape.kernel)
+        .map(|tap| (tap / shape.kernel * border.width + tap % shape.kernel) * channels)
+        .collect();
+    let segments: Vec<Segment> = (0..batch)
+        .flat_map(|index| {
+            let (start, first) = (index * border.len(), index * rows * columns);
+            if stride == 1 {
+                // All lines at once: what the borders would make is computed and not kept.
+                let whole = Segment {
+                    start,
+                    rows: (rows - 1) * border.width + columns,
+                    out: first,
+                    pitch: border.width,
+                    width: columns,
+                };
+                vec![whole]
+            } else {
+                let line = |line: usize| Segment {
+                    start: start + line * stride * border.width * channels,
+                    rows: columns,
+                    out: first + line * columns,
+                    pitch: 1,
+                    width: 1,
+                };
+                (0..rows).map(line).collect()
+            }
+        })
+        .collect();
+    let pixels = batch * border.len();
+    // The last tile's rows, at the last tap, begin at most so far behind the last pixel that is needed.
+    let beyond = kernel.rows * stride * channels + taps.last().copied().unwrap_or(0) + channels;
+    with_scratch(pixels + beyond, |values: &mut [T]| {
+        let (pixels, beyond) = values.split_at_mut(pixels);
+        gather(isa, picture, how, border, pixels);
+        beyond.fill(T::from_f32(0.0));
+        if let Some(adjust) = adjust {
+            use rayon::prelude::*;
+            pixels.par_chunks_mut(border.width * channels).for_each(|line| adjust(isa, line));
+        }
+        let product =
+            Product { isa, kernel, segments: &segments, taps: &taps, shape: shape.packed_shape(), panels, epilogue };
+        product.run(&Pixels { values, stride: stride * channels }, out);
+    });
+}

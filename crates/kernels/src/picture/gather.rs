@@ -1,0 +1,186 @@
+use rayon::prelude::*;
+
+use crate::Isa;
+use crate::product::{Packed, STEP, Values};
+use crate::scratch::with_scratch;
+use crate::vector::{from_bf16, from_f16, multiply_add, sigmoid, vectorised};
+
+/// Pixels with any strides.
+#[derive(Clone, Copy, Debug)]
+pub struct Picture<'a> {
+    /// The first value is the first pixel's first channel.
+    pub values: Values<'a>,
+    /// B, C, H, W.
+    pub shape: [usize; 4],
+    /// Values from one to the next along B, C, H and W.
+    pub strides: [usize; 4],
+}
+
+/// What each channel of each picture is multiplied with and then moved by: a group norm, once its mean and
+/// deviation are known.
+#[derive(Clone, Copy, Debug)]
+pub struct ScaleShift<'a> {
+    /// `[B, C]`.
+    pub scale: &'a [f32],
+    /// `[B, C]`.
+    pub shift: &'a [f32],
+}
+
+/// What happens to a picture on its way into a convolution, in this order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gather<'a> {
+    /// First.
+    pub normed: Option<ScaleShift<'a>>,
+    /// `x * sigmoid(x)`, after it.
+    pub silu: bool,
+    /// Each pixel becomes four.
+    pub doubled: bool,
+}
+
+impl Picture<'_> {
+    /// Panics unless the values reach as far as the strides do.
+    pub(super) fn check(&self) {
+        let last: Option<usize> =
+            self.shape.iter().zip(self.strides).map(|(n, stride)| Some(n.checked_sub(1)? * stride)).sum();
+        if let Some(last) = last {
+            assert!(last < self.values.len(), "{} values for a picture that reaches {last}", self.values.len());
+        }
+    }
+}
+
+/// A gathered picture: `[B, height, width, channels]`, with zeros around and behind the channels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bordered {
+    /// Rows and columns of zeros before the first pixel.
+    pub(super) before: usize,
+    /// H and W with the border.
+    pub(super) height: usize,
+    pub(super) width: usize,
+    /// C, filled up to whole steps.
+    pub(super) channels: usize,
+}
+
+impl Bordered {
+    /// Numbers of one picture.
+    pub(super) fn len(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+}
+
+/// C, filled up to whole steps of a product.
+pub(super) fn padded(channels: usize) -> usize {
+    channels.next_multiple_of(STEP)
+}
+
+/// Gathers all pictures, row by row on all threads.
+pub(super) fn gather<T: Packed>(isa: Isa, picture: Picture<'_>, how: Gather<'_>, border: Bordered, out: &mut [T]) {
+    let [_, channels, height, width] = picture.shape;
+    let (height, width) = if how.doubled { (2 * height, 2 * width) } else { (height, width) };
+    out.par_chunks_exact_mut(border.width * border.channels).enumerate().for_each(|(index, out)| {
+        let (batch, row) = (index / border.height, index % border.height);
+        let Some(row) = row.checked_sub(border.before).filter(|&row| row < height) else {
+            return out.fill(T::from_f32(0.0));
+        };
+        let (left, rest) = out.split_at_mut(border.before * border.channels);
+        let (pixels, right) = rest.split_at_mut(width * border.channels);
+        left.fill(T::from_f32(0.0));
+        right.fill(T::from_f32(0.0));
+        with_scratch(channels, |wide: &mut [f32]| {
+            let line = Line { isa, picture: &picture, how: &how, batch, row: if how.doubled { row / 2 } else { row } };
+            if how.doubled {
+                for (column, pair) in pixels.chunks_exact_mut(2 * border.channels).enumerate() {
+                    let (one, other) = pair.split_at_mut(border.channels);
+                    line.pixel(column, wide, one);
+                    other.copy_from_slice(one);
+                }
+            } else {
+                for (column, pixel) in pixels.chunks_exact_mut(border.channels).enumerate() {
+                    line.pixel(column, wide, pixel);
+                }
+            }
+        });
+    });
+}
+
+/// A row of a picture.
+struct Line<'a> {
+    isa: Isa,
+    picture: &'a Picture<'a>,
+    how: &'a Gather<'a>,
+    batch: usize,
+    row: usize,
+}
+
+impl Line<'_> {
+    /// All channels of one pixel, then zeros.
+    fn pixel<T: Packed>(&self, column: usize, wide: &mut [f32], out: &mut [T]) {
+        let [batch_stride, channel_stride, row_stride, column_stride] = self.picture.strides;
+        let start = self.batch * batch_stride + self.row * row_stride + column * column_stride;
+        let channels = wide.len();
+        let (out, rest) = out.split_at_mut(channels);
+        rest.fill(T::from_f32(0.0));
+        match self.picture.values {
+            Values::F32(values) => widen(&values[start..], channel_stride, wide, |x| x),
+            Values::F16(values) => widen(&values[start..], channel_stride, wide, from_f16),
+            Values::Bf16(values) => widen(&values[start..], channel_stride, wide, from_bf16),
+        }
+        match (&self.how.normed, self.how.silu) {
+            (None, false) => round(self.isa, wide, out),
+            (None, true) => silu(self.isa, wide, out),
+            (Some(normed), silu) => {
+                let first = self.batch * channels;
+                let (scale, shift) = (&normed.scale[first..][..channels], &normed.shift[first..][..channels]);
+                if silu {
+                    norm_silu(self.isa, wide, scale, shift, out);
+                } else {
+                    norm(self.isa, wide, scale, shift, out);
+                }
+            }
+        }
+    }
+}
+
+fn widen<V: Copy>(values: &[V], stride: usize, out: &mut [f32], widen: impl Fn(V) -> f32) {
+    if stride == 1 {
+        for (out, x) in out.iter_mut().zip(values) {
+            *out = widen(*x);
+        }
+    } else {
+        for (out, x) in out.iter_mut().zip(values.iter().step_by(stride)) {
+            *out = widen(*x);
+        }
+    }
+}
+
+vectorised! {
+    fn round<T: Packed>(values: &[f32], out: &mut [T]) {
+        for (out, x) in out.iter_mut().zip(values) {
+            *out = T::from_f32(*x);
+        }
+    }
+}
+
+vectorised! {
+    fn silu<T: Packed>(values: &[f32], out: &mut [T]) {
+        for (out, x) in out.iter_mut().zip(values) {
+            *out = T::from_f32(x * sigmoid::<FMA>(*x));
+        }
+    }
+}
+
+vectorised! {
+    fn norm<T: Packed>(values: &[f32], scale: &[f32], shift: &[f32], out: &mut [T]) {
+        for (((out, x), scale), shift) in out.iter_mut().zip(values).zip(scale).zip(shift) {
+            *out = T::from_f32(multiply_add::<FMA>(*x, *scale, *shift));
+        }
+    }
+}
+
+vectorised! {
+    fn norm_silu<T: Packed>(values: &[f32], scale: &[f32], shift: &[f32], out: &mut [T]) {
+        for (((out, x), scale), shift) in out.iter_mut().zip(values).zip(scale).zip(shift) {
+            let normed = multiply_add::<FMA>(*x, *scale, *shift);
+            *out = T::from_f32(normed * sigmoid::<FMA>(normed));
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Convolution, and the group norm that stands before nearly every one of them.
+//!
+//! Letters: B batch, H and W pixels, C channels in, O channels out.
+//!
+//! A convolution is a product whose rows are pixels. The picture is first gathered as `[B, H', W', C]` with a border
+//! of zeros, rounded to the factor's type; on the way it can be normed, activated and doubled in size. Every tap of
+//! the window is then the same rows, a fixed distance away, so nothing is copied for each tap. Results are
+//! `[B, H, W, O]`.
+
+mod convolution;
+mod gather;
+mod group_norm;
+
+pub use convolution::{ConvShape, Convolved, Window, convolve};
+pub use gather::{Gather, Picture, ScaleShift};
+pub use group_norm::group_norm;
+
+#[cfg(test)]
+mod tests;

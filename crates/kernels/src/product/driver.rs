@@ -1,0 +1,427 @@
+//! Cuts a product into blocks that stay in the second-level cache, and those into tiles.
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::epilogue::{Epilogue, Output, round_to_bf16};
+use super::matrix::Matrix;
+use super::micro::{Kernel, Tile, bf16_kernel, f32_kernel};
+use super::panels::{PANEL, Packed, PackedShape, STEP, copy_rows, round};
+use crate::scratch::with_scratch;
+use crate::{ALIGNMENT, Isa};
+
+/// Rows of a block: with a step of depth they fill about half of a second-level cache of one megabyte.
+const BLOCK_ROWS: usize = 256;
+/// Panels of a block.
+const BLOCK_PANELS: usize = 16;
+/// Between rows that are copied, so that rows of a power of two do not all fall on the same cache lines.
+const ROW_GAP: usize = STEP;
+
+/// The second factor, B `[N, K]`.
+#[derive(Clone, Copy, Debug)]
+pub enum Factor<'a, T> {
+    /// Packed by [`PackedShape::pack`].
+    Packed(&'a [T], PackedShape),
+    /// As it lies: packed into scratch memory in each call.
+    Plain(Matrix<'a>),
+}
+
+/// `out = epilogue(a b^T)` with f32 sums: `a` `[M, K]`, `b` `[N, K]`, `out` `[M, N]`.
+///
+/// Both factors are rounded to `T`. Where the instruction set has no product of bf16, the rounded numbers are
+/// multiplied in f32, which gives the same products and other roundings of their sums.
+///
+/// # Panics
+/// Sizes that do not fit each other, or an instruction set that the machine lacks: bugs of the caller.
+pub fn multiply<T: Factored>(isa: Isa, a: Matrix<'_>, b: Factor<'_, T>, epilogue: &Epilogue<'_>, out: Output<'_>) {
+    assert!(isa <= Isa::best(), "{isa} on a processor without it");
+    match b {
+        Factor::Packed(values, shape) => {
+            assert_eq!(values.len(), shape.len(), "numbers of a packed {shape:?}");
+            assert_eq!(a.columns, shape.inner, "inner widths of a product");
+            assert_eq!(out.len(), a.rows * shape.columns, "results of {} x {}", a.rows, shape.columns);
+            epilogue.check(a.rows, shape.columns);
+            if a.rows > 0 && shape.columns > 0 {
+                T::dispatch(isa, a, values, shape, epilogue, out);
+            }
+        }
+        Factor::Plain(b) => {
+            let shape = PackedShape { columns: b.rows, inner: b.columns };
+            with_scratch(shape.len(), |packed: &mut [T]| {
+                shape.pack(isa, b, packed);
+                multiply(isa, a, Factor::Packed(packed, shape), epilogue, out);
+            });
+        }
+    }
+}
+
+/// Numbers that there is a product of.
+pub trait Factored: Packed {
+    /// [`multiply`] with sizes that fit each other and are not 0, but for the inner width.
+    #[doc(hidden)]
+    fn dispatch(isa: Isa, a: Matrix<'_>, b: &[Self], shape: PackedShape, epilogue: &Epilogue<'_>, out: Output<'_>);
+}
+
+impl Factored for f32 {
+    fn dispatch(isa: Isa, a: Matrix<'_>, b: &[f32], shape: PackedShape, epilogue: &Epilogue<'_>, out: Output<'_>) {
+        let panels = Direct { values: b, shape };
+        let (kernel, segments) = (f32_kernel(isa), [Segment::plain(a.rows)]);
+        let product = Product { isa, kernel, segments: &segments, taps: &[0], shape, panels, epilogue };
+        with_rows(isa, a, &kernel, None, |rows| product.run(rows, out));
+    }
+}
+
+impl Factored for bf16 {
+    fn dispatch(isa: Isa, a: Matrix<'_>, b: &[bf16], shape: PackedShape, epilogue: &Epilogue<'_>, out: Output<'_>) {
+        let (segments, taps) = (&[Segment::plain(a.rows)], &[0]);
+        if let Some(kernel) = bf16_kernel(isa) {
+            let panels = Direct { values: b, shape };
+            let product = Product { isa, kernel, segments, taps, shape, panels, epilogue };
+            with_rows(isa, a, &kernel, None, |rows| product.run(rows, out));
+        } else {
+            let (kernel, panels) = (f32_kernel(isa), Widened { isa, values: b, shape });
+            let product = Product { isa, kernel, segments, taps, shape, panels, epilogue };
+            with_rows(isa, a, &kernel, Some(round), |rows| product.run(rows, out));
+        }
+    }
+}
+
+/// The rows where they are, if they are of the right type, contiguous and in whole steps; for tiles also in whole
+/// cache lines, since a tile of rows that straddle lines loads three times slower (measured on Granite Rapids).
+fn in_place<'a, T: Packed>(a: &Matrix<'a>, kernel: &Kernel<T>) -> Option<&'a [T]> {
+    let values = T::of(&a.values)?;
+    let whole_steps = a.column_stride == 1 && a.columns.is_multiple_of(STEP);
+    let in_lines = |bytes: usize| bytes.is_multiple_of(ALIGNMENT);
+    let whole_lines = in_lines(values.as_ptr().addr()) && in_lines(a.row_stride * size_of::<T>());
+    (whole_steps && (whole_lines || !kernel.tiles)).then_some(values)
+}
+
+/// The rows of A as tiles read them: whole tiles where they are, the last rows in a copy that fills a tile.
+struct Rows<'a, T> {
+    body: &'a [T],
+    stride: usize,
+    /// Row of A at which the copy begins.
+    tail_start: usize,
+    tail: &'a [T],
+    tail_stride: usize,
+}
+
+/// Where the rows of A lie.
+pub(crate) trait RowSource<T>: Sync {
+    /// The first number of a row that begins a tile, and the distance to the next row. `start` is the segment's.
+    fn at(&self, start: usize, row: usize) -> (*const T, usize);
+}
+
+impl<T: Packed> RowSource<T> for Rows<'_, T> {
+    fn at(&self, _: usize, row: usize) -> (*const T, usize) {
+        match row.checked_sub(self.tail_start) {
+            None => (self.body[row * self.stride..].as_ptr(), self.stride),
+            Some(row) => (self.tail[row * self.tail_stride..].as_ptr(), self.tail_stride),
+        }
+    }
+}
+
+/// Copies the rows that cannot be read where they are, then runs `work` on all of them. With `adjust`, all are
+/// copied and adjusted.
+fn with_rows<T: Packed>(
+    isa: Isa,
+    a: Matrix<'_>,
+    kernel: &Kernel<T>,
+    adjust: Option<fn(Isa, &mut [T])>,
+    work: impl FnOnce(&Rows<'_, T>),
+) {
+    let body = if adjust.is_none() { in_place(&a, kernel) } else { None };
+    let tail_start = if body.is_some() { a.rows / kernel.rows * kernel.rows } else { 0 };
+    let tail_stride = a.columns.next_multiple_of(STEP) + ROW_GAP;
+    let copied = (a.rows - tail_start).next_multiple_of(kernel.rows);
+    with_scratch(copied * tail_stride, |tail: &mut [T]| {
+        tail.par_chunks_mut(PANEL * tail_stride).enumerate().for_each(|(chunk, rows)| {
+            copy_rows(isa, &a, tail_start + chunk * PANEL, tail_stride, rows);
+            if let Some(adjust) = adjust {
+                adjust(isa, rows);
+            }
+        });
+        work(&Rows { body: body.unwrap_or(&[]), stride: a.row_stride, tail_start, tail, tail_stride });
+    });
+}
+
+/// Panels of B as the kernel reads them.
+pub(crate) trait Panels<T>: Sync {
+    /// The panels from `panel` on, from inner value `inner` for `depth` of them; the result's second value is the
+    /// distance between panels. `scratch` may be used and must then outlive the use of the pointer.
+    fn at(&self, panel: usize, panels: usize, inner: usize, depth: usize, scratch: &mut [T]) -> (*const T, usize);
+    /// Numbers of scratch that [`Self::at`] needs.
+    fn scratch(&self, panels: usize, depth: usize) -> usize;
+}
+
+/// Packed in the kernel's own type.
+pub(crate) struct Direct<'a, T> {
+    pub(crate) values: &'a [T],
+    pub(crate) shape: PackedShape,
+}
+
+impl<T: Packed> Panels<T> for Direct<'_, T> {
+    fn at(&self, panel: usize, _: usize, inner: usize, _: usize, _: &mut [T]) -> (*const T, usize) {
+        let stride = self.shape.panel_len();
+        (self.values[panel * stride + inner * PANEL..].as_ptr(), stride)
+    }
+
+    fn scratch(&self, _: usize, _: usize) -> usize {
+        0
+    }
+}
+
+/// Packed in bf16, for a kernel of f32.
+pub(crate) struct Widened<'a> {
+    pub(crate) isa: Isa,
+    pub(crate) values: &'a [bf16],
+    pub(crate) shape: PackedShape,
+}
+
+impl Panels<f32> for Widened<'_> {
+    fn at(&self, panel: usize, panels: usize, inner: usize, depth: usize, out: &mut [f32]) -> (*const f32, usize) {
+        for (index, out) in out.chunks_exact_mut(depth * PANEL).take(panels).enumerate() {
+            let start = (panel + index) * self.shape.panel_len() + inner * PANEL;
+            unpair(self.isa, &self.values[start..][..depth * PANEL], out);
+        }
+        (out.as_ptr(), depth * PANEL)
+    }
+
+    fn scratch(&self, panels: usize, depth: usize) -> usize {
+        panels * depth * PANEL
+    }
+}
+
+crate::vector::vectorised! {
+    /// From pairs of inner values to one after the other.
+    fn unpair(pairs: &[bf16], out: &mut [f32]) {
+        for (pairs, out) in pairs.chunks_exact(2 * PANEL).zip(out.chunks_exact_mut(2 * PANEL)) {
+            for column in 0..PANEL {
+                out[column] = crate::vector::from_bf16(pairs[2 * column]);
+                out[PANEL + column] = crate::vector::from_bf16(pairs[2 * column + 1]);
+            }
+        }
+    }
+}
+
+/// Where results go, shared by the threads that write different ones of them.
+#[derive(Clone, Copy)]
+enum Place {
+    F32(*mut f32),
+    Bf16(*mut bf16),
+}
+
+// SAFETY: only `Product::finish` writes through it, each block to rows and columns that no other block has.
+unsafe impl Sync for Place {}
+// SAFETY: as above.
+unsafe impl Send for Place {}
+
+/// Rows of A that lie evenly, and the rows of the result that they make.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment {
+    /// Number of A at which the first row begins, for sources of several segments.
+    pub(crate) start: usize,
+    /// Rows of A.
+    pub(crate) rows: usize,
+    /// Row of the result that the first one makes.
+    pub(crate) out: usize,
+    /// Of every `pitch` rows of A the first `width` make rows of the result.
+    pub(crate) pitch: usize,
+    pub(crate) width: usize,
+}
+
+impl Segment {
+    /// Every row makes one.
+    fn plain(rows: usize) -> Self {
+        Segment { start: 0, rows, out: 0, pitch: 1, width: 1 }
+    }
+
+    /// The row of the result that a row of A makes, if any.
+    fn out_row(&self, row: usize) -> Option<usize> {
+        let (line, place) = (row / self.pitch, row % self.pitch);
+        (place < self.width).then(|| self.out + line * self.width + place)
+    }
+}
+
+/// A product, ready to be cut.
+pub(crate) struct Product<'a, T, P> {
+    pub(crate) isa: Isa,
+    pub(crate) kernel: Kernel<T>,
+    pub(crate) segments: &'a [Segment],
+    /// Numbers from a row of A to what it is multiplied with; the inner width is shared by all taps.
+    pub(crate) taps: &'a [usize],
+    pub(crate) shape: PackedShape,
+    pub(crate) panels: P,
+    pub(crate) epilogue: &'a Epilogue<'a>,
+}
+
+/// Rows and panels of the result that are computed together.
+struct Block<'a> {
+    segment: &'a Segment,
+    row: usize,
+    rows: usize,
+    panel: usize,
+    panels: usize,
+}
+
+/// Inner values that a tile takes at once.
+struct Depth<'a> {
+    taps: &'a [usize],
+    /// First inner value of each of these taps, and how many.
+    start: usize,
+    width: usize,
+    /// Inner value of B that the first tap begins at.
+    b_start: usize,
+}
+
+impl<T: Packed, P: Panels<T>> Product<'_, T, P> {
+    /// Runs the product. `out` has the rows that the segments make, all of them, and the shape's columns.
+    pub(crate) fn run(&self, rows: &impl RowSource<T>, out: Output<'_>) {
+        let place = match out {
+            Output::F32(values) => Place::F32(values.as_mut_ptr()),
+            Output::Bf16(values) => Place::Bf16(values.as_mut_ptr()),
+        };
+        let row_blocks: Vec<(&Segment, usize)> = self
+            .segments
+            .iter()
+            .flat_map(|segment| (0..segment.rows).step_by(BLOCK_ROWS).map(move |row| (segment, row)))
+            .collect();
+        let block_panels = self.block_panels(row_blocks.len());
+        let panel_blocks = self.shape.panels().div_ceil(block_panels);
+        // Blocks of the same rows follow each other: the rows stay in the second-level cache and B streams past.
+        (0..row_blocks.len() * panel_blocks).into_par_iter().with_max_len(1).for_each(|index| {
+            let (segment, row) = row_blocks[index / panel_blocks];
+            let panel = index % panel_blocks * block_panels;
+            let block = Block {
+                segment,
+                row,
+                rows: BLOCK_ROWS.min(segment.rows - row),
+                panel,
+                panels: block_panels.min(self.shape.panels() - panel),
+            };
+            self.block(&block, rows, place);
+        });
+    }
+
+    /// Fewer panels where there would be too few blocks to share among the threads.
+    fn block_panels(&self, row_blocks: usize) -> usize {
+        let wanted = 4 * rayon::current_num_threads();
+        let most = BLOCK_PANELS / self.kernel.panels * self.kernel.panels;
+        let fair = (self.shape.panels() * row_blocks / wanted) / self.kernel.panels * self.kernel.panels;
+        fair.clamp(self.kernel.panels, most)
+    }
+
+    fn block(&self, block: &Block<'_>, rows: &impl RowSource<T>, place: Place) {
+        #[cfg(target_arch = "x86_64")]
+        let _tiles = self.kernel.tiles.then(crate::tiles::Tiles::configure);
+        let sum_stride = block.panels * PANEL + PANEL;
+        let sum_rows = block.rows.next_multiple_of(self.kernel.rows);
+        with_scratch(sum_rows * sum_stride, |sums: &mut [f32]| {
+            with_scratch(self.panels.scratch(self.kernel.panels, self.kernel.depth), |scratch: &mut [T]| {
+                self.sums(block, rows, sums, sum_stride, scratch);
+            });
+            self.finish(block, sums, sum_stride, place);
+        });
+    }
+
+    /// The inner values in portions of the kernel's depth: some taps whole, or a part of one.
+    fn depths(&self) -> impl Iterator<Item = Depth<'_>> {
+        let width = self.shape.padded_inner() / self.taps.len();
+        let taps_at_once = (self.kernel.depth / width.max(1)).max(1);
+        self.taps.chunks(taps_at_once).enumerate().flat_map(move |(chunk, taps)| {
+            let first = chunk * taps_at_once * width;
+            (0..width).step_by(self.kernel.depth).map(move |start| Depth {
+                taps,
+                start,
+                width: self.kernel.depth.min(width - start),
+                b_start: first + start,
+            })
+        })
+    }
+
+    fn sums(
+        &self,
+        block: &Block<'_>,
+        rows: &impl RowSource<T>,
+        sums: &mut [f32],
+        sum_stride: usize,
+        scratch: &mut [T],
+    ) {
+        let kernel = &self.kernel;
+        if self.shape.inner == 0 {
+            sums.fill(0.0);
+        }
+        for (index, depth) in self.depths().enumerate() {
+            let inner = depth.taps.len() * depth.width;
+            for first in (0..block.panels).step_by(kernel.panels) {
+                let panels = kernel.panels.min(block.panels - first);
+                let (b, panel_stride) = self.panels.at(block.panel + first, panels, depth.b_start, inner, scratch);
+                let ahead = Ahead::new(b, panels, panel_stride, inner, block.rows.div_ceil(kernel.rows));
+                for row in (0..block.rows).step_by(kernel.rows) {
+                    let (a, row_stride) = rows.at(block.segment.start, block.row + row);
+                    let tile = Tile {
+                        a: a.wrapping_add(depth.start),
+                        row_stride,
+                        taps: depth.taps,
+                        b,
+                        panel_stride,
+                        panels,
+                        inner: depth.width,
+                        sums: sums[row * sum_stride + first * PANEL..].as_mut_ptr(),
+                        sum_stride,
+                        accumulate: index > 0,
+                        prefetch: ahead.of(row / kernel.rows),
+                    };
+                    // SAFETY: `multiply` checked that the machine has the instruction set, and `block` configured
+                    // tiles where the kernel needs them. The row source has whole tiles of rows, each a whole
+                    // number of steps long at every tap; the panels have all inner values; `sums` has room for
+                    // whole tiles.
+                    unsafe { (kernel.run)(tile) };
+                }
+            }
+        }
+    }
+
+    fn finish(&self, block: &Block<'_>, sums: &mut [f32], sum_stride: usize, place: Place) {
+        let columns = self.shape.columns;
+        let first = block.panel * PANEL;
+        let width = (block.panels * PANEL).min(columns - first);
+        for (row, sums) in (block.row..block.row + block.rows).zip(sums.chunks_mut(sum_stride)) {
+            let Some(row) = block.segment.out_row(row) else { continue };
+            let sums = &mut sums[..width];
+            self.epilogue.row(self.isa, sums, row, first, columns);
+            let start = row * columns + first;
+            // SAFETY: the output has the rows that segments make and `columns` columns; no other block has these.
+            unsafe {
+                match place {
+                    Place::F32(out) => {
+                        std::slice::from_raw_parts_mut(out.add(start), width).copy_from_slice(sums);
+                    }
+                    Place::Bf16(out) => {
+                        round_to_bf16(self.isa, sums, std::slice::from_raw_parts_mut(out.add(start), width));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The panels that come next, fetched in portions while the tiles of this one are computed.
+struct Ahead<T> {
+    start: *const T,
+    panel_stride: usize,
+    /// Tiles that share the fetching of a panel, and what each fetches.
+    tiles: usize,
+    portion: usize,
+}
+
+impl<T> Ahead<T> {
+    fn new(b: *const T, panels: usize, panel_stride: usize, inner: usize, tiles: usize) -> Self {
+        let tiles = (tiles / panels).max(1);
+        Ahead { start: b.wrapping_add(panels * panel_stride), panel_stride, tiles, portion: inner * PANEL / tiles }
+    }
+
+    fn of(&self, tile: usize) -> *const T {
+        self.start.wrapping_add(tile / self.tiles * self.panel_stride + tile % self.tiles * self.portion)
+    }
+}

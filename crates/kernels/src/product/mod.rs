@@ -1,0 +1,29 @@
+//! Matrix products `A B^T`, and what follows them while the sums are still near.
+//!
+//! Letters: M rows of A and of the result, N rows of B and columns of the result, K the inner width.
+//!
+//! ```text
+//! B [N, K] --pack--> panels of 16 columns      once for a weight, once a call for anything else
+//! A [M, K] --------> rows, 64-byte steps of K  rounded and padded where it is not so already
+//! tile of A x panels -> sums in f32 -> Epilogue -> out
+//! ```
+//!
+//! One driver ([`multiply`]) cuts the work into blocks that stay in the second-level cache; what differs between
+//! instruction sets is one function for a tile ([`micro`]).
+
+mod driver;
+mod epilogue;
+mod matrix;
+mod micro;
+mod panels;
+
+pub(crate) use driver::{Direct, Panels, Product, RowSource, Segment, Widened};
+pub use driver::{Factor, Factored, multiply};
+pub use epilogue::{Activation, Epilogue, Output, Residual};
+pub use matrix::{Matrix, Values};
+pub(crate) use micro::{Kernel, Tile, bf16_kernel, f32_kernel};
+pub use panels::{PANEL, Packed, PackedShape};
+pub(crate) use panels::{STEP, pack_panel, round};
+
+#[cfg(test)]
+mod tests;

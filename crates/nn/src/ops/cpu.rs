@@ -1,0 +1,377 @@
+//! The operations on kernels: tensors of the CPU device as slices, and results as tensors.
+#![allow(non_snake_case, reason = "tensor names end in their shape")]
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{DispatchDevice, Flex, TensorMetadata};
+use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
+use half::bf16;
+use rectiflow_kernels::attention::{self, Bias, OutputPart, Part, Sequence};
+use rectiflow_kernels::norm::{Affine, Norm, Rows, norm};
+use rectiflow_kernels::picture::{self, ConvShape, Gather, Picture, ScaleShift, convolve};
+use rectiflow_kernels::product::{self, Epilogue, Factor, Matrix, Output, PackedShape, Values, multiply};
+use rectiflow_kernels::{Buffer, Isa, Plain};
+
+use super::{After, AttentionBias, Before, Qkv, Residual, Window};
+use crate::Precision;
+
+/// A tensor as the CPU device has it: storage, shape, strides.
+type Stored = FloatTensor<Flex>;
+
+/// Whether operations on `device` run on kernels.
+pub(crate) fn runs_on_kernels(device: &Device) -> bool {
+    matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// Whether an operation on `x` runs on kernels. Those have no gradients yet.
+pub(super) fn serves<const D: usize>(x: &Tensor<D>) -> bool {
+    runs_on_kernels(&x.device())
+}
+
+fn isa() -> Isa {
+    // `DeviceChoice::open` has told the user already; a library user learns it here.
+    Isa::chosen().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A tensor's storage without a copy, in any strides that are not negative.
+fn stored<const D: usize>(x: Tensor<D>) -> Stored {
+    let stored: Stored = x.try_into_primitive::<Flex>().expect("`serves` was asked first");
+    if stored.layout().has_positive_strides() { stored } else { stored.to_contiguous() }
+}
+
+/// A tensor's storage in row-major order, copied only if it is not so.
+fn contiguous<const D: usize>(x: Tensor<D>) -> Stored {
+    let stored = stored(x);
+    if stored.layout().is_contiguous() { stored } else { stored.to_contiguous() }
+}
+
+/// The numbers from the tensor's first on.
+fn values(x: &Stored) -> Values<'_> {
+    let all = match x.dtype() {
+        DType::F32 => Values::F32(x.storage()),
+        DType::F16 => Values::F16(x.storage()),
+        DType::BF16 => Values::Bf16(x.storage()),
+        other => panic!("kernels take f32, f16 and bf16, not {other:?}"),
+    };
+    all.after(x.layout().start_offset())
+}
+
+fn strides(x: &Stored) -> Vec<usize> {
+    x.layout().strides().iter().map(|stride| stride.unsigned_abs()).collect()
+}
+
+/// All numbers of a tensor as f32, row-major.
+struct Floats(Stored);
+
+impl Floats {
+    fn of<const D: usize>(x: Tensor<D>) -> Self {
+        Floats(contiguous(x.cast(DType::F32)))
+    }
+
+    fn get(&self) -> &[f32] {
+        let start = self.0.layout().start_offset();
+        &self.0.storage::<f32>()[start..][..self.0.layout().num_elements()]
+    }
+}
+
+/// A result's storage, before and after it is written.
+enum Result {
+    F32(Buffer<f32>),
+    Bf16(Buffer<bf16>),
+}
+
+impl Result {
+    fn new(dtype: DType, length: usize) -> Self {
+        match dtype {
+            DType::F32 => Result::F32(Buffer::reused(length)),
+            DType::BF16 => Result::Bf16(Buffer::reused(length)),
+            other => panic!("kernels give f32 and bf16, not {other:?}"),
+        }
+    }
+
+    fn output(&mut self) -> Output<'_> {
+        match self {
+            Result::F32(values) => Output::F32(values),
+            Result::Bf16(values) => Output::Bf16(values),
+        }
+    }
+
+    /// Without a copy: the buffer goes back to the kernels when the tensor goes.
+    fn tensor<const D: usize>(self, shape: [usize; D], device: &Device) -> Tensor<D> {
+        match self {
+            Result::F32(values) => tensor(values, DType::F32, shape, device),
+            Result::Bf16(values) => tensor(values, DType::BF16, shape, device),
+        }
+    }
+}
+
+fn tensor<T: Plain, const D: usize>(values: Buffer<T>, dtype: DType, shape: [usize; D], device: &Device) -> Tensor<D> {
+    let bytes = Bytes::from_shared(bytes::Bytes::from_owner(values), AllocationProperty::Other);
+    Tensor::from_data(TensorData::from_bytes(bytes, shape, dtype), (device, dtype))
+}
+
+/// A weight in the order that kernels read, made at its first use and kept.
+#[derive(Clone, Default)]
+pub struct PackedWeight(Arc<Mutex<Option<Packed>>>);
+
+/// The packed numbers, and what they were packed from.
+struct Packed {
+    /// Held so that its memory is not used for other numbers, which would look the same below.
+    source: Stored,
+    numbers: Arc<Buffer<bf16>>,
+}
+
+impl fmt::Debug for PackedWeight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PackedWeight")
+    }
+}
+
+impl PackedWeight {
+    /// The packed numbers of `weight`: those kept, if they were made of these very ones.
+    fn of(&self, weight: Stored, pack: impl FnOnce(&Stored) -> Buffer<bf16>) -> Arc<Buffer<bf16>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some(packed) if is_same(&packed.source, &weight) => Arc::clone(&packed.numbers),
+            _ => {
+                let numbers = Arc::new(pack(&weight));
+                *kept = Some(Packed { source: weight, numbers: Arc::clone(&numbers) });
+                numbers
+            }
+        }
+    }
+}
+
+fn is_same(a: &Stored, b: &Stored) -> bool {
+    Arc::ptr_eq(&a.data_arc(), &b.data_arc()) && a.layout().start_offset() == b.layout().start_offset()
+}
+
+/// A contiguous `[rows, columns]` tensor.
+fn matrix(x: &Stored) -> Matrix<'_> {
+    let [rows, columns] = x.shape().dims();
+    let row_stride = if rows > 1 { strides(x)[0] } else { columns };
+    Matrix::with_stride(values(x), rows, columns, row_stride)
+}
+
+pub(super) fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight_OI: Tensor<2>,
+    packed: &PackedWeight,
+    bias_O: Option<Tensor<1>>,
+    after: After<D>,
+    precision: Precision,
+) -> Tensor<D> {
+    let device = x.device();
+    let mut shape = x.dims();
+    let [width_out, width_in] = weight_OI.dims();
+    let rows: usize = shape[..D - 1].iter().product();
+    shape[D - 1] = width_out;
+    let x = contiguous(x.reshape([rows, width_in]));
+    let bias = bias_O.map(Floats::of);
+    let times = after.times.map(Floats::of);
+    let residual =
+        after.residual.map(|Residual { x, gate }| (Floats::of(x), gate.map(|g| (g.dims()[0], Floats::of(g)))));
+    let epilogue = Epilogue {
+        bias: bias.as_ref().map(Floats::get),
+        activation: after.activation,
+        times: times.as_ref().map(Floats::get),
+        residual: residual.as_ref().map(|(x, gate)| product::Residual {
+            x: x.get(),
+            gate: gate.as_ref().map(|(_, gate)| gate.get()),
+            rows_per_gate: gate.as_ref().map_or(rows, |(batch, _)| rows / batch),
+        }),
+    };
+    let mut result = Result::new(after.out, rows * width_out);
+    match precision {
+        Precision::F32 => {
+            let weight = contiguous(weight_OI);
+            let factor = Factor::<f32>::Plain(matrix(&weight));
+            multiply(isa(), matrix(&x), factor, &epilogue, result.output());
+        }
+        Precision::Bf16 => {
+            let shape = PackedShape { columns: width_out, inner: width_in };
+            let numbers = packed.of(contiguous(weight_OI), |weight| shape.packed(isa(), matrix(weight)));
+            let factor = Factor::Packed(&numbers, shape);
+            multiply(isa(), matrix(&x), factor, &epilogue, result.output());
+        }
+    }
+    result.tensor(shape, &device)
+}
+
+pub(super) fn attention<const N: usize>(
+    streams: [Qkv; N],
+    scale: f64,
+    bias: AttentionBias,
+    precision: Precision,
+) -> [Tensor<3>; N] {
+    let device = streams[0].q.device();
+    let [batch, _, heads, width] = streams[0].q.dims();
+    let lengths = streams.each_ref().map(|stream| stream.q.dims()[1]);
+    let [q, k, v] = [|s: &Qkv| s.q.clone(), |s: &Qkv| s.k.clone(), |s: &Qkv| s.v.clone()]
+        .map(|of| streams.each_ref().map(|stream| with_whole_heads(of(stream))));
+    let parts = [&q, &k, &v].map(|of| of.each_ref().map(part));
+    let sequences = parts.each_ref().map(|parts| Sequence { batch, heads, width, parts });
+    let added = match &bias {
+        AttentionBias::Added(bias) => Some(Floats::of(bias.clone())),
+        AttentionBias::None | AttentionBias::Causal => None,
+    };
+    let bias = match (&bias, &added) {
+        (_, Some(added)) => Bias::Added(added.get()),
+        (AttentionBias::Causal, None) => Bias::Causal,
+        (_, None) => Bias::None,
+    };
+    let mut results = lengths.map(|length| Result::new(precision.factor(), batch * length * heads * width));
+    let mut outputs: Vec<OutputPart<'_>> = results
+        .iter_mut()
+        .zip(lengths)
+        .map(|(result, tokens)| OutputPart { values: result.output(), tokens })
+        .collect();
+    match precision {
+        Precision::F32 => attention::attention::<f32>(isa(), sequences, scale as f32, bias, &mut outputs),
+        Precision::Bf16 => attention::attention::<bf16>(isa(), sequences, scale as f32, bias, &mut outputs),
+    }
+    drop(outputs);
+    let mut lengths = lengths.into_iter();
+    results.map(|result| {
+        let length = lengths.next().expect("as many results as streams");
+        result.tensor([batch, length, heads * width], &device)
+    })
+}
+
+/// A head's width side by side, the rest as it is. x `[B, L, H, E]`.
+fn with_whole_heads(x: Tensor<4>) -> Stored {
+    let width = x.dims()[3];
+    let stored = stored(x);
+    if width <= 1 || strides(&stored)[3] == 1 { stored } else { stored.to_contiguous() }
+}
+
+/// x `[B, L, H, E]`.
+fn part(x: &Stored) -> Part<'_> {
+    let [_, tokens, _, _] = x.shape().dims();
+    let strides = strides(x);
+    Part { values: values(x), tokens, strides: [strides[0], strides[2], strides[1]] }
+}
+
+pub(super) fn conv2d(
+    x_BCHW: Tensor<4>,
+    before: Before,
+    (weight_OCKK, packed): (Tensor<4>, &PackedWeight),
+    bias_O: Tensor<1>,
+    window: Window,
+    residual: Option<Tensor<4>>,
+    precision: Precision,
+) -> Tensor<4> {
+    let (device, [batch, channels_in, height, width]) = (x_BCHW.device(), x_BCHW.dims());
+    let [channels_out, channels, kernel, _] = weight_OCKK.dims();
+    assert_eq!(channels_in, channels, "channels of a convolution");
+    let shape = ConvShape { channels_out, channels_in, kernel };
+    let times = if before.doubled { 2 } else { 1 };
+    let [rows, columns] = shape.size_out(window, [times * height, times * width]);
+
+    let x = stored(x_BCHW);
+    let picture = Picture { values: values(&x), shape: [batch, channels, height, width], strides: four(&strides(&x)) };
+    let normed = before.normed.map(|norm| {
+        let (weight, bias) = (Floats::of(norm.weight), Floats::of(norm.bias));
+        picture::group_norm(isa(), picture, norm.groups, [weight.get(), bias.get()], norm.eps as f32)
+    });
+    let normed = normed.as_ref().map(|[scale, shift]| ScaleShift { scale, shift });
+    let how = Gather { normed, silu: before.silu, doubled: before.doubled };
+
+    let bias = Floats::of(bias_O);
+    let residual = residual.map(|x| Floats::of(x.permute([0, 2, 3, 1])));
+    let residual = residual.as_ref().map(|x| product::Residual { x: x.get(), gate: None, rows_per_gate: 1 });
+    let epilogue = Epilogue { bias: Some(bias.get()), residual, ..Epilogue::default() };
+    let weight = contiguous(weight_OCKK);
+    let mut result = Result::new(DType::F32, batch * rows * columns * channels_out);
+    match precision {
+        Precision::F32 => {
+            let mut numbers = Buffer::<f32>::reused(shape.packed_len());
+            shape.pack(isa(), whole(&weight), &mut numbers);
+            convolve(isa(), picture, how, (&numbers, shape), window, &epilogue, result.output());
+        }
+        Precision::Bf16 => {
+            let numbers = packed.of(weight, |weight| {
+                let mut numbers = Buffer::reused(shape.packed_len());
+                shape.pack(isa(), whole(weight), &mut numbers);
+                numbers
+            });
+            convolve(isa(), picture, how, (&numbers, shape), window, &epilogue, result.output());
+        }
+    }
+    // Channels lie last, where the next convolution wants them.
+    result.tensor([batch, rows, columns, channels_out], &device).permute([0, 3, 1, 2])
+}
+
+/// All numbers of a contiguous tensor, and none behind it.
+fn whole(x: &Stored) -> Values<'_> {
+    values(x).first(x.layout().num_elements())
+}
+
+fn four(strides: &[usize]) -> [usize; 4] {
+    strides.try_into().expect("a tensor of four axes")
+}
+
+pub(super) fn modulated_norm(
+    x_BLD: Tensor<3>,
+    shift_B1D: Tensor<3>,
+    scale_B1D: Tensor<3>,
+    eps: f64,
+    out: DType,
+) -> Tensor<3> {
+    let (shift, scale) = (Floats::of(shift_B1D), Floats::of(scale_B1D));
+    let affine = Affine::Modulated { shift: shift.get(), scale: scale.get() };
+    norm_rows(x_BLD, Norm::Layer { eps: eps as f32 }, affine, out)
+}
+
+pub(super) fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    weight_D: Tensor<1>,
+    bias_D: Tensor<1>,
+    eps: f64,
+    out: DType,
+) -> Tensor<D> {
+    let (weight, bias) = (Floats::of(weight_D), Floats::of(bias_D));
+    let affine = Affine::Learned { weight: weight.get(), bias: Some(bias.get()) };
+    norm_rows(x, Norm::Layer { eps: eps as f32 }, affine, out)
+}
+
+pub(super) fn rms_norm<const D: usize>(x: Tensor<D>, weight_D: Tensor<1>, eps: f64, out: DType) -> Tensor<D> {
+    let weight = Floats::of(weight_D);
+    norm_rows(x, Norm::Rms { eps: eps as f32 }, Affine::Learned { weight: weight.get(), bias: None }, out)
+}
+
+/// Norms the last axis. The first axis is the one that modulations follow.
+fn norm_rows<const D: usize>(x: Tensor<D>, which: Norm, affine: Affine<'_>, out: DType) -> Tensor<D> {
+    let (device, shape) = (x.device(), x.dims());
+    let width = shape[D - 1];
+    let outer = if D > 1 { shape[0] } else { 1 };
+    let inner = shape[..D - 1].iter().product::<usize>().checked_div(outer).unwrap_or(0);
+    let x = stored(x);
+    // Rows that lie evenly along two axes, however the tensor came about, need no copy.
+    let layout = even_rows(&x, D);
+    let x = if layout.is_some() { x } else { x.to_contiguous() };
+    let (count, strides) = layout.unwrap_or(([outer, inner], [inner * width, width]));
+    let mut result = Result::new(out, outer * inner * width);
+    norm(isa(), Rows { values: values(&x), count, strides, width }, which, affine, result.output());
+    result.tensor(shape, &device)
+}
+
+/// The rows of a tensor as two axes with a stride each, the outer one the tensor's first.
+fn even_rows(x: &Stored, rank: usize) -> Option<([usize; 2], [usize; 2])> {
+    let (shape, strides) = (x.shape(), strides(x));
+    if rank < 2 || (shape[rank - 1] > 1 && strides[rank - 1] != 1) {
+        return None;
+    }
+    let mut axes = (1..rank - 1).filter(|&axis| shape[axis] > 1).rev();
+    let Some(last) = axes.next() else { return Some(([shape[0], 1], [strides[0], 0])) };
+    let mut inner = shape[last];
+    for axis in axes {
+        if strides[axis] != inner * strides[last] {
+            return None;
+        }
+        inner *= shape[axis];
+    }
+    Some(([shape[0], inner], [strides[0], strides[last]]))
+}

@@ -1,0 +1,192 @@
+//! The operations that take nearly all of a model's time.
+//!
+//! On the CPU device they run on `rectiflow-kernels`; on every other device, and where gradients are tracked, they
+//! are composed from Burn's operations ([`composed`]). Both compute the same formulas with the same roundings of
+//! factors.
+//!
+//! Shape letters: B batch, L tokens, H heads, S query tokens, T key tokens, E head width, D width,
+//! C channels, I and O the inner and outer width of a product.
+//!
+//! What this module does not do: hold parameters (that is [`crate::layers`]) or choose shapes for a model.
+#![allow(non_snake_case, reason = "tensor names end in their shape")]
+
+pub mod composed;
+mod cpu;
+
+use burn::tensor::{DType, Tensor};
+pub use rectiflow_kernels::product::Activation;
+
+pub use rectiflow_kernels::picture::Window;
+
+pub use composed::{AttentionBias, embedding, silu, widen};
+pub use cpu::PackedWeight;
+pub(crate) use cpu::runs_on_kernels;
+
+use crate::Precision;
+
+/// What follows the sums of a product: `x + gate * times * activation(sums + bias)`, then storing as `out`.
+#[derive(Debug)]
+pub struct After<const D: usize> {
+    /// After the bias.
+    pub activation: Activation,
+    /// After the activation, `[.., O]`.
+    pub times: Option<Tensor<D>>,
+    /// `x` `[.., O]` and its gate `[B, 1, O]`, last.
+    pub residual: Option<Residual<D>>,
+    /// The type of the result: f32, or that of the product that takes it.
+    pub out: DType,
+}
+
+/// What a branch is added to.
+#[derive(Debug)]
+pub struct Residual<const D: usize> {
+    /// `[.., O]`, f32.
+    pub x: Tensor<D>,
+    /// `[B, 1, O]`; without it, 1.
+    pub gate: Option<Tensor<3>>,
+}
+
+impl<const D: usize> Default for After<D> {
+    /// Nothing: the sums in f32.
+    fn default() -> Self {
+        After { activation: Activation::None, times: None, residual: None, out: DType::F32 }
+    }
+}
+
+/// `x @ weight^T + bias` over the last axis, and what follows.
+///
+/// x `[.., I]`, weight `[O, I]` (the order of the checkpoints), bias `[O]`. Returns `[.., O]`. `packed` keeps the
+/// weight in the order that kernels read; give the same one with the same weight.
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight_OI: Tensor<2>,
+    packed: &PackedWeight,
+    bias_O: Option<Tensor<1>>,
+    after: After<D>,
+    precision: Precision,
+) -> Tensor<D> {
+    let (shape, [width_out, width_in]) = (x.dims(), weight_OI.dims());
+    assert_eq!(shape[D - 1], width_in, "linear: input {shape:?}, weight [{width_out}, {width_in}]");
+    if cpu::serves(&x) {
+        cpu::linear(x, weight_OI, packed, bias_O, after, precision)
+    } else {
+        composed::linear(x, weight_OI, bias_O, after, precision)
+    }
+}
+
+/// Queries, keys and values of one stream, `[B, L, H, E]` each.
+#[derive(Clone, Debug)]
+pub struct Qkv {
+    /// What asks.
+    pub q: Tensor<4>,
+    /// What is asked.
+    pub k: Tensor<4>,
+    /// What is mixed.
+    pub v: Tensor<4>,
+}
+
+/// `softmax(scale q k^T + bias) v` over the tokens of all streams, which see each other in the order given.
+///
+/// Returns the mixed tokens of each stream, `[B, L, H * E]`, in the type of the precision's factors.
+pub fn attention<const N: usize>(
+    streams: [Qkv; N],
+    scale: f64,
+    bias: AttentionBias,
+    precision: Precision,
+) -> [Tensor<3>; N] {
+    if cpu::serves(&streams[0].q) {
+        cpu::attention(streams, scale, bias, precision)
+    } else {
+        composed::attention(streams, scale, bias, precision)
+    }
+}
+
+/// A group norm: `groups` of channels, weight and bias `[C]`.
+#[derive(Clone, Debug)]
+pub struct GroupNormed {
+    /// Divides C.
+    pub groups: usize,
+    /// Multiplied with each channel.
+    pub weight: Tensor<1>,
+    /// Added to each channel.
+    pub bias: Tensor<1>,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// What happens to a picture before its convolution, in this order.
+#[derive(Debug, Default)]
+pub struct Before {
+    /// First.
+    pub normed: Option<GroupNormed>,
+    /// `x * sigmoid(x)`, after it.
+    pub silu: bool,
+    /// Height and width twice as large, pixels repeated.
+    pub doubled: bool,
+}
+
+/// 2-D convolution of what `before` makes of x, plus the residual.
+///
+/// x `[B, C, H, W]`, weight `[O, C, K, K]`, bias `[O]`, residual `[B, O, H', W']`. Returns `[B, O, H', W']` in f32.
+/// `packed` as for [`linear`].
+pub fn conv2d(
+    x_BCHW: Tensor<4>,
+    before: Before,
+    (weight_OCKK, packed): (Tensor<4>, &PackedWeight),
+    bias_O: Tensor<1>,
+    window: Window,
+    residual: Option<Tensor<4>>,
+    precision: Precision,
+) -> Tensor<4> {
+    if cpu::serves(&x_BCHW) {
+        cpu::conv2d(x_BCHW, before, (weight_OCKK, packed), bias_O, window, residual, precision)
+    } else {
+        composed::conv2d(x_BCHW, before, weight_OCKK, bias_O, window, residual, precision)
+    }
+}
+
+/// Group norm alone. x `[B, C, H, W]`.
+pub fn group_norm(x_BCHW: Tensor<4>, norm: GroupNormed) -> Tensor<4> {
+    composed::group_norm(x_BCHW, norm)
+}
+
+/// adaLN: `plain_norm(x) * (1 + scale) + shift`, for a product to take.
+///
+/// x `[B, L, D]`, shift and scale `[B, 1, D]`. Returns `[B, L, D]` in the type of the precision's factors.
+pub fn modulated_norm(
+    x_BLD: Tensor<3>,
+    shift_B1D: Tensor<3>,
+    scale_B1D: Tensor<3>,
+    eps: f64,
+    precision: Precision,
+) -> Tensor<3> {
+    if cpu::serves(&x_BLD) {
+        cpu::modulated_norm(x_BLD, shift_B1D, scale_B1D, eps, precision.factor())
+    } else {
+        composed::modulated_norm(x_BLD, shift_B1D, scale_B1D, eps).cast(precision.factor())
+    }
+}
+
+/// `plain_norm(x) * weight + bias` over the last axis, as `out`. weight and bias `[D]`.
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    weight_D: Tensor<1>,
+    bias_D: Tensor<1>,
+    eps: f64,
+    out: DType,
+) -> Tensor<D> {
+    if cpu::serves(&x) {
+        cpu::layer_norm(x, weight_D, bias_D, eps, out)
+    } else {
+        (composed::plain_norm(x, eps) * weight_D.unsqueeze() + bias_D.unsqueeze()).cast(out)
+    }
+}
+
+/// `x / sqrt(mean(x^2) + eps) * weight` over the last axis, as `out`. weight `[D]`.
+pub fn rms_norm<const D: usize>(x: Tensor<D>, weight_D: Tensor<1>, eps: f64, out: DType) -> Tensor<D> {
+    if cpu::serves(&x) {
+        cpu::rms_norm(x, weight_D, eps, out)
+    } else {
+        composed::rms_norm(widen(x), weight_D, eps).cast(out)
+    }
+}
