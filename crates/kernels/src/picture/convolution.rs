@@ -211,8 +211,16 @@ fn run<T: Packed, P: Panels<T>>(
             use rayon::prelude::*;
             pixels.par_chunks_mut(border.width * channels).for_each(|line| adjust(isa, line));
         }
-        let product =
-            Product { isa, kernel, segments: &segments, taps: &taps, shape: shape.packed_shape(), panels, epilogue };
+        let product = Product {
+            isa,
+            kernel,
+            segments: &segments,
+            taps: &taps,
+            shape: shape.packed_shape(),
+            panels,
+            epilogue,
+            sums_to_f32: None,
+        };
         product.run(&Pixels { values, stride: stride * channels }, out);
     });
 }

@@ -8,7 +8,7 @@ use super::matrix::Matrix;
 use super::micro::{Kernel, Tile, bf16_kernel, f32_kernel};
 use super::panels::{PANEL, Packed, PackedShape, STEP, copy_rows, round};
 use crate::scratch::with_scratch;
-use crate::{ALIGNMENT, Isa};
+use crate::{ALIGNMENT, Isa, Plain};
 
 /// Rows of a block: with a step of depth they fill about half of a second-level cache of one megabyte.
 const BLOCK_ROWS: usize = 256;
@@ -66,7 +66,8 @@ impl Factored for f32 {
     fn dispatch(isa: Isa, a: Matrix<'_>, b: &[f32], shape: PackedShape, epilogue: &Epilogue<'_>, out: Output<'_>) {
         let panels = Direct { values: b, shape };
         let (kernel, segments) = (f32_kernel(isa), [Segment::plain(a.rows)]);
-        let product = Product { isa, kernel, segments: &segments, taps: &[0], shape, panels, epilogue };
+        let product =
+            Product { isa, kernel, segments: &segments, taps: &[0], shape, panels, epilogue, sums_to_f32: None };
         with_rows(isa, a, &kernel, None, |rows| product.run(rows, out));
     }
 }
@@ -76,11 +77,11 @@ impl Factored for bf16 {
         let (segments, taps) = (&[Segment::plain(a.rows)], &[0]);
         if let Some(kernel) = bf16_kernel(isa) {
             let panels = Direct { values: b, shape };
-            let product = Product { isa, kernel, segments, taps, shape, panels, epilogue };
+            let product = Product { isa, kernel, segments, taps, shape, panels, epilogue, sums_to_f32: None };
             with_rows(isa, a, &kernel, None, |rows| product.run(rows, out));
         } else {
             let (kernel, panels) = (f32_kernel(isa), Widened { isa, values: b, shape });
-            let product = Product { isa, kernel, segments, taps, shape, panels, epilogue };
+            let product = Product { isa, kernel, segments, taps, shape, panels, epilogue, sums_to_f32: None };
             with_rows(isa, a, &kernel, Some(round), |rows| product.run(rows, out));
         }
     }
@@ -160,7 +161,7 @@ pub(crate) struct Direct<'a, T> {
     pub(crate) shape: PackedShape,
 }
 
-impl<T: Packed> Panels<T> for Direct<'_, T> {
+impl<T: Plain> Panels<T> for Direct<'_, T> {
     fn at(&self, panel: usize, _: usize, inner: usize, _: usize, _: &mut [T]) -> (*const T, usize) {
         let stride = self.shape.panel_len();
         (self.values[panel * stride + inner * PANEL..].as_ptr(), stride)
@@ -232,7 +233,7 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// Every row makes one.
-    fn plain(rows: usize) -> Self {
+    pub(crate) fn plain(rows: usize) -> Self {
         Segment { start: 0, rows, out: 0, pitch: 1, width: 1 }
     }
 
@@ -253,6 +254,8 @@ pub(crate) struct Product<'a, T, P> {
     pub(crate) shape: PackedShape,
     pub(crate) panels: P,
     pub(crate) epilogue: &'a Epilogue<'a>,
+    /// How sums become f32, where they are not.
+    pub(crate) sums_to_f32: Option<&'a (dyn Fn(&mut [f32], usize, usize) + Sync)>,
 }
 
 /// Rows and panels of the result that are computed together.
@@ -274,7 +277,7 @@ struct Depth<'a> {
     b_start: usize,
 }
 
-impl<T: Packed, P: Panels<T>> Product<'_, T, P> {
+impl<T: Plain, P: Panels<T>> Product<'_, T, P> {
     /// Runs the product. `out` has the rows that the segments make, all of them, and the shape's columns.
     pub(crate) fn run(&self, rows: &impl RowSource<T>, out: Output<'_>) {
         let place = match out {
@@ -387,8 +390,11 @@ impl<T: Packed, P: Panels<T>> Product<'_, T, P> {
         let first = block.panel * PANEL;
         let width = (block.panels * PANEL).min(columns - first);
         for (row, sums) in (block.row..block.row + block.rows).zip(sums.chunks_mut(sum_stride)) {
-            let Some(row) = block.segment.out_row(row) else { continue };
             let sums = &mut sums[..width];
+            if let Some(convert) = self.sums_to_f32 {
+                convert(sums, row, first);
+            }
+            let Some(row) = block.segment.out_row(row) else { continue };
             self.epilogue.row(self.isa, sums, row, first, columns);
             let start = row * columns + first;
             // SAFETY: the output has the rows that segments make and `columns` columns; no other block has these.

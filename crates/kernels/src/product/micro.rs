@@ -47,6 +47,8 @@ pub(crate) struct Kernel<T> {
     pub(crate) depth: usize,
     /// Needs tiles configured on its thread.
     pub(crate) tiles: bool,
+    /// What must have been added to the numbers of A.
+    pub(crate) offset: i32,
     /// Computes a tile.
     ///
     /// # Safety
@@ -74,6 +76,17 @@ pub(crate) fn bf16_kernel(isa: Isa) -> Option<Kernel<bf16>> {
         Isa::Amx => Some(amx::BF16),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Bf16 => Some(avx512::BF16),
+        _ => None,
+    }
+}
+
+/// The int8 kernel of an instruction set that has one.
+pub(super) fn int8_kernel(isa: Isa) -> Option<Kernel<i8>> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => Some(amx::INT8),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 => Some(avx512::INT8),
         _ => None,
     }
 }

@@ -13,6 +13,7 @@
 
 mod driver;
 mod epilogue;
+mod int8;
 mod matrix;
 mod micro;
 mod panels;
@@ -20,6 +21,7 @@ mod panels;
 pub(crate) use driver::{Direct, Panels, Product, RowSource, Segment, Widened};
 pub use driver::{Factor, Factored, multiply};
 pub use epilogue::{Activation, Epilogue, Output, Residual};
+pub use int8::{Int8Factor, multiply_int8};
 pub use matrix::{Matrix, Values};
 pub(crate) use micro::{Kernel, Tile, bf16_kernel, f32_kernel};
 pub use panels::{PANEL, Packed, PackedShape};

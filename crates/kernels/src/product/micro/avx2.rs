@@ -7,7 +7,8 @@ use super::{Kernel, Tile};
 
 const ROWS: usize = 6;
 
-pub(in super::super) const F32: Kernel<f32> = Kernel { rows: ROWS, panels: 1, depth: 256, tiles: false, run };
+pub(in super::super) const F32: Kernel<f32> =
+    Kernel { rows: ROWS, panels: 1, depth: 256, tiles: false, offset: 0, run };
 
 #[target_feature(enable = "avx2,fma")]
 unsafe fn run(tile: Tile<'_, f32>) {

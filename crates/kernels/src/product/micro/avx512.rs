@@ -9,9 +9,14 @@ use super::{Kernel, Tile, by_panels};
 
 const ROWS: usize = 8;
 
-pub(in super::super) const F32: Kernel<f32> = Kernel { rows: ROWS, panels: 3, depth: 256, tiles: false, run: run_f32 };
+pub(in super::super) const F32: Kernel<f32> =
+    Kernel { rows: ROWS, panels: 3, depth: 256, tiles: false, offset: 0, run: run_f32 };
 pub(in super::super) const BF16: Kernel<bf16> =
-    Kernel { rows: ROWS, panels: 3, depth: 512, tiles: false, run: run_bf16 };
+    Kernel { rows: ROWS, panels: 3, depth: 512, tiles: false, offset: 0, run: run_bf16 };
+
+/// `vpdpbusd` multiplies unsigned by signed numbers, so A is moved up by half its range.
+pub(in super::super) const INT8: Kernel<i8> =
+    Kernel { rows: ROWS, panels: 3, depth: 1024, tiles: false, offset: 128, run: run_int8 };
 
 unsafe fn run_f32(tile: Tile<'_, f32>) {
     // SAFETY: the caller's promises, passed on.
@@ -21,6 +26,11 @@ unsafe fn run_f32(tile: Tile<'_, f32>) {
 unsafe fn run_bf16(tile: Tile<'_, bf16>) {
     // SAFETY: the caller's promises, passed on.
     unsafe { by_panels!(tile, bf16_panels, 1, 2, 3) }
+}
+
+unsafe fn run_int8(tile: Tile<'_, i8>) {
+    // SAFETY: the caller's promises, passed on.
+    unsafe { by_panels!(tile, int8_panels, 1, 2, 3) }
 }
 
 /// The sums of a tile, in registers.
@@ -96,5 +106,31 @@ unsafe fn bf16_panels<const PANELS: usize>(tile: Tile<'_, bf16>) {
             }
         }
         store(&tile, sums);
+    }
+}
+
+/// The sums are 32-bit integers, kept in the bits of f32.
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn int8_panels<const PANELS: usize>(tile: Tile<'_, i8>) {
+    // SAFETY: the caller's promise about the tile's pointers. Four numbers are read as one unaligned i32.
+    unsafe {
+        let start: Sums<PANELS> = load(&tile);
+        let mut sums = start.map(|row| row.map(|sum| _mm512_castps_si512(sum)));
+        for (tap, &offset) in tile.taps.iter().enumerate() {
+            let (a, b) = (tile.a.add(offset), tile.b.add(tap * tile.inner * PANEL));
+            for k in (0..tile.inner).step_by(4) {
+                let b: [__m512i; PANELS] = std::array::from_fn(|panel| {
+                    _mm512_loadu_si512(b.add(panel * tile.panel_stride + k * PANEL).cast())
+                });
+                for row in 0..ROWS {
+                    let quad = a.add(row * tile.row_stride + k).cast::<i32>().read_unaligned();
+                    let a = _mm512_set1_epi32(quad);
+                    for panel in 0..PANELS {
+                        sums[row][panel] = _mm512_dpbusd_epi32(sums[row][panel], a, b[panel]);
+                    }
+                }
+            }
+        }
+        store(&tile, sums.map(|row| row.map(|sum| _mm512_castsi512_ps(sum))));
     }
 }

@@ -5,7 +5,8 @@ use super::{Kernel, Tile};
 
 const ROWS: usize = 4;
 
-pub(in super::super) const F32: Kernel<f32> = Kernel { rows: ROWS, panels: 1, depth: 256, tiles: false, run };
+pub(in super::super) const F32: Kernel<f32> =
+    Kernel { rows: ROWS, panels: 1, depth: 256, tiles: false, offset: 0, run };
 
 unsafe fn run(tile: Tile<'_, f32>) {
     // SAFETY: the caller's promise about the tile's pointers.
