@@ -30,8 +30,8 @@ pub enum ConfigError {
     /// A tensor that every autoencoder of this family has is not there.
     #[error("not an SD3 autoencoder: tensor `{0}` is missing or has another rank")]
     Missing(String),
-    /// A setting does not fit the tensors.
-    #[error("the autoencoder's config.json does not fit its tensors: {0}")]
+    /// A setting is of the wrong sort or does not fit the tensors.
+    #[error("the autoencoder's config.json does not fit: {0}")]
     Settings(String),
 }
 
@@ -52,13 +52,12 @@ impl VaeConfig {
             return Err(ConfigError::Missing("encoder.down.0.block.0.conv1.weight".into()));
         }
         let block = |j: usize| first(format!("encoder.down.0.block.{j}.conv1.weight")).ok();
-        let number = |key: &str| settings.and_then(|s| s.get(key)).and_then(Value::as_f64);
-        let groups = number("norm_num_groups").map_or(GROUPS, |groups| groups as usize);
+        let groups = whole(settings, "norm_num_groups")?.unwrap_or(GROUPS);
         if groups == 0 || widths.iter().any(|width| width % groups != 0) {
             return Err(ConfigError::Settings(format!("{groups} groups do not divide channels {widths:?}")));
         }
-        let (latent_offset, latent_scale) =
-            (number("shift_factor").unwrap_or(LATENT_OFFSET), number("scaling_factor").unwrap_or(LATENT_SCALE));
+        let latent_offset = number(settings, "shift_factor")?.unwrap_or(LATENT_OFFSET);
+        let latent_scale = number(settings, "scaling_factor")?.unwrap_or(LATENT_SCALE);
         if latent_scale == 0.0 {
             return Err(ConfigError::Settings("scaling_factor is 0".into()));
         }
@@ -76,4 +75,21 @@ impl VaeConfig {
     pub fn downsampling(&self) -> usize {
         1 << (self.widths.len() - 1)
     }
+}
+
+/// A setting that is there. `null` counts as nothing.
+fn stated<'a>(settings: Option<&'a Value>, key: &str) -> Option<&'a Value> {
+    settings?.get(key).filter(|value| !value.is_null())
+}
+
+fn number(settings: Option<&Value>, key: &str) -> Result<Option<f64>, ConfigError> {
+    let Some(value) = stated(settings, key) else { return Ok(None) };
+    let bad = || ConfigError::Settings(format!("{key} is {value}, which is not a number"));
+    value.as_f64().map(Some).ok_or_else(bad)
+}
+
+fn whole(settings: Option<&Value>, key: &str) -> Result<Option<usize>, ConfigError> {
+    let Some(value) = stated(settings, key) else { return Ok(None) };
+    let bad = || ConfigError::Settings(format!("{key} is {value}, which is not a whole number"));
+    value.as_u64().and_then(|number| usize::try_from(number).ok()).map(Some).ok_or_else(bad)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::config;
 use crate::error::WeightsError;
 use crate::folder;
 use crate::inventory::{Inventory, OtherTensors, Why};
@@ -12,6 +13,10 @@ use crate::recognise::{Found, recognise};
 use crate::tensor_set::TensorSet;
 
 /// What a user gives: a whole model, single parts, or both. A single part replaces the one in the model.
+///
+/// A part that is alone in its file may have its `config.json` beside it, for what its tensors cannot tell, such as
+/// the number of heads. It counts only if it is of the part's kind and of its tensors' size; any other `config.json`
+/// there is left alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelPaths {
     /// A diffusers folder or an official file.
@@ -46,6 +51,7 @@ impl ModelPaths {
 pub struct Checkpoint {
     parts: BTreeMap<PartKind, Part>,
     scheduler: Option<Value>,
+    shift: Option<f64>,
     tokenizers: BTreeMap<PartKind, PathBuf>,
     other: Vec<OtherTensors>,
 }
@@ -84,7 +90,7 @@ impl Checkpoint {
 
     /// The shift of the noise levels that the folder's scheduler asks for.
     pub fn shift(&self) -> Option<f64> {
-        self.scheduler.as_ref()?.get("shift")?.as_f64()
+        self.shift
     }
 
     /// The folder of a text encoder's tokenizer, in a diffusers folder.
@@ -119,7 +125,7 @@ impl Checkpoint {
         let found = recognise(&set)?;
         let mut unused = Vec::new();
         for one in &found {
-            let [kind] = *one.kinds else { return Err(wrong_part(path, "`--model`".to_owned(), &found)) };
+            let [kind] = *one.kinds else { return Err(WeightsError::EitherClip { path: path.to_owned() }) };
             if self.parts.contains_key(&kind) {
                 unused.push(one);
             } else {
@@ -145,13 +151,19 @@ impl Checkpoint {
             let wanted = wanted.ok_or_else(|| wrong_part(&path, format!("the {kind}"), &found))?;
             self.add_part(kind, wanted, &set, folder::read_json(&path, "config.json")?);
         }
-        self.scheduler = folder::read_json(&folder.join("scheduler"), "scheduler_config.json")?;
+        let scheduler = folder.join("scheduler");
+        self.scheduler = folder::read_json(&scheduler, "scheduler_config.json")?;
+        self.shift = config::shift(&scheduler.join("scheduler_config.json"), self.scheduler.as_ref())?;
         Ok(())
     }
 
     fn add_part(&mut self, kind: PartKind, found: &Found, set: &Arc<TensorSet>, config: Option<Value>) {
         let (layout, prefix) = (found.layout, found.prefix);
-        self.parts.insert(kind, Part { kind, layout, prefix, set: Arc::clone(set), config });
+        let mut part = Part { kind, layout, prefix, set: Arc::clone(set), config };
+        if part.config.is_none() && prefix.is_empty() {
+            part.config = config::beside(&part);
+        }
+        self.parts.insert(kind, part);
     }
 
     /// Keeps account of what no part will use.

@@ -27,7 +27,7 @@ pub enum WeightsError {
     Unwritable { path: PathBuf, problem: io::Error },
     #[error("{} is not a safetensors file but {what}\nhint: {}", shown(.path), what.hint())]
     Foreign { path: PathBuf, what: Foreign },
-    #[error("{} is not a readable safetensors file: {problem}\nhint: {}", shown(.path), header_hint(.problem))]
+    #[error("{} is not a {}safetensors file: {problem}\nhint: {}", shown(.path), readable(.problem), header_hint(.problem))]
     BadHeader { path: PathBuf, problem: HeaderError },
     #[error("{} is {bytes} bytes long; files that are read whole may have {max}\nhint: is it the right file?", shown(.path))]
     TooLarge { path: PathBuf, bytes: u64, max: u64 },
@@ -41,10 +41,14 @@ pub enum WeightsError {
     ShardLacks { index: PathBuf, tensors: Vec<String> },
     #[error("{} holds no weights that can be read: {found}\nhint: {hint}", shown(.path))]
     NoWeights { path: PathBuf, found: String, hint: &'static str },
+    #[error("{} holds {} .safetensors files and no list of shards{}\nhint: name one of the files", shown(.path), files.len(), first_three(&file_names(.files)))]
+    LooseFiles { path: PathBuf, files: Vec<PathBuf> },
     #[error("{} is not a part of Stable Diffusion 3{}\nhint: SD3's transformer, autoencoder, CLIP-L, CLIP-G and T5 are read, in official or diffusers naming", shown(.path), what.map(|what| format!(" but {what}")).unwrap_or_default())]
     Unrecognised { path: PathBuf, what: Option<&'static str> },
     #[error("{} was given as {wanted} but is {found}\nhint: {hint}", shown(.path))]
     WrongPart { path: PathBuf, wanted: String, found: String, hint: String },
+    #[error("{} was given as `--model` but is a CLIP text encoder of unusual width\nhint: give it with `--clip-l` or `--clip-g`", shown(.path))]
+    EitherClip { path: PathBuf },
     #[error("the model's files hold no {part}\nhint: give one with `{}`", part.flag())]
     MissingPart { part: PartKind },
     #[error("{0}")]
@@ -131,8 +135,15 @@ impl From<Mismatch> for WeightsError {
     }
 }
 
+/// Of what may well be one, but damaged.
+fn readable(problem: &HeaderError) -> &'static str {
+    if *problem == HeaderError::NotALength { "" } else { "readable " }
+}
+
 fn header_hint(problem: &HeaderError) -> &'static str {
-    if problem.is_cut_short() {
+    if *problem == HeaderError::NotALength {
+        "give the .safetensors file of the weights"
+    } else if problem.is_cut_short() {
         "the download was interrupted: download it again"
     } else {
         "it is damaged or something else: download it again"
@@ -146,13 +157,17 @@ pub(crate) fn shown(path: &Path) -> String {
 
 /// A name from a file for a message: whatever it holds, it stays on its line, short, and sends the terminal
 /// no commands.
-pub(crate) fn quoted(name: &str) -> String {
+pub fn quoted(name: &str) -> String {
     const CHARS_MAX: usize = 200;
     let mut text: String = name.chars().take(CHARS_MAX).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if name.chars().nth(CHARS_MAX).is_some() {
         text.push_str("...");
     }
     format!("`{text}`")
+}
+
+fn file_names(paths: &[PathBuf]) -> Vec<String> {
+    paths.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect()
 }
 
 fn first_three(names: &[String]) -> String {

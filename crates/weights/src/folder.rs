@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::error::WeightsError;
+use crate::error::{WeightsError, quoted};
 use crate::file::open_regular;
 use crate::part::PartKind;
 
@@ -74,17 +74,20 @@ fn safetensors(names: &[String]) -> Vec<&String> {
 }
 
 fn no_weights(folder: &Path, names: &[String]) -> WeightsError {
-    let several = safetensors(names).len();
+    let loose = safetensors(names);
+    if !loose.is_empty() {
+        let files = loose.into_iter().map(|name| folder.join(name)).collect();
+        return WeightsError::LooseFiles { path: folder.to_owned(), files };
+    }
     let pickled = names.iter().find(|name| name.ends_with(".bin") || name.ends_with(".ckpt") || name.ends_with(".pt"));
-    let (found, hint) = match (several, pickled) {
-        (0, Some(name)) => (
-            format!("only {name}, which PyTorch pickled"),
+    let (found, hint) = match pickled {
+        Some(name) => (
+            format!("only {}, which PyTorch pickled", quoted(name)),
             "download the .safetensors files of the same folder; pickled files can run code and are not read",
         ),
-        (0, None) => {
+        None => {
             ("no .safetensors file".to_owned(), "download its weights, or remove the folder if this part is not wanted")
         }
-        (count, _) => (format!("{count} .safetensors files and no list of shards"), "name one of the files"),
     };
     WeightsError::NoWeights { path: folder.to_owned(), found, hint }
 }

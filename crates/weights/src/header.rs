@@ -16,8 +16,10 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use crate::dtype::Dtype;
 use crate::error::quoted;
 
-/// The largest published SD3 file has a header of about 0.2 MB; the format itself allows 100 MB.
+/// The largest published SD3 file has a header of about 0.2 MB.
 const HEADER_BYTES_MAX: u64 = 16 << 20;
+/// What the format itself allows. The first bytes of anything else, read as a length, are nearly always more.
+const HEADER_BYTES_OF_FORMAT: u64 = 100_000_000;
 /// The largest published SD3 file has about 1,500 tensors.
 const TENSORS_MAX: usize = 1 << 16;
 /// Convolutions have 4.
@@ -63,6 +65,8 @@ pub enum HeaderError {
     Empty,
     #[error("it has {bytes} bytes and even the length of a header takes 8")]
     TooShort { bytes: u64 },
+    #[error("its first 8 bytes are not the length of a header")]
+    NotALength,
     #[error("its header should be {header} bytes long, but the file has {file} bytes in all")]
     HeaderPastEnd { header: u64, file: u64 },
     #[error("its header is {header} bytes long; at most {HEADER_BYTES_MAX} are read")]
@@ -118,11 +122,14 @@ fn json_part(start: &[u8], file_len: u64) -> Result<&[u8], HeaderError> {
         return Err(HeaderError::TooShort { bytes: file_len });
     };
     let header = u64::from_le_bytes(*length);
-    if header > file_len.saturating_sub(LENGTH_BYTES as u64) {
-        return Err(HeaderError::HeaderPastEnd { header, file: file_len });
+    if header > HEADER_BYTES_OF_FORMAT {
+        return Err(HeaderError::NotALength);
     }
     if header > HEADER_BYTES_MAX {
         return Err(HeaderError::HeaderTooLong { header });
+    }
+    if header > file_len.saturating_sub(LENGTH_BYTES as u64) {
+        return Err(HeaderError::HeaderPastEnd { header, file: file_len });
     }
     let json = rest.get(..header as usize).ok_or(HeaderError::HeaderPastEnd { header, file: LENGTH_BYTES as u64 })?;
     match json.first() {
@@ -203,9 +210,14 @@ impl Entry<'_> {
 }
 
 /// `None` if the product does not fit or does not fill whole bytes.
+///
+/// A 0 does not make the other dimensions possible: whoever works with them would overflow, depending on their
+/// order.
 fn byte_len(shape: &[u64], dtype: Dtype) -> Option<u64> {
-    let elements = shape.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim))?;
-    let bits = elements.checked_mul(dtype.bits())?;
+    let bits_at_least =
+        |dim_min: u64| shape.iter().try_fold(dtype.bits(), |product, &dim| product.checked_mul(dim.max(dim_min)));
+    bits_at_least(1)?;
+    let bits = bits_at_least(0)?;
     bits.is_multiple_of(8).then_some(bits / 8)
 }
 

@@ -71,7 +71,8 @@ impl KeyMap {
     /// `names` are the part's in the file: depths are counted there.
     pub(crate) fn new<'a>(part: PartKind, layout: Layout, names: impl Iterator<Item = &'a str> + Clone) -> KeyMap {
         let counted = if part == PartKind::Vae { "decoder.up_blocks." } else { "transformer_blocks." };
-        let depth = names.clone().filter_map(|name| index_after(name, counted)).max().map_or(0, |last| last + 1);
+        let depth =
+            names.clone().filter_map(|name| index_after(name, counted)).max().map_or(0, |last| last.saturating_add(1));
         KeyMap { part, layout, depth, has_shared_table: names.into_iter().any(|name| name == T5_TABLE) }
     }
 

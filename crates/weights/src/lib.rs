@@ -15,7 +15,7 @@
 //! })?;
 //!
 //! let mut source = checkpoint.require(PartKind::Vae)?.source();
-//! // let vae = Vae::new(&mut Params::new(&mut source, &device, precision));
+//! // let vae = Vae::new(Params::new(&mut source, &device, precision));
 //! let report = source.finish()?; // every name and shape fits and every value is finite, or nothing is loaded
 //! println!("{} tensors, {} bytes", report.tensors, report.bytes);
 //!
@@ -47,6 +47,7 @@
 
 mod atomic;
 mod checkpoint;
+mod config;
 mod dtype;
 mod error;
 mod file;
@@ -68,7 +69,7 @@ mod write;
 pub use atomic::{IfThere, write_whole};
 pub use checkpoint::{Checkpoint, ModelPaths};
 pub use dtype::Dtype;
-pub use error::{Mismatch, Misshaped, WeightsError};
+pub use error::{Mismatch, Misshaped, WeightsError, quoted};
 pub use file::{RawTensor, TensorFile, read_all};
 pub use foreign::Foreign;
 pub use header::{Header, HeaderError, TensorInfo};

@@ -78,7 +78,8 @@ impl Part {
         self.layout
     }
 
-    /// The `config.json` beside it, in a diffusers folder.
+    /// The `config.json` of its folder in a diffusers folder; of a part that is alone in its file, the one beside
+    /// the file, if that is of the same kind and size.
     pub fn config(&self) -> Option<&Value> {
         self.config.as_ref()
     }

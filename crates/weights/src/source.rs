@@ -15,7 +15,8 @@ use crate::read;
 
 /// Gives one model its parameters from a checkpoint, and notes what does not fit.
 ///
-/// Build the model with it, then ask [`PartSource::finish`]; use the model only if that agrees.
+/// Build the model with it, then ask [`PartSource::finish`]; use the model only if that agrees. To say whether a
+/// model and a file fit, [`PartSource::check_fit`] is enough and reads no values.
 pub struct PartSource<'a> {
     part: &'a Part,
     map: KeyMap,
@@ -53,8 +54,9 @@ impl ParamSource for PartSource<'_> {
             Place::Matrix(name) => Some(as_matrix(&shape(name)?).to_vec()),
             Place::Rows(names) => {
                 let shapes: Vec<_> = names.iter().map(shape).collect::<Option<_>>()?;
+                let rows = shapes.iter().try_fold(0_usize, |rows, shape| rows.checked_add(*shape.first()?))?;
                 let mut whole = shapes.first()?.clone();
-                *whole.first_mut()? = shapes.iter().map(|shape| shape.first().copied().unwrap_or(0)).sum();
+                *whole.first_mut()? = rows;
                 Some(whole)
             }
         }
@@ -78,6 +80,14 @@ impl<'a> PartSource<'a> {
     /// Checks that the model got all that it asked for, that the file has no more, and that every value is
     /// finite. Reads all of the file for that.
     pub fn finish(self) -> Result<LoadReport, WeightsError> {
+        let (part, claimed) = (self.part, self.claimed.clone());
+        let report = self.check_fit()?;
+        check_finite(part, &claimed)?;
+        Ok(report)
+    }
+
+    /// Checks as [`PartSource::finish`] does, but for the values: those are not read.
+    pub fn check_fit(self) -> Result<LoadReport, WeightsError> {
         let (not_needed, unexpected) = self
             .part
             .names()
@@ -91,7 +101,6 @@ impl<'a> PartSource<'a> {
         if let Some(error) = self.dtype_error {
             return Err(error);
         }
-        check_finite(self.part, &self.claimed)?;
         Ok(report(self.part, &self.claimed, not_needed))
     }
 

@@ -131,6 +131,7 @@ fn the_two_clips_are_told_apart_by_their_width() {
     }
     // The tiny ones could be either, so as a model they are ambiguous.
     let error = open_model(&fixture("sd3/model/text_encoder/model.safetensors")).unwrap_err();
+    assert!(matches!(error, WeightsError::EitherClip { .. }), "{error}");
     assert!(message(&error).1.contains("`--clip-l` or `--clip-g`"), "{error}");
 }
 
@@ -217,4 +218,86 @@ fn a_broken_configuration_is_an_error() {
     std::fs::write(&config, "{").unwrap();
     let error = open_model(model.path()).unwrap_err();
     assert!(matches!(error, WeightsError::BadJson { .. }), "{error}");
+}
+
+#[test]
+fn a_shift_that_is_no_number_is_an_error() {
+    let model = linked_model("sd3/model");
+    let config = model.path().join("scheduler/scheduler_config.json");
+    std::fs::remove_file(&config).unwrap();
+    for (json, shift) in [(r#"{"shift": 1.5}"#, Some(1.5)), (r#"{"shift": null}"#, None), ("{}", None)] {
+        std::fs::write(&config, json).unwrap();
+        assert_eq!(open_model(model.path()).unwrap().shift(), shift, "{json}");
+    }
+    for stated in [r#""3""#, "[3]", "true"] {
+        std::fs::write(&config, format!(r#"{{"shift": {stated}}}"#)).unwrap();
+        let error = open_model(model.path()).unwrap_err();
+        assert!(matches!(error, WeightsError::BadJson { .. }), "{error}");
+        assert!(message(&error).0.contains(&format!("`shift` is {stated}")), "{error}");
+    }
+}
+
+/// A part's file with a `config.json` beside it.
+fn beside(part: &Path, config: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(part.canonicalize().unwrap(), folder.path().join("part.safetensors")).unwrap();
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    folder
+}
+
+#[test]
+fn a_part_alone_has_the_configuration_beside_its_file() {
+    for (kind, folder, file, key) in [
+        (PartKind::Vae, "vae", "diffusion_pytorch_model.safetensors", "scaling_factor"),
+        (PartKind::ClipL, "text_encoder", "model.safetensors", "hidden_act"),
+        (PartKind::ClipG, "text_encoder_2", "model.safetensors", "hidden_act"),
+        (PartKind::T5, "text_encoder_3", "model.safetensors", "d_kv"),
+        (PartKind::Transformer, "transformer", "diffusion_pytorch_model.safetensors", "patch_size"),
+    ] {
+        let part = fixture("sd3/model").join(folder).join(file);
+        let config = |checkpoint: Checkpoint| checkpoint.part(kind).unwrap().config().cloned();
+        assert!(config(open_as(kind, &part).unwrap()).unwrap().get(key).is_some(), "{kind}");
+        if kind != PartKind::ClipL && kind != PartKind::ClipG {
+            assert!(config(open_model(&part).unwrap()).is_some(), "{kind} as a model");
+        }
+        let without = scratch("part.safetensors", &std::fs::read(&part).unwrap());
+        assert_eq!(config(open_as(kind, &without.path).unwrap()), None, "{kind}");
+    }
+}
+
+#[test]
+fn a_configuration_of_something_else_is_not_the_parts() {
+    let read = |part: &str| std::fs::read_to_string(fixture(part).join("config.json")).unwrap();
+    let narrow = read("sd35m/model/text_encoder");
+    let other_latents = read("sd3/model/vae").replace(r#""latent_channels": 16"#, r#""latent_channels": 4"#);
+    for (kind, folder, file, config) in [
+        (PartKind::ClipL, "text_encoder", "model.safetensors", &narrow),
+        (PartKind::ClipL, "text_encoder", "model.safetensors", &read("sd3/model/text_encoder_3")),
+        (PartKind::ClipG, "text_encoder_2", "model.safetensors", &read("sd3/model/vae")),
+        (PartKind::T5, "text_encoder_3", "model.safetensors", &read("sd35m/model/text_encoder_3")),
+        (PartKind::Vae, "vae", "diffusion_pytorch_model.safetensors", &other_latents),
+        (PartKind::Vae, "vae", "diffusion_pytorch_model.safetensors", &"{".to_owned()),
+        (PartKind::Vae, "vae", "diffusion_pytorch_model.safetensors", &"[1]".to_owned()),
+    ] {
+        let folder = beside(&fixture("sd3/model").join(folder).join(file), config);
+        let checkpoint = open_as(kind, &folder.path().join("part.safetensors")).unwrap();
+        assert_eq!(checkpoint.part(kind).unwrap().config(), None, "{kind}: {config}");
+    }
+    // An official file has several parts, and a `config.json` beside it is none of theirs.
+    let folder = beside(&fixture("sd3/official.safetensors"), &read("sd3/model/vae"));
+    let checkpoint = open_as(PartKind::Vae, &folder.path().join("part.safetensors")).unwrap();
+    assert_eq!(checkpoint.part(PartKind::Vae).unwrap().config(), None);
+}
+
+#[test]
+fn a_folder_of_loose_files_lists_them() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["b.safetensors", "a.safetensors", "notes.txt"] {
+        std::fs::write(folder.path().join(name), "x").unwrap();
+    }
+    let error = open_model(folder.path()).unwrap_err();
+    let WeightsError::LooseFiles { files, .. } = &error else { panic!("{error}") };
+    assert_eq!(files[..], ["a.safetensors", "b.safetensors"].map(|name| folder.path().join(name)));
+    let (problem, hint) = message(&error);
+    assert!(problem.contains("`a.safetensors`") && hint.contains("name one"), "{error}");
 }

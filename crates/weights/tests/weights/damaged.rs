@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use rectiflow_weights::{Foreign, HeaderError, TensorFile, WeightsError};
+use rectiflow_nn::ParamSource;
+use rectiflow_weights::{Foreign, HeaderError, PartKind, TensorFile, WeightsError};
 
-use crate::craft::{message, safetensors, scratch, with_header, zeros};
+use crate::craft::{message, open_model, safetensors, scratch, with_header, zeros};
 
 fn open(content: &[u8]) -> WeightsError {
     let file = scratch("file.safetensors", content);
@@ -29,8 +30,12 @@ fn one(entry: &str, data: &[u8]) -> HeaderError {
 fn lengths_that_do_not_fit() {
     assert_eq!(header_error(b""), HeaderError::Empty);
     assert_eq!(header_error(b"1234567"), HeaderError::TooShort { bytes: 7 });
-    let lie = [&u64::MAX.to_le_bytes()[..], b"{}"].concat();
-    assert_eq!(header_error(&lie), HeaderError::HeaderPastEnd { header: u64::MAX, file: 10 });
+    let lie = |header: u64| [&header.to_le_bytes()[..], b"{}"].concat();
+    assert_eq!(header_error(&lie(3)), HeaderError::HeaderPastEnd { header: 3, file: 10 });
+    assert_eq!(header_error(&lie(16 << 20)), HeaderError::HeaderPastEnd { header: 16 << 20, file: 10 });
+    assert_eq!(header_error(&lie(100_000_000)), HeaderError::HeaderTooLong { header: 100_000_000 });
+    assert_eq!(header_error(&lie(100_000_001)), HeaderError::NotALength);
+    assert_eq!(header_error(&lie(u64::MAX)), HeaderError::NotALength);
     let long = with_header(&" ".repeat((16 << 20) + 1), b"");
     assert_eq!(header_error(&long), HeaderError::HeaderTooLong { header: (16 << 20) + 1 });
 }
@@ -45,6 +50,17 @@ fn a_file_cut_short_says_how_long_it_should_be() {
     assert!(hint.contains("download it again"), "{hint}");
     let (expected, found) = (whole.len() as u64, whole.len() as u64 + 1);
     assert_eq!(header_error(&[&whole[..], b"x"].concat()), HeaderError::Trailing { expected, found });
+}
+
+/// Eight letters, read as a length, are far more than any header has.
+#[test]
+fn a_text_is_no_interrupted_download() {
+    let error = open(b"# Rectiflow\n\nStable Diffusion 3 on your own machine.\n");
+    let (problem, hint) = message(&error);
+    assert!(problem.contains("is not a safetensors file"), "{problem}");
+    assert!(!problem.contains("interrupted") && !hint.contains("download"), "{error}");
+    let interrupted = safetensors(&[zeros("a", &[4])]);
+    assert!(message(&open(&interrupted[..20])).1.contains("interrupted"));
 }
 
 #[test]
@@ -85,6 +101,11 @@ fn tensors_that_do_not_fit_their_bytes() {
     for shape in ["4294967296,4294967296", "18446744073709551615,2,0", "4611686018427387904"] {
         let entry = format!(r#"{{"dtype":"F32","shape":[{shape}],"data_offsets":[0,4]}}"#);
         assert!(matches!(one(&entry, b"1234"), HeaderError::ImpossibleShape { .. }), "{shape}");
+    }
+    // However its dimensions are ordered, a shape is possible or not.
+    for shape in ["0,18446744073709551615,2", "2,18446744073709551615,0", "9223372036854775808,0"] {
+        let entry = format!(r#"{{"dtype":"F16","shape":[{shape}],"data_offsets":[0,0]}}"#);
+        assert!(matches!(one(&entry, b""), HeaderError::ImpossibleShape { .. }), "{shape}");
     }
     let half_a_byte = one(r#"{"dtype":"F4","shape":[1],"data_offsets":[0,1]}"#, b"1");
     assert!(matches!(half_a_byte, HeaderError::ImpossibleShape { .. }));
@@ -152,4 +173,25 @@ fn names_from_a_file_cannot_command_the_terminal() {
     assert!(!error.contains('\u{1b}'), "{error:?}");
     let long = format!(r#"{{"{}":{{"dtype":"F33","shape":[1],"data_offsets":[0,4]}}}}"#, "x".repeat(10_000));
     assert!(open(&with_header(&long, b"1234")).to_string().len() < 600);
+}
+
+/// A file that fuzzing starts from.
+fn seed(name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/safetensors_header").join(name)).unwrap()
+}
+
+#[test]
+fn a_block_with_the_largest_number_is_survived() {
+    let file = scratch("file.safetensors", &seed("largest_block_number"));
+    let checkpoint = open_model(&file.path).unwrap();
+    let part = checkpoint.part(PartKind::Transformer).unwrap();
+    assert_eq!((part.inventory().tensors, part.source().shape("pos_embed")), (1, None));
+    assert!(part.source().finish().is_err());
+}
+
+/// Both are empty, so they take no bytes, and their rows together are more than a number holds.
+#[test]
+fn rows_that_do_not_add_up_are_impossible() {
+    let problem = header_error(&seed("rows_past_the_largest_number"));
+    assert!(matches!(problem, HeaderError::ImpossibleShape { .. }), "{problem}");
 }
