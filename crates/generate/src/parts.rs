@@ -88,9 +88,10 @@ impl Tokenizers {
         let folder = |part| files.checkpoint.tokenizer_folder(part);
         let clip = |part, kind, config: &Option<ClipConfig>| {
             let Some(config) = config else { return Ok(None) };
-            let tokenizer = match folder(part) {
-                Some(folder) => ClipTokenizer::from_folder(folder, kind)?,
-                None => compat.clip_tokenizer(kind),
+            let tokenizer = match (folder(part), compat) {
+                (Some(folder), Compat::Diffusers) => ClipTokenizer::from_folder(folder, kind)?.with_pad_inside_texts(),
+                (Some(folder), Compat::Stability) => ClipTokenizer::from_folder(folder, kind)?,
+                (None, compat) => compat.clip_tokenizer(kind),
             };
             tokenizer.check_vectors(config.vocabulary)?;
             Ok::<_, OpenError>(Some(tokenizer))

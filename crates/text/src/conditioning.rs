@@ -5,7 +5,8 @@
 //! P width of the pooled text, D width of one CLIP encoder.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Tensor};
+use rectiflow_nn::Device;
 
 use crate::tokenizer::CLIP_LENGTH;
 use crate::{ClipConfig, ClipOutput, T5Config};
@@ -40,7 +41,7 @@ pub struct ConditioningWidths {
 pub enum WidthError {
     /// The pooled outputs, side by side, are not as wide as what the transformer takes.
     #[error(
-        "the transformer takes a pooled text of width {pooled}, CLIP-L ({clip_l}) and CLIP-G ({clip_g}) give another; take the encoders of the transformer's own release"
+        "the transformer takes a pooled text of width {pooled}, CLIP-L ({clip_l}) and CLIP-G ({clip_g}) give another\nhint: take the encoders of the transformer's own release"
     )]
     Pooled {
         /// Of CLIP-L.
@@ -52,7 +53,7 @@ pub enum WidthError {
     },
     /// The CLIP tokens, side by side, are wider than a context token.
     #[error(
-        "the transformer takes context tokens of width {context}, CLIP-L and CLIP-G give {clips}; take the encoders of the transformer's own release"
+        "the transformer takes context tokens of width {context}, CLIP-L and CLIP-G give {clips}\nhint: take the encoders of the transformer's own release"
     )]
     Context {
         /// Of both CLIPs.
@@ -61,7 +62,9 @@ pub enum WidthError {
         context: usize,
     },
     /// An output is not as wide as was said.
-    #[error("{output} has width {found} instead of {wanted}; take the encoders of the transformer's own release")]
+    #[error(
+        "the width of {output} is {found} instead of {wanted}\nhint: take the encoders of the transformer's own release"
+    )]
     Output {
         /// Which output of which encoder.
         output: &'static str,

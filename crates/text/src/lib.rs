@@ -35,8 +35,9 @@
 //! # }
 //! ```
 //!
-//! Two things are done differently by the two programs that SD3 is known from, and are the caller's choice:
-//! T5's length ([`T5Rule`]) and CLIP-L's projection ([`Pooling`]).
+//! Three things are done differently by the two programs that SD3 is known from, and are the caller's choice:
+//! T5's length ([`T5Rule`]), CLIP-L's projection ([`Pooling`]) and what CLIP-G's padding token, `!`, is inside a
+//! text ([`ClipTokenizer::with_pad_inside_texts`]).
 //!
 //! This crate knows no picture, and reads no file but those of tokenizers. There is no prompt weighting.
 

@@ -1,4 +1,4 @@
-//! What golden files do not show: names of the token table, the two poolings, missing encoders.
+//! What golden files do not show: the two poolings, missing encoders.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -13,26 +13,6 @@ fn cpu() -> Device {
 
 fn file(part: &str) -> File {
     File::open(&fixture("sd3/model").join(part).join("model.safetensors"))
-}
-
-fn encode_t5(file: &mut File) -> Vec<f32> {
-    let config = T5Config::find(file, None).unwrap();
-    let encoder = T5Encoder::new(Params::new(file, &cpu(), Precision::F32), &config);
-    file.assert_used_up();
-    to_f32(&encoder.forward(from_ids(&[71, 1202, 13, 3, 9, 1712, 1, 0], &cpu())))
-}
-
-#[test]
-fn t5s_token_table_has_either_name_or_both() {
-    let (shared, embedded) = ("shared.weight", "encoder.embed_tokens.weight");
-    let expected = encode_t5(&mut file("text_encoder_3"));
-    let mut both = file("text_encoder_3");
-    both.copy(shared, embedded);
-    assert_eq!(encode_t5(&mut both), expected);
-    let mut only_embedded = file("text_encoder_3");
-    only_embedded.copy(shared, embedded);
-    only_embedded.remove(shared);
-    assert_eq!(encode_t5(&mut only_embedded), expected);
 }
 
 fn encode_clip(file: &mut File, pooling: Pooling, ids: &[u32]) -> ClipOutput {

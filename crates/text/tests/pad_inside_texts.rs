@@ -1,20 +1,41 @@
-//! CLIP-G's padding token, `!`, inside a text: what the folder of a diffusers model makes of it.
+//! CLIP-G's padding token, `!`, inside a text: a rule of the caller's, whatever form the tokenizer has.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
 use std::path::Path;
 
 use rectiflow_text::{ClipKind, ClipTokenizer};
 
-#[test]
-fn the_embedded_tokenizer_can_do_as_a_diffusers_folder_does() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/sd3/model/tokenizer_2");
-    let of_folder = ClipTokenizer::from_folder(&folder, ClipKind::G).unwrap();
-    let embedded = ClipTokenizer::embedded(ClipKind::G);
-    let as_folder = embedded.clone().with_pad_inside_texts();
-    for text in ["wow!", "wow!!! a cat! ", "!", "no mark"] {
-        assert_eq!(as_folder.tokenize(text).unwrap(), of_folder.tokenize(text).unwrap(), "{text}");
+const TEXTS: [&str; 5] = ["wow!", "wow! a cat", "wow!!! a cat! ", "!", "no mark"];
+
+fn of_folder(name: &str, kind: ClipKind) -> ClipTokenizer {
+    ClipTokenizer::from_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name), kind).unwrap()
+}
+
+/// With and without the padding token found inside texts, the folder's tokenizer gives what the built-in one does.
+#[track_caller]
+fn check(name: &str, kind: ClipKind) {
+    let (ordinary, embedded) = (of_folder(name, kind), ClipTokenizer::embedded(kind));
+    let (special, embedded_special) =
+        (ordinary.clone().with_pad_inside_texts(), embedded.clone().with_pad_inside_texts());
+    for text in TEXTS {
+        assert_eq!(ordinary.tokenize(text).unwrap(), embedded.tokenize(text).unwrap(), "{name}: {text}");
+        assert_eq!(special.tokenize(text).unwrap(), embedded_special.tokenize(text).unwrap(), "{name}: {text}");
     }
-    assert_ne!(embedded.tokenize("wow!").unwrap().ids, of_folder.tokenize("wow!").unwrap().ids);
-    let l = ClipTokenizer::embedded(ClipKind::L);
-    assert_eq!(l.clone().with_pad_inside_texts().tokenize("wow!").unwrap(), l.tokenize("wow!").unwrap());
+}
+
+#[test]
+fn a_folder_and_the_built_in_tokenizer_agree_under_both_rules() {
+    check("sd3/model/tokenizer", ClipKind::L);
+    check("sd3/model/tokenizer_2", ClipKind::G);
+    check("sd35m/model/tokenizer", ClipKind::L);
+    check("sd35m/model/tokenizer_2", ClipKind::G);
+}
+
+#[test]
+fn the_rule_makes_a_difference_for_clip_g_only() {
+    let differs = |kind| {
+        let ordinary = ClipTokenizer::embedded(kind);
+        ordinary.tokenize("wow! a cat").unwrap() != ordinary.with_pad_inside_texts().tokenize("wow! a cat").unwrap()
+    };
+    assert!(differs(ClipKind::G) && !differs(ClipKind::L));
 }

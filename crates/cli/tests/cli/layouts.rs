@@ -10,7 +10,7 @@ const DRAW: &str =
 
 /// The latents that a model draws.
 #[track_caller]
-fn draw(desk: &Desk, model: &str) -> Stored {
+pub(crate) fn draw(desk: &Desk, model: &str) -> Stored {
     desk.succeed(&format!("generate apple {model} {DRAW}"));
     read(&desk.path("out.safetensors")).remove("latents").unwrap()
 }
@@ -64,6 +64,50 @@ fn a_part_given_alone_replaces_the_one_in_the_model() {
     write(&desk.path("t5.safetensors"), &t5);
     assert_eq!(draw(&desk, "--model {sd3/model} --vae vae.safetensors"), folder);
     assert_ne!(draw(&desk, "--model {sd3/model} --t5xxl t5.safetensors"), folder);
+}
+
+/// T5 shares its token table between encoder and decoder, and files have either name or both.
+#[test]
+fn t5s_token_table_has_either_name_or_both() {
+    let desk = Desk::new();
+    let folder = draw(&desk, "--model {sd3/model}");
+    let (shared, embedded) = ("shared.weight", "encoder.embed_tokens.weight");
+    let mut t5 = read(&fixture("sd3/model/text_encoder_3/model.safetensors"));
+    t5.insert(embedded.into(), t5[shared].clone());
+    write(&desk.path("both.safetensors"), &t5);
+    t5.remove(shared);
+    write(&desk.path("embedded.safetensors"), &t5);
+    for file in ["both.safetensors", "embedded.safetensors"] {
+        assert_eq!(draw(&desk, &format!("--model {{sd3/model}} --t5xxl {file}")), folder, "{file}");
+    }
+}
+
+/// A folder has tokenizers of its own, in which CLIP-G's padding token is `!`; the official file has none.
+#[test]
+fn each_reference_reads_its_padding_token_alike_in_every_layout() {
+    let desk = Desk::new();
+    let draw = |layout: &str, compat: &str| {
+        desk.succeed(&format!("generate wow!cat --model {layout} --compat {compat} --guidance 4 --shift 3 {DRAW}"));
+        read(&desk.path("out.safetensors")).remove("latents").unwrap()
+    };
+    for compat in ["diffusers", "stability"] {
+        assert_eq!(draw("{sd3/model}", compat), draw("{sd3/official.safetensors}", compat), "{compat}");
+    }
+}
+
+/// Heads of 8, in a file of 32 channels, are known only from its `config.json`.
+#[test]
+fn what_tensors_cannot_tell_is_read_from_the_configuration_beside_the_file() {
+    let desk = Desk::new();
+    let folder = draw(&desk, "--model {sd35m/model}");
+    let clip = "sd35m/model/text_encoder/model.safetensors";
+    assert_eq!(draw(&desk, &format!("--model {{sd35m/model}} --clip-l {{{clip}}}")), folder);
+
+    std::fs::copy(fixture(clip), desk.path("clip.safetensors")).unwrap();
+    let line = format!("generate apple --model {{sd35m/model}} --clip-l clip.safetensors {DRAW}");
+    assert!(desk.fail(&line).contains("put its config.json beside the file"));
+    std::fs::copy(fixture("sd35m/model/text_encoder/config.json"), desk.path("config.json")).unwrap();
+    assert_eq!(draw(&desk, "--model {sd35m/model} --clip-l clip.safetensors"), folder);
 }
 
 #[test]

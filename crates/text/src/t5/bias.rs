@@ -4,7 +4,8 @@
 //! Shape letters: L tokens, N = L * L pairs of them, H heads.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
+use rectiflow_nn::Device;
 use rectiflow_nn::layers::Embedding;
 
 /// How relative positions share the rows of a table.

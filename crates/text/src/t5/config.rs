@@ -10,6 +10,8 @@ const EPSILON: f64 = 1e-6;
 /// Pieces and sentinels of the tokenizer. The tables of the released encoders have 28 rows more, for alignment.
 const VOCABULARY_MIN: usize = 32100;
 
+/// T5 shares it between encoder and decoder. Files that have it under its other name are the source's matter.
+const TOKENS: &str = "shared.weight";
 const TABLE: &str = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
 const QUERY: &str = "encoder.block.0.layer.0.SelfAttention.q.weight";
 
@@ -79,16 +81,10 @@ impl T5Config {
     }
 }
 
-/// The name of the token table: T5 shares it between encoder and decoder, and files have either name or both.
-pub(super) fn token_table(has: impl Fn(&str) -> bool) -> &'static str {
-    if !has("shared.weight") && has("encoder.embed_tokens.weight") { "encoder.embed_tokens" } else { "shared" }
-}
-
 fn sizes(evidence: &Evidence<'_>) -> Result<T5Config, ConfigError> {
-    let table = format!("{}.weight", token_table(|name| evidence.source.shape(name).is_some()));
-    let [vocabulary, width] = evidence.shape(&table)?;
+    let [vocabulary, width] = evidence.shape(TOKENS)?;
     if vocabulary < VOCABULARY_MIN {
-        return Err(evidence.bad_shape(&table, &[vocabulary, width], "has no row for each of T5's 32,100 tokens"));
+        return Err(evidence.bad_shape(TOKENS, &[vocabulary, width], "has no row for each of T5's 32,100 tokens"));
     }
     let [buckets, heads] = evidence.shape(TABLE)?;
     if buckets < 4 || !buckets.is_multiple_of(4) {

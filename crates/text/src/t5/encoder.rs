@@ -13,7 +13,7 @@ use rectiflow_nn::ops::{self, Activation, After, AttentionBias, Qkv};
 use rectiflow_nn::{DType, Init, Params, Precision};
 
 use super::bias::Buckets;
-use super::config::{T5Config, token_table};
+use super::config::T5Config;
 use crate::heads::split_heads;
 
 /// A T5 v1.1 encoder.
@@ -31,7 +31,7 @@ pub struct T5Encoder {
 impl T5Encoder {
     /// Asks `params` for every parameter, by the names of transformers and of the official files.
     pub fn new(mut params: Params<'_>, config: &T5Config) -> Self {
-        let tokens = tokens(&mut params, config);
+        let tokens = Embedding::new(params.at("shared"), config.vocabulary, config.width);
         let mut encoder = params.at("encoder");
         let mut first_attention = encoder.at("block.0.layer.0.SelfAttention");
         let relative_attention_bias =
@@ -59,17 +59,6 @@ impl T5Encoder {
     pub fn config(&self) -> &T5Config {
         &self.config
     }
-}
-
-/// The token table under the name that the source has. A second copy is asked for too, so that the source
-/// knows that it belongs here, and never read.
-fn tokens(params: &mut Params<'_>, config: &T5Config) -> Embedding {
-    let table = token_table(|name| params.shape(name).is_some());
-    let copy = "encoder.embed_tokens";
-    if table != copy && params.shape(&format!("{copy}.weight")).is_some() {
-        Embedding::new(params.at(copy), config.vocabulary, config.width);
-    }
-    Embedding::new(params.at(table), config.vocabulary, config.width)
 }
 
 /// A pre-norm transformer block.

@@ -34,12 +34,13 @@ const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|
 pub struct ClipTokenizer {
     table: Table,
     pad: u32,
+    pad_token: String,
 }
 
 impl ClipTokenizer {
     /// The built-in tokenizer, as Stability-AI/sd3.5 uses it: CLIP-L pads with the end mark, CLIP-G with 0.
     ///
-    /// There, unlike in diffusers' `tokenizer_2` folder, a `!` in a text is an ordinary character for CLIP-G.
+    /// There a `!` in a text is an ordinary character for CLIP-G; see [`Self::with_pad_inside_texts`].
     pub fn embedded(kind: ClipKind) -> Self {
         let vocab = include_bytes!("../../data/clip_vocab.json");
         let merges = include_str!("../../data/clip_merges.txt");
@@ -47,35 +48,38 @@ impl ClipTokenizer {
             .and_then(|vocab| build(parse_merges(merges, &vocab)?, vocab))
             .map(|tokenizer| Table::new(tokenizer, Origin::Embedded))
             .expect("the embedded tables are tested");
-        ClipTokenizer { table, pad: default_pad(kind) }
+        let (pad_token, pad) = default_pad(kind);
+        ClipTokenizer { table, pad, pad_token: pad_token.into() }
     }
 
     /// The tokenizer of a model's folder: `tokenizer.json`, or else `vocab.json` with `merges.txt`.
     ///
-    /// The padding token is the one the folder names, and as in transformers it is then found inside texts too
-    /// (SD3's `tokenizer_2` names `!`). `kind` decides only if the folder names none.
+    /// The padding token is the one the folder names (SD3's `tokenizer_2` names `!`). `kind` decides only if the
+    /// folder names none. Inside texts it is an ordinary token, whatever the folder says, as in
+    /// [`Self::embedded`]; see [`Self::with_pad_inside_texts`].
     ///
     /// # Errors
     /// The files are not there, are broken, or are not CLIP's.
     pub fn from_folder(folder: &Path, kind: ClipKind) -> Result<Self, TokenizerError> {
-        let mut table = match folder::file(folder, "tokenizer.json") {
-            Some(path) => Table::from_json_file(&path, MARKS)?,
+        let named = folder::pad_token(folder)?;
+        let (default_token, default_id) = default_pad(kind);
+        let pad_token = named.as_ref().map_or(default_token, |(token, _)| token).to_owned();
+        let table = match folder::file(folder, "tokenizer.json") {
+            Some(path) => Table::from_json_file(&path, MARKS, Some(&pad_token))?,
             None => from_vocab_and_merges(folder)?,
         };
-        let pad = match folder::pad_token(folder)? {
-            None => default_pad(kind),
-            Some((token, path)) => table.special(&token).ok_or(TokenizerError::Pad { path, token })?,
+        let pad = match named {
+            None => default_id,
+            Some((token, path)) => table.id(&token).ok_or(TokenizerError::Pad { path, token })?,
         };
-        Ok(ClipTokenizer { table, pad })
+        Ok(ClipTokenizer { table, pad, pad_token })
     }
 
     /// The same, with the padding token found inside texts too, as transformers does with every padding token:
-    /// for diffusers' CLIP-G a `!` is padding, id 0. Folders that name their padding token are so already.
+    /// for diffusers' CLIP-G a `!` is padding, id 0.
     #[must_use]
     pub fn with_pad_inside_texts(mut self) -> Self {
-        if self.pad == default_pad(ClipKind::G) {
-            self.pad = self.table.special("!").unwrap_or(self.pad);
-        }
+        self.table.make_special(&self.pad_token);
         self
     }
 
@@ -116,10 +120,10 @@ impl ClipTokenizer {
 }
 
 /// Stability-AI/sd3.5 `other_impls.py`: `SDXLClipGTokenizer` has `pad_with_end=False`.
-fn default_pad(kind: ClipKind) -> u32 {
+fn default_pad(kind: ClipKind) -> (&'static str, u32) {
     match kind {
-        ClipKind::L => END_OF_TEXT,
-        ClipKind::G => 0,
+        ClipKind::L => (END, END_OF_TEXT),
+        ClipKind::G => ("!", 0),
     }
 }
 

@@ -36,7 +36,7 @@ impl T5Tokenizer {
     /// The files are not there, are broken, or are not T5's.
     pub fn from_folder(folder: &Path) -> Result<Self, TokenizerError> {
         if let Some(path) = folder::file(folder, "tokenizer.json") {
-            return Ok(T5Tokenizer { table: Table::from_json_file(&path, MARKS)? });
+            return Ok(T5Tokenizer { table: Table::from_json_file(&path, MARKS, None)? });
         }
         let wanted = "`tokenizer.json`, nor `spiece.model`";
         let not_there = || TokenizerError::NotThere { folder: folder.into(), wanted };

@@ -1,6 +1,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use tokenizers::Tokenizer;
 use tokenizers::processors::PostProcessorWrapper;
 
@@ -53,12 +54,16 @@ impl Table {
         Table { tokenizer, largest, origin }
     }
 
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json`. `ordinary` is a token that is not found in a text before the others are, even
+    /// if the file asks for that; a mark is always.
     ///
     /// # Errors
     /// The file cannot be read, is broken, or lacks one of `marks`.
-    pub(super) fn from_json_file(path: &Path, marks: &[Mark]) -> Result<Self, TokenizerError> {
-        let bytes = super::folder::read(path)?;
+    pub(super) fn from_json_file(path: &Path, marks: &[Mark], ordinary: Option<&str>) -> Result<Self, TokenizerError> {
+        let mut bytes = super::folder::read(path)?;
+        if let Some(token) = ordinary.filter(|token| marks.iter().all(|mark| mark.token != *token)) {
+            bytes = without_special(bytes, token).map_err(|error| TokenizerError::broken(path, error))?;
+        }
         // The library trusts its files in places (it indexes by what they say): a panic there is the file's
         // fault. One short text finds the rest of what can be wrong.
         let parse = || {
@@ -99,14 +104,18 @@ impl Table {
         Ok(Pieces { ids: encoding.get_ids().to_vec(), spans: encoding.get_offsets().to_vec() })
     }
 
-    /// The id of `token`, made one that is found in a text before anything else is.
-    pub(super) fn special(&mut self, token: &str) -> Option<u32> {
-        let id = self.tokenizer.token_to_id(token)?;
-        if !self.tokenizer.get_added_vocabulary().get_vocab().contains_key(token) {
+    /// The id of `token`.
+    pub(super) fn id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// Makes `token` one that is found in a text before the others are. One without an id gets none.
+    pub(super) fn make_special(&mut self, token: &str) {
+        let is_so = self.tokenizer.get_added_vocabulary().get_vocab().contains_key(token);
+        if self.id(token).is_some() && !is_so {
             let special = tokenizers::AddedToken::from(token, true);
-            self.tokenizer.add_special_tokens([special]).ok()?;
+            self.tokenizer.add_special_tokens([special]).expect("a token with an id and no normalisation");
         }
-        Some(id)
     }
 
     /// Checks that an embedding table of `rows` vectors has one for every id.
@@ -116,5 +125,18 @@ impl Table {
             return Err(TokenizerError::TooFewVectors { origin: self.origin.to_string(), largest, rows });
         }
         Ok(())
+    }
+}
+
+/// A `tokenizer.json` in which `token` is one of the model's own only. One that the model lacks stays as it is.
+fn without_special(bytes: Vec<u8>, token: &str) -> serde_json::Result<Vec<u8>> {
+    let mut json: Value = serde_json::from_slice(&bytes)?;
+    let is_in_model = json.pointer("/model/vocab").is_some_and(|vocab| vocab.get(token).is_some());
+    match json.get_mut("added_tokens").and_then(Value::as_array_mut) {
+        Some(added) if is_in_model && added.iter().any(|one| one["content"] == token) => {
+            added.retain(|one| one["content"] != token);
+            serde_json::to_vec(&json)
+        }
+        _ => Ok(bytes),
     }
 }

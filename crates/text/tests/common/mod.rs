@@ -40,10 +40,6 @@ impl File {
         self.tensors.remove(name).unwrap();
     }
 
-    pub(crate) fn copy(&mut self, from: &str, to: &str) {
-        self.tensors.insert(to.into(), self.tensors[from].clone());
-    }
-
     pub(crate) fn set_shape(&mut self, name: &str, shape: &[usize]) {
         self.tensors.get_mut(name).unwrap().0 = shape.into();
     }
