@@ -10,6 +10,7 @@
 //!
 //! This crate prints nothing and knows no terminal, no HTTP and no training.
 
+mod check;
 mod compat;
 mod denoise;
 mod error;
@@ -27,6 +28,7 @@ use std::ops::ControlFlow;
 use rectiflow_flow::noise::TorchRng;
 use rectiflow_nn::{Tensor, from_f32, is_finite};
 
+pub use check::check;
 pub use compat::{Compat, Defaults, Quantise};
 pub use denoise::denoise;
 pub use error::{GenerateError, OpenError};
