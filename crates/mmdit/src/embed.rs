@@ -115,4 +115,43 @@ mod tests {
         let (sin, cos) = 0.25_f32.sin_cos();
         assert!((grid[8] - sin).abs() < 1e-6 && (grid[10] - cos).abs() < 1e-6 && grid[12] == 0.0);
     }
+
+    /// Checks the vectors of patches (row, column) in the window of `rows` x `columns` of a grid of 192.
+    #[track_caller]
+    fn check_grid(rows: usize, columns: usize, expected: &[([usize; 2], [f32; 16])]) {
+        let grid = to_f32(&compute_grid(192, rows, columns, 16, &Device::flex()));
+        for ([row, column], vector) in expected {
+            let start = (row * columns + column) * 16;
+            for (channel, (found, expected)) in grid[start..start + 16].iter().zip(vector).enumerate() {
+                assert!((found - expected).abs() < 1e-5, "{row}, {column}, {channel}: {found} for {expected}");
+            }
+        }
+    }
+
+    /// Values of diffusers 0.42.1: `get_2d_sincos_pos_embed(16, 64, base_size=16)` in the middle 64 patches, and
+    /// `get_2d_sincos_pos_embed_from_grid` at `(patch - 64) / 4` everywhere, which is equal there.
+    #[test]
+    #[rustfmt::skip]
+    fn the_computed_grid_is_the_references() {
+        check_grid(64, 64, &[
+            ([5, 40], [
+                -0.544_021, 0.841_471, 0.099_833, 0.010_000, -0.839_072, 0.540_302, 0.995_004, 0.999_950,
+                0.948_985, 0.124_675, 0.012_500, 0.001_250, 0.315_322, 0.992_198, 0.999_922, 0.999_999,
+            ]),
+            ([63, 17], [
+                -0.894_989, 0.412_321, 0.042_487, 0.004_250, -0.446_088, 0.911_039, 0.999_097, 0.999_991,
+                -0.042_024, 0.999_991, 0.156_850, 0.015_749, -0.999_117, -0.004_204, 0.987_623, 0.999_876,
+            ]),
+        ]);
+        check_grid(192, 192, &[
+            ([10, 191], [
+                0.327_894, -0.033_401, 0.312_193, 0.031_745, 0.944_715, -0.999_442, 0.950_019, 0.999_496,
+                -0.803_784, -0.975_723, -0.134_590, -0.013_500, 0.594_921, 0.219_007, 0.990_901, 0.999_909,
+            ]),
+            ([191, 64], [
+                0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0,
+                0.327_894, -0.033_401, 0.312_193, 0.031_745, 0.944_715, -0.999_442, 0.950_019, 0.999_496,
+            ]),
+        ]);
+    }
 }

@@ -6,5 +6,6 @@ mod generate;
 mod inspect;
 mod instructions;
 mod layouts;
+mod official;
 mod support;
 mod verify;
