@@ -19,7 +19,7 @@ use crate::output::data;
 pub(crate) struct InspectArgs {
     /// A diffusers folder, an official .safetensors file, a single part, or a folder of such files
     path: PathBuf,
-    /// One JSON object instead of a table
+    /// JSON instead of a table: an object, or a list of them for a folder of files
     #[arg(long)]
     json: bool,
 }
