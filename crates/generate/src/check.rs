@@ -1,42 +1,69 @@
 //! Whether a model can be drawn with, from headers and settings alone.
 
-use rectiflow_nn::{Device, Precision};
-use rectiflow_text::{ClipKind, T5_LENGTHS};
+use rectiflow_mmdit::Mmdit;
+use rectiflow_nn::{Device, Params, Precision};
+use rectiflow_text::{ClipConfig, ClipEncoder, ClipKind, T5Encoder};
+use rectiflow_vae::Vae;
 use rectiflow_weights::{Checkpoint, PartKind};
 
-use crate::compat::Compat;
 use crate::error::OpenError;
-use crate::parts::{Builder, check_channels};
-use crate::prompt::TextEncoders;
+use crate::files;
 
-/// Everything about the parts that [`Parts::open`](crate::Parts::open) would refuse, without reading values.
+/// Everything about the parts that [`ModelFiles::open`](crate::ModelFiles::open) and
+/// [`Parts::load`](crate::Parts::load) would refuse, without reading values.
 ///
 /// A part that is not there is nothing wrong here: the checkpoint's inventory lists it.
 pub fn check(checkpoint: &Checkpoint, device: &Device) -> Vec<OpenError> {
-    let (precision, compat) = (Precision::F32, Compat::default());
-    let mut builder =
-        Builder { checkpoint, device, precision, compat, finish: |source| source.check_fit(), reports: Vec::new() };
-    let mut wrong = Vec::new();
-    let has = |kind| checkpoint.part(kind).is_some();
-    let transformer = has(PartKind::Transformer).then(|| noted(builder.transformer(), &mut wrong)).flatten();
-    let vae = has(PartKind::Vae).then(|| noted(builder.vae(), &mut wrong)).flatten();
-    let clip_l = noted(builder.clip(PartKind::ClipL, ClipKind::L), &mut wrong).flatten();
-    let clip_g = noted(builder.clip(PartKind::ClipG, ClipKind::G), &mut wrong).flatten();
-    let t5 = noted(builder.t5(), &mut wrong).flatten();
+    let mut check = Check { checkpoint, device, wrong: Vec::new() };
+    let transformer = check.config(PartKind::Transformer, |c| files::transformer(c).map(Some));
+    check.fit(PartKind::Transformer, transformer.as_ref(), |params, config| drop(Mmdit::new(config, params)));
+    let vae = check.config(PartKind::Vae, |c| files::vae(c).map(Some));
+    check.fit(PartKind::Vae, vae.as_ref(), |params, config| drop(Vae::new(config, params)));
+    let clip_l = check.clip(PartKind::ClipL, ClipKind::L);
+    let clip_g = check.clip(PartKind::ClipG, ClipKind::G);
+    let t5 = check.config(PartKind::T5, files::t5);
+    check.fit(PartKind::T5, t5.as_ref(), |params, config| drop(T5Encoder::new(params, config)));
 
     // Parts fit each other only if each is what it should be.
-    let Some(transformer) = transformer.filter(|_| wrong.is_empty()) else { return wrong };
-    let config = transformer.config();
-    wrong.extend(vae.and_then(|vae| check_channels(config, vae.config()).err()));
-    let (context_width, pooled_width) = (config.context_width, config.pooled_width);
-    let text = TextEncoders { clip_l, clip_g, t5, context_width, pooled_width, device: device.clone() };
-    if !text.present().is_empty() {
-        wrong.extend(text.widths(compat, *T5_LENGTHS.start()).err().map(OpenError::from));
+    let mut wrong = check.wrong;
+    if let Some(transformer) = transformer.filter(|_| wrong.is_empty()) {
+        wrong.extend(vae.and_then(|vae| files::check_channels(&transformer, &vae).err()));
+        if clip_l.is_some() || clip_g.is_some() || t5.is_some() {
+            let encoders = (clip_l.as_ref(), clip_g.as_ref(), t5.as_ref());
+            wrong.extend(files::check_widths(&transformer, encoders).err());
+        }
     }
     wrong
 }
 
-/// What was built; what was wrong goes to the list.
-fn noted<T>(result: Result<T, OpenError>, wrong: &mut Vec<OpenError>) -> Option<T> {
-    result.map_err(|error| wrong.push(error)).ok()
+struct Check<'a> {
+    checkpoint: &'a Checkpoint,
+    device: &'a Device,
+    wrong: Vec<OpenError>,
+}
+
+impl Check<'_> {
+    /// A part's sizes, if it is there and they can be found.
+    fn config<C>(
+        &mut self,
+        part: PartKind,
+        find: impl FnOnce(&Checkpoint) -> Result<Option<C>, OpenError>,
+    ) -> Option<C> {
+        self.checkpoint.part(part)?;
+        find(self.checkpoint).map_err(|error| self.wrong.push(error)).ok().flatten()
+    }
+
+    fn clip(&mut self, part: PartKind, kind: ClipKind) -> Option<ClipConfig> {
+        let config = self.config(part, |checkpoint| files::clip(checkpoint, part, kind));
+        self.fit(part, config.as_ref(), |params, config| drop(ClipEncoder::new(params, config)));
+        config
+    }
+
+    /// Asks for every parameter of a part's network, and reads none.
+    fn fit<C>(&mut self, part: PartKind, config: Option<&C>, build: impl FnOnce(Params<'_>, &C)) {
+        let (Some(part), Some(config)) = (self.checkpoint.part(part), config) else { return };
+        let mut source = part.source();
+        build(Params::new(&mut source, self.device, Precision::F32), config);
+        self.wrong.extend(source.check_fit().err().map(OpenError::from));
+    }
 }

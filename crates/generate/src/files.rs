@@ -39,8 +39,11 @@ impl ModelFiles {
             t5: t5(&checkpoint)?,
             checkpoint,
         };
-        files.check_channels()?;
-        files.check_encoders()?;
+        check_channels(&files.transformer, &files.vae)?;
+        if files.clip_l.is_none() && files.clip_g.is_none() && files.t5.is_none() {
+            return Err(OpenError::NoEncoder);
+        }
+        check_widths(&files.transformer, (files.clip_l.as_ref(), files.clip_g.as_ref(), files.t5.as_ref()))?;
         Ok(files)
     }
 
@@ -57,50 +60,46 @@ impl ModelFiles {
             shift: self.checkpoint.shift().map(|shift| shift as f32),
         }
     }
-
-    fn check_channels(&self) -> Result<(), OpenError> {
-        let (transformer, vae) = (self.transformer.channels_in, self.vae.latent_channels);
-        if transformer != vae || self.transformer.channels_out != vae {
-            return Err(OpenError::Channels { transformer, vae });
-        }
-        Ok(())
-    }
-
-    fn check_encoders(&self) -> Result<(), OpenError> {
-        if self.clip_l.is_none() && self.clip_g.is_none() && self.t5.is_none() {
-            return Err(OpenError::NoEncoder);
-        }
-        ConditioningWidths::find(
-            self.clip_l.as_ref(),
-            self.clip_g.as_ref(),
-            self.t5.as_ref(),
-            self.transformer.context_width,
-            self.transformer.pooled_width,
-            *T5_LENGTHS.start(),
-        )?;
-        Ok(())
-    }
 }
 
-fn transformer(checkpoint: &Checkpoint) -> Result<MmditConfig, OpenError> {
+/// Latents must be the same for both.
+pub(crate) fn check_channels(transformer: &MmditConfig, vae: &VaeConfig) -> Result<(), OpenError> {
+    let (channels, latents) = (transformer.channels_in, vae.latent_channels);
+    if channels != latents || transformer.channels_out != latents {
+        return Err(OpenError::Channels { transformer: channels, vae: latents });
+    }
+    Ok(())
+}
+
+/// The encoders' outputs, joined, must be what the transformer takes.
+pub(crate) fn check_widths(
+    transformer: &MmditConfig,
+    (clip_l, clip_g, t5): (Option<&ClipConfig>, Option<&ClipConfig>, Option<&T5Config>),
+) -> Result<(), OpenError> {
+    let (context, pooled) = (transformer.context_width, transformer.pooled_width);
+    ConditioningWidths::find(clip_l, clip_g, t5, context, pooled, *T5_LENGTHS.start())?;
+    Ok(())
+}
+
+pub(crate) fn transformer(checkpoint: &Checkpoint) -> Result<MmditConfig, OpenError> {
     let part = checkpoint.require(PartKind::Transformer)?;
     MmditConfig::find(&part.source()).map_err(|source| OpenError::Transformer { file: part.path().to_owned(), source })
 }
 
-fn vae(checkpoint: &Checkpoint) -> Result<VaeConfig, OpenError> {
+pub(crate) fn vae(checkpoint: &Checkpoint) -> Result<VaeConfig, OpenError> {
     let part = checkpoint.require(PartKind::Vae)?;
     VaeConfig::find(&part.source(), part.config())
         .map_err(|source| OpenError::Vae { file: part.path().to_owned(), source })
 }
 
-fn clip(checkpoint: &Checkpoint, part: PartKind, kind: ClipKind) -> Result<Option<ClipConfig>, OpenError> {
+pub(crate) fn clip(checkpoint: &Checkpoint, part: PartKind, kind: ClipKind) -> Result<Option<ClipConfig>, OpenError> {
     let Some(part) = checkpoint.part(part) else { return Ok(None) };
     ClipConfig::find(&part.source(), kind, part.config())
         .map(Some)
         .map_err(|source| OpenError::Encoder { file: part.path().to_owned(), source })
 }
 
-fn t5(checkpoint: &Checkpoint) -> Result<Option<T5Config>, OpenError> {
+pub(crate) fn t5(checkpoint: &Checkpoint) -> Result<Option<T5Config>, OpenError> {
     let Some(part) = checkpoint.part(PartKind::T5) else { return Ok(None) };
     T5Config::find(&part.source(), part.config())
         .map(Some)
