@@ -24,7 +24,7 @@ use crate::output::{data, note};
 pub(crate) struct BenchArgs {
     /// Only the cases whose names begin so: linear, attention, conv, mmdit_step, vae_decode, t5_encode
     names: Vec<String>,
-    /// What products are computed in: f32 or bf16
+    /// What products are computed in: f32, bf16 or int8
     #[arg(long, default_value_t = Precision::Bf16)]
     precision: Precision,
     /// Timed runs of each case; the median is shown
@@ -117,8 +117,10 @@ fn measure_limits(isa: Isa, precision: Precision) -> Limits {
     let which = match precision {
         Precision::F32 => Arithmetic::F32,
         Precision::Bf16 => Arithmetic::Bf16,
+        Precision::Int8 => Arithmetic::Int8,
     };
-    let operations = limits::arithmetic(isa, which).expect("every machine multiplies f32, and bf16 by it");
+    let operations = limits::arithmetic(isa, which).or_else(|| limits::arithmetic(isa, Arithmetic::F32));
+    let operations = operations.expect("every machine multiplies f32");
     Limits { operations, bytes: limits::read_bandwidth(isa, 1 << 30) }
 }
 

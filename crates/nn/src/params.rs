@@ -95,7 +95,7 @@ fn resident_dtype(stored: DType, rank: usize, precision: Precision, device: &Dev
         return DType::F32;
     }
     match precision {
-        Precision::Bf16 if !crate::ops::runs_on_kernels(device) => DType::BF16,
-        Precision::F32 | Precision::Bf16 => stored,
+        Precision::Bf16 | Precision::Int8 if !crate::ops::runs_on_kernels(device) => DType::BF16,
+        Precision::F32 | Precision::Bf16 | Precision::Int8 => stored,
     }
 }

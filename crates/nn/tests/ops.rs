@@ -73,6 +73,22 @@ fn linear_in_bf16_keeps_two_to_three_digits_and_not_more() {
     }
 }
 
+/// The CPU's own: integers with a scale for each row of either factor.
+#[test]
+fn linear_in_int8_keeps_two_digits() {
+    let device = Device::flex();
+    let (x, weight) = (tensor_on(&device, "x", [1, 65, 640]).0, tensor_on(&device, "w", [77, 640]).0);
+    let run = |precision| {
+        let packed = PackedWeight::default();
+        to_f32(&ops::linear(x.clone(), weight.clone(), &packed, None, After::default(), precision))
+    };
+    let (exact, found) = (run(Precision::F32), run(Precision::Int8));
+    let rms = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    let error = rms(&mut exact.iter().zip(&found).map(|(a, b)| a - b)) / rms(&mut exact.iter().copied());
+    // Normal numbers whose largest is 3 to 4 are rounded to 1/127 of it, in both factors.
+    assert!((1e-3..1.5e-2).contains(&error), "{error}");
+}
+
 #[test]
 fn what_follows_a_product_is_its_formula_for_each_batch() {
     let [batch, length, width_in, width_out] = [2, 3, 5, 4];

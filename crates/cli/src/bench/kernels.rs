@@ -4,7 +4,9 @@ use anyhow::bail;
 use half::bf16;
 use rectiflow_kernels::attention::{Attended, Bias, OutputPart, Part, Sequence, attention};
 use rectiflow_kernels::picture::{ConvShape, Convolved, Gather, Picture, Window, convolve};
-use rectiflow_kernels::product::{Epilogue, Factor, Factored, Matrix, Output, Packed, PackedShape, Values, multiply};
+use rectiflow_kernels::product::{
+    Epilogue, Factor, Factored, Int8Factor, Matrix, Output, Packed, PackedShape, Values, multiply, multiply_int8,
+};
 use rectiflow_kernels::{Buffer, Isa};
 use rectiflow_nn::Precision;
 
@@ -20,7 +22,12 @@ pub(super) fn cases() -> Vec<Maker> {
     ];
     let attention = [("attention/24x64x1357", 1357), ("attention/24x64x4250", 4250)];
     let conv = [("conv/128ch/512px", [128, 512]), ("conv/256ch/256px", [256, 256]), ("conv/512ch/128px", [512, 128])];
-    let linear = linear.map(|(name, size)| maker(name, move |p| by_type!(p, linear_case(name, size))));
+    let linear = linear.map(|(name, size)| {
+        maker(name, move |p| match p {
+            Precision::Int8 => int8_case(name, size),
+            p => by_type!(p, linear_case(name, size)),
+        })
+    });
     let attention = attention.map(|(name, tokens)| maker(name, move |p| by_type!(p, attention_case(name, tokens))));
     let conv = conv.map(|(name, size)| maker(name, move |p| by_type!(p, conv_case(name, size))));
     linear.into_iter().chain(attention).chain(conv).collect()
@@ -35,7 +42,8 @@ macro_rules! by_type {
     ($precision:expr, $function:ident($($argument:expr),*)) => {
         match $precision {
             Precision::F32 => $function::<f32>($($argument),*),
-            Precision::Bf16 => $function::<bf16>($($argument),*),
+            // Attention and convolutions stay bf16 where linear layers are int8.
+            Precision::Bf16 | Precision::Int8 => $function::<bf16>($($argument),*),
         }
     };
 }
@@ -78,6 +86,30 @@ fn linear_case<T: Factored>(name: &str, [rows, inner, columns]: [usize; 3]) -> a
         let (a, b) = (&a[row * inner..][..inner], &b[column * inner..][..inner]);
         let exact: f64 = a.iter().zip(b).map(|(a, b)| wide(a) * wide(b)).sum();
         check(name, wide(&out[place]), exact, 1e-2 * exact.abs() + 1e-2)?;
+    }
+    Ok(Case {
+        name: name.into(),
+        work: Work::Operations(2.0 * (rows * inner * columns) as f64),
+        run: Box::new(move || multiply_into(&a, &mut out)),
+    })
+}
+
+fn int8_case(name: &str, [rows, inner, columns]: [usize; 3]) -> anyhow::Result<Case> {
+    let isa = Isa::chosen()?;
+    let (a, b) = (buffer::<bf16>(1, rows * inner), buffer::<bf16>(2, columns * inner));
+    let factor = Int8Factor::new(isa, Matrix::new(Values::Bf16(&b), columns, inner));
+    let mut out = Buffer::<bf16>::zeroed(rows * columns);
+    let multiply_into = move |a: &Buffer<bf16>, out: &mut Buffer<bf16>| {
+        let a = Matrix::new(Values::Bf16(a), rows, inner);
+        multiply_int8(isa, a, &factor, &Epilogue::default(), Output::Bf16(out));
+    };
+    multiply_into(&a, &mut out);
+    for place in (0..rows * columns).step_by(rows * columns / 97) {
+        let (row, column) = (place / columns, place % columns);
+        let (a, b) = (&a[row * inner..][..inner], &b[column * inner..][..inner]);
+        let exact: f64 = a.iter().zip(b).map(|(a, b)| wide(a) * wide(b)).sum();
+        // Each product of numbers up to 1 is off by up to 1/127, at random.
+        check(name, wide(&out[place]), exact, 1e-2 * exact.abs() + 0.02 * (inner as f64).sqrt())?;
     }
     Ok(Case {
         name: name.into(),

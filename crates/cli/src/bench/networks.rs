@@ -138,7 +138,11 @@ fn t5_encode(name: &str, tokens: usize, precision: Precision) -> anyhow::Result<
     let ids = from_ids(&ids, &device);
     let encode = move || encoder.forward(ids.clone());
     check(name, &encode())?;
-    let bytes = precision.factor().size() as f64;
+    let bytes = match precision {
+        Precision::F32 => 4.0,
+        Precision::Bf16 => 2.0,
+        Precision::Int8 => 1.0,
+    };
     Ok(Case {
         name: name.into(),
         work: Work::Bytes(weights * bytes),

@@ -7,7 +7,7 @@ use crate::support::{Desk, failed, text};
 #[test]
 fn every_instruction_set_is_near_the_reference() {
     for isa in Isa::available() {
-        for (name, precision) in [("sd35m", "f32"), ("sd35m", "bf16"), ("deep-unicode", "bf16")] {
+        for (name, precision) in [("sd35m", "f32"), ("sd35m", "bf16"), ("deep-unicode", "bf16"), ("sd3", "int8")] {
             let desk = Desk::new();
             let golden = format!("{{{name}/golden.safetensors}}");
             let line = format!("verify --model {{{name}/model}} --golden {golden} --precision {precision}");

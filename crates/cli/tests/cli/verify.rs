@@ -24,6 +24,11 @@ fn every_stage_is_near_the_reference_in_bf16() {
 }
 
 #[test]
+fn every_stage_is_near_the_reference_in_int8() {
+    PIPELINES.iter().for_each(|name| check(name, "int8"));
+}
+
+#[test]
 fn the_official_file_is_verified_as_the_folder_is() {
     let desk = Desk::new();
     desk.succeed("verify --model {sd3/official.safetensors} --golden {sd3/golden.safetensors}");

@@ -11,7 +11,9 @@ use half::bf16;
 use rectiflow_kernels::attention::{self, Bias, OutputPart, Part, Sequence};
 use rectiflow_kernels::norm::{Affine, Norm, Rows, norm};
 use rectiflow_kernels::picture::{self, ConvShape, Gather, Picture, ScaleShift, convolve};
-use rectiflow_kernels::product::{self, Epilogue, Factor, Matrix, Output, PackedShape, Values, multiply};
+use rectiflow_kernels::product::{
+    self, Epilogue, Factor, Int8Factor, Matrix, Output, PackedShape, Values, multiply, multiply_int8,
+};
 use rectiflow_kernels::{Buffer, Isa, Plain};
 
 use super::{After, AttentionBias, Before, Qkv, Residual, Window};
@@ -120,7 +122,14 @@ pub struct PackedWeight(Arc<Mutex<Option<Packed>>>);
 struct Packed {
     /// Held so that its memory is not used for other numbers, which would look the same below.
     source: Stored,
-    numbers: Arc<Buffer<bf16>>,
+    numbers: Numbers,
+}
+
+/// One of the forms a weight is packed in.
+#[derive(Clone)]
+enum Numbers {
+    Bf16(Arc<Buffer<bf16>>),
+    Int8(Arc<Int8Factor>),
 }
 
 impl fmt::Debug for PackedWeight {
@@ -130,17 +139,30 @@ impl fmt::Debug for PackedWeight {
 }
 
 impl PackedWeight {
-    /// The packed numbers of `weight`: those kept, if they were made of these very ones.
-    fn of(&self, weight: Stored, pack: impl FnOnce(&Stored) -> Buffer<bf16>) -> Arc<Buffer<bf16>> {
+    /// `weight` in bf16.
+    fn bf16(&self, weight: Stored, pack: impl FnOnce(&Stored) -> Buffer<bf16>) -> Arc<Buffer<bf16>> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*kept {
-            Some(packed) if is_same(&packed.source, &weight) => Arc::clone(&packed.numbers),
-            _ => {
-                let numbers = Arc::new(pack(&weight));
-                *kept = Some(Packed { source: weight, numbers: Arc::clone(&numbers) });
-                numbers
-            }
+        if let Some(Packed { source, numbers: Numbers::Bf16(numbers) }) = &*kept
+            && is_same(source, &weight)
+        {
+            return Arc::clone(numbers);
         }
+        let numbers = Arc::new(pack(&weight));
+        *kept = Some(Packed { source: weight, numbers: Numbers::Bf16(Arc::clone(&numbers)) });
+        numbers
+    }
+
+    /// `weight` in int8.
+    fn int8(&self, weight: Stored) -> Arc<Int8Factor> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Packed { source, numbers: Numbers::Int8(numbers) }) = &*kept
+            && is_same(source, &weight)
+        {
+            return Arc::clone(numbers);
+        }
+        let numbers = Arc::new(Int8Factor::new(isa(), matrix(&weight)));
+        *kept = Some(Packed { source: weight, numbers: Numbers::Int8(Arc::clone(&numbers)) });
+        numbers
     }
 }
 
@@ -192,9 +214,13 @@ pub(super) fn linear<const D: usize>(
         }
         Precision::Bf16 => {
             let shape = PackedShape { columns: width_out, inner: width_in };
-            let numbers = packed.of(contiguous(weight_OI), |weight| shape.packed(isa(), matrix(weight)));
+            let numbers = packed.bf16(contiguous(weight_OI), |weight| shape.packed(isa(), matrix(weight)));
             let factor = Factor::Packed(&numbers, shape);
             multiply(isa(), matrix(&x), factor, &epilogue, result.output());
+        }
+        Precision::Int8 => {
+            let factor = packed.int8(contiguous(weight_OI));
+            multiply_int8(isa(), matrix(&x), &factor, &epilogue, result.output());
         }
     }
     result.tensor(shape, &device)
@@ -230,7 +256,9 @@ pub(super) fn attention<const N: usize>(
         .collect();
     match precision {
         Precision::F32 => attention::attention::<f32>(isa(), sequences, scale as f32, bias, &mut outputs),
-        Precision::Bf16 => attention::attention::<bf16>(isa(), sequences, scale as f32, bias, &mut outputs),
+        Precision::Bf16 | Precision::Int8 => {
+            attention::attention::<bf16>(isa(), sequences, scale as f32, bias, &mut outputs)
+        }
     }
     drop(outputs);
     let mut lengths = lengths.into_iter();
@@ -291,8 +319,8 @@ pub(super) fn conv2d(
             shape.pack(isa(), whole(&weight), &mut numbers);
             convolve(isa(), picture, how, (&numbers, shape), window, &epilogue, result.output());
         }
-        Precision::Bf16 => {
-            let numbers = packed.of(weight, |weight| {
+        Precision::Bf16 | Precision::Int8 => {
+            let numbers = packed.bf16(weight, |weight| {
                 let mut numbers = Buffer::reused(shape.packed_len());
                 shape.pack(isa(), whole(weight), &mut numbers);
                 numbers
