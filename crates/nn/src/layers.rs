@@ -29,7 +29,7 @@ impl Linear {
     /// Without a bias.
     pub fn without_bias(mut params: Params<'_>, width_in: usize, width_out: usize, init: Init) -> Self {
         let weight = params.param("weight", [width_out, width_in], init);
-        Linear { weight, bias: None, packed: PackedWeight::default(), precision: params.precision() }
+        Linear { weight, bias: None, packed: params.packed_weight(), precision: params.precision() }
     }
 
     /// x `[.., in]`. Returns `[.., out]` in f32.
@@ -87,7 +87,7 @@ impl Conv2d {
     pub fn new(mut params: Params<'_>, channels: [usize; 2], kernel: usize, window: Window) -> Self {
         let weight = params.param("weight", [channels[1], channels[0], kernel, kernel], Init::XavierUniform);
         let bias = params.param("bias", [channels[1]], Init::Zeros);
-        Conv2d { weight, bias, packed: PackedWeight::default(), window, precision: params.precision() }
+        Conv2d { weight, bias, packed: params.packed_weight(), window, precision: params.precision() }
     }
 
     /// x `[B, in, H, W]`. Returns `[B, out, H', W']`.

@@ -3,6 +3,7 @@ use std::fmt::Display;
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 
+use crate::ops::PackedWeight;
 use crate::{Init, Precision};
 
 /// Reads one parameter's values, when the model first uses them.
@@ -29,18 +30,31 @@ pub struct Params<'a> {
     prefix: String,
     device: Device,
     precision: Precision,
+    used_once: bool,
 }
 
 impl<'a> Params<'a> {
     /// The root of a model.
     pub fn new(source: &'a mut dyn ParamSource, device: &Device, precision: Precision) -> Self {
-        Params { source, prefix: String::new(), device: device.clone(), precision }
+        Params { source, prefix: String::new(), device: device.clone(), precision, used_once: false }
+    }
+
+    /// The same place of a model that runs once or twice, as a text encoder does for a prompt: its weights are not
+    /// kept in the order that kernels read, which would cost their size in memory.
+    pub fn used_once(self) -> Self {
+        Params { used_once: true, ..self }
+    }
+
+    /// Where a layer of this model keeps its packed weight.
+    pub(crate) fn packed_weight(&self) -> PackedWeight {
+        if self.used_once { PackedWeight::not_kept() } else { PackedWeight::default() }
     }
 
     /// The place `name` below this one: `params.at("joint_blocks").at(3)`.
     pub fn at(&mut self, name: impl Display) -> Params<'_> {
         let prefix = format!("{}{name}.", self.prefix);
-        Params { source: self.source, prefix, device: self.device.clone(), precision: self.precision }
+        let (device, precision, used_once) = (self.device.clone(), self.precision, self.used_once);
+        Params { source: self.source, prefix, device, precision, used_once }
     }
 
     /// What products are computed in.

@@ -145,6 +145,8 @@ fn a_weight_that_changed_is_packed_again() {
     assert_ne!(fresh[0], fresh[1]);
     let kept = [&weights[0], &weights[1], &weights[0], &weights[0]].map(|weight| run(weight, &packed));
     assert_eq!(kept, [fresh[0].clone(), fresh[1].clone(), fresh[0].clone(), fresh[0].clone()]);
+    let not_kept = [&weights[0], &weights[1]].map(|weight| run(weight, &PackedWeight::not_kept()));
+    assert_eq!(not_kept, fresh);
     // Changed where it lies.
     let changed = weights[0].clone() * 2.0;
     assert_ne!(run(&changed, &packed), fresh[0]);

@@ -114,9 +114,16 @@ fn tensor<T: Plain, const D: usize>(values: Buffer<T>, dtype: DType, shape: [usi
     Tensor::from_data(TensorData::from_bytes(bytes, shape, dtype), (device, dtype))
 }
 
-/// A weight in the order that kernels read, made at its first use and kept.
-#[derive(Clone, Default)]
-pub struct PackedWeight(Arc<Mutex<Option<Packed>>>);
+/// A weight in the order that kernels read, made at its first use and kept, or made anew in each.
+#[derive(Clone)]
+pub struct PackedWeight(Option<Arc<Mutex<Option<Packed>>>>);
+
+impl Default for PackedWeight {
+    /// Kept.
+    fn default() -> Self {
+        PackedWeight(Some(Arc::default()))
+    }
+}
 
 /// The packed numbers, and what they were packed from.
 struct Packed {
@@ -139,30 +146,61 @@ impl fmt::Debug for PackedWeight {
 }
 
 impl PackedWeight {
-    /// `weight` in bf16.
-    fn bf16(&self, weight: Stored, pack: impl FnOnce(&Stored) -> Buffer<bf16>) -> Arc<Buffer<bf16>> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Packed { source, numbers: Numbers::Bf16(numbers) }) = &*kept
+    /// For a weight that is used once or twice: keeping it would cost as much memory again, and save nothing.
+    pub fn not_kept() -> Self {
+        PackedWeight(None)
+    }
+
+    /// The packed form of `weight`: that which is kept, if it was made of these very numbers, or a new one.
+    fn of<T>(
+        &self,
+        weight: Stored,
+        known: impl Fn(&Numbers) -> Option<&Arc<T>>,
+        pack: impl FnOnce(&Stored) -> (Arc<T>, Numbers),
+    ) -> Arc<T> {
+        let Some(kept) = &self.0 else { return pack(&weight).0 };
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Packed { source, numbers }) = &*kept
             && is_same(source, &weight)
+            && let Some(numbers) = known(numbers)
         {
             return Arc::clone(numbers);
         }
-        let numbers = Arc::new(pack(&weight));
-        *kept = Some(Packed { source: weight, numbers: Numbers::Bf16(Arc::clone(&numbers)) });
-        numbers
+        let (packed, numbers) = pack(&weight);
+        *kept = Some(Packed { source: weight, numbers });
+        packed
+    }
+
+    /// `weight` in bf16.
+    fn bf16(&self, weight: Stored, pack: impl FnOnce(&Stored) -> Buffer<bf16>) -> Arc<Buffer<bf16>> {
+        self.of(weight, Numbers::bf16, |weight| {
+            let numbers = Arc::new(pack(weight));
+            (Arc::clone(&numbers), Numbers::Bf16(numbers))
+        })
     }
 
     /// `weight` in int8.
     fn int8(&self, weight: Stored) -> Arc<Int8Factor> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Packed { source, numbers: Numbers::Int8(numbers) }) = &*kept
-            && is_same(source, &weight)
-        {
-            return Arc::clone(numbers);
+        self.of(weight, Numbers::int8, |weight| {
+            let factor = Arc::new(Int8Factor::new(isa(), matrix(weight)));
+            (Arc::clone(&factor), Numbers::Int8(factor))
+        })
+    }
+}
+
+impl Numbers {
+    fn bf16(&self) -> Option<&Arc<Buffer<bf16>>> {
+        match self {
+            Numbers::Bf16(numbers) => Some(numbers),
+            Numbers::Int8(_) => None,
         }
-        let numbers = Arc::new(Int8Factor::new(isa(), matrix(&weight)));
-        *kept = Some(Packed { source: weight, numbers: Numbers::Int8(Arc::clone(&numbers)) });
-        numbers
+    }
+
+    fn int8(&self) -> Option<&Arc<Int8Factor>> {
+        match self {
+            Numbers::Bf16(_) => None,
+            Numbers::Int8(factor) => Some(factor),
+        }
     }
 }
 
