@@ -118,6 +118,43 @@ pub(crate) fn to_bf16(x: f32) -> bf16 {
     bf16::from_bits(if x.is_nan() { nan as u16 } else { rounded as u16 })
 }
 
+/// [`to_bf16`] of each, with the instruction for it where there is one (which takes subnormal numbers for 0).
+pub(crate) fn round_to_bf16(isa: crate::Isa, values: &[f32], out: &mut [bf16]) {
+    #[cfg(target_arch = "x86_64")]
+    if isa >= crate::Isa::Avx512Bf16 {
+        assert!(isa <= crate::Isa::best(), "{isa} on a processor without it");
+        // SAFETY: the assertion above: the processor has these instructions.
+        return unsafe { round_to_bf16_avx512(values, out) };
+    }
+    round_each_to_bf16(isa, values, out);
+}
+
+vectorised! {
+    fn round_each_to_bf16(values: &[f32], out: &mut [bf16]) {
+        for (out, x) in out.iter_mut().zip(values) {
+            *out = to_bf16(*x);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn round_to_bf16_avx512(values: &[f32], out: &mut [bf16]) {
+    use std::arch::x86_64::{__m256bh, _mm512_cvtneps_pbh, _mm512_loadu_ps};
+    let (whole, rest) = values.as_chunks::<16>();
+    let (out_whole, out_rest) = out.split_at_mut(whole.len() * 16);
+    for (values, out) in whole.iter().zip(out_whole.as_chunks_mut::<16>().0) {
+        // SAFETY: 16 f32 are read and 16 bf16 written, at any alignment; either vector has as many bits.
+        unsafe {
+            let rounded: __m256bh = _mm512_cvtneps_pbh(_mm512_loadu_ps(values.as_ptr()));
+            out.as_mut_ptr().cast::<__m256bh>().write_unaligned(rounded);
+        }
+    }
+    for (out, x) in out_rest.iter_mut().zip(rest) {
+        *out = to_bf16(*x);
+    }
+}
+
 /// The same number.
 #[inline(always)]
 pub(crate) fn from_bf16(x: bf16) -> f32 {
@@ -191,5 +228,23 @@ mod tests {
             assert_eq!(to_bf16(x).to_bits(), bf16::from_f32(x).to_bits(), "{x:e}");
         }
         assert!(from_bf16(to_bf16(f32::from_bits(0x7f80_0001))).is_nan());
+    }
+
+    #[test]
+    fn slices_round_as_single_numbers_do() {
+        let values: Vec<f32> = (0..100_003_u32)
+            .map(|i| f32::from_bits(i.wrapping_mul(42_949_673)))
+            .filter(|x| !x.is_subnormal() && !x.is_nan())
+            .chain([f32::INFINITY, f32::NEG_INFINITY, -0.0])
+            .collect();
+        let one_by_one: Vec<bf16> = values.iter().map(|&x| to_bf16(x)).collect();
+        for isa in Isa::available() {
+            let mut out = vec![bf16::ZERO; values.len()];
+            round_to_bf16(isa, &values, &mut out);
+            assert!(out.iter().zip(&one_by_one).all(|(a, b)| a.to_bits() == b.to_bits()), "{isa}");
+            let mut nan = [bf16::ZERO; 20];
+            round_to_bf16(isa, &[f32::NAN; 20], &mut nan);
+            assert!(nan.iter().all(|x| x.is_nan()), "{isa}");
+        }
     }
 }

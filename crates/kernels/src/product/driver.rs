@@ -3,11 +3,12 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::epilogue::{Epilogue, Output, round_to_bf16};
+use super::epilogue::{Epilogue, Output};
 use super::matrix::Matrix;
 use super::micro::{Kernel, Tile, bf16_kernel, f32_kernel};
 use super::panels::{PANEL, Packed, PackedShape, STEP, copy_rows, round};
 use crate::scratch::with_scratch;
+use crate::vector::round_to_bf16;
 use crate::{ALIGNMENT, Isa, Plain};
 
 /// Rows of a block: with a step of depth they fill about half of a second-level cache of one megabyte.

@@ -1,6 +1,6 @@
 use half::bf16;
 
-use crate::vector::{erf, multiply_add, sigmoid, to_bf16, vectorised};
+use crate::vector::{erf, multiply_add, sigmoid, vectorised};
 
 /// What is done to a sum and its bias.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,14 +156,6 @@ vectorised! {
     fn sigmoid_times(values: &mut [f32], slope: f32) {
         for x in values {
             *x *= sigmoid::<FMA>(slope * *x);
-        }
-    }
-}
-
-vectorised! {
-    pub(super) fn round_to_bf16(values: &[f32], out: &mut [bf16]) {
-        for (out, x) in out.iter_mut().zip(values) {
-            *out = to_bf16(*x);
         }
     }
 }

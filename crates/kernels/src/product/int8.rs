@@ -150,11 +150,11 @@ pub fn multiply_int8(isa: Isa, a: Matrix<'_>, b: &Int8Factor, epilogue: &Epilogu
     match int8_kernel(isa) {
         Some(kernel) => {
             let panels = Direct { values: &b.numbers, shape };
-            run(isa, a, b, kernel, panels, round_row, |bits| bits.to_bits() as i32 as f32, epilogue, out);
+            run(isa, a, b, kernel, panels, (round_row, scale_integer_sums), epilogue, out);
         }
         None => {
             let (kernel, panels) = (f32_kernel(isa), WidenedInt8 { values: &b.numbers, shape });
-            run(isa, a, b, kernel, panels, round_row_f32, |sum| sum, epilogue, out);
+            run(isa, a, b, kernel, panels, (round_row_f32, scale_sums), epilogue, out);
         }
     }
 }
@@ -179,15 +179,17 @@ impl<T: crate::Plain> RowSource<T> for RoundedRows<'_, T> {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the two ways differ in four of them, and nothing else calls this")]
+/// How rows of A are rounded, and how the sums of their products become f32.
+type Ways<T> = (fn(Isa, &[f32], f32, i32, &mut [T]), fn(Isa, &mut [f32], f32, &[f32], i32, &[i32]));
+
+#[expect(clippy::too_many_arguments, reason = "the two ways differ in three of them, and nothing else calls this")]
 fn run<T: crate::Plain, P: Panels<T>>(
     isa: Isa,
     a: Matrix<'_>,
     b: &Int8Factor,
     kernel: Kernel<T>,
     panels: P,
-    round: fn(Isa, &[f32], f32, i32, &mut [T]),
-    to_f32: fn(f32) -> f32,
+    (round, scale_row): Ways<T>,
     epilogue: &Epilogue<'_>,
     out: Output<'_>,
 ) {
@@ -216,11 +218,7 @@ fn run<T: crate::Plain, P: Panels<T>>(
             let finish = |sums: &mut [f32], row: usize, first: usize| {
                 let columns = first..first + sums.len();
                 let (column_scales, totals) = (&b.scales[columns.clone()], &b.totals[columns]);
-                if offset == 0 {
-                    scale_sums(isa, sums, to_f32, scales[row], column_scales);
-                } else {
-                    scale_offset_sums(isa, sums, scales[row], column_scales, offset, totals);
-                }
+                scale_row(isa, sums, scales[row], column_scales, offset, totals);
             };
             let segments = [Segment::plain(a.rows)];
             let product = Product {
@@ -239,15 +237,17 @@ fn run<T: crate::Plain, P: Panels<T>>(
 }
 
 vectorised! {
-    fn scale_sums(sums: &mut [f32], to_f32: fn(f32) -> f32, row_scale: f32, column_scales: &[f32]) {
+    /// Sums of whole numbers in f32, of rows without an offset.
+    fn scale_sums(sums: &mut [f32], row_scale: f32, column_scales: &[f32], _offset: i32, _totals: &[i32]) {
         for (sum, scale) in sums.iter_mut().zip(column_scales) {
-            *sum = to_f32(*sum) * (row_scale * scale);
+            *sum *= row_scale * scale;
         }
     }
 }
 
 vectorised! {
-    fn scale_offset_sums(sums: &mut [f32], row_scale: f32, column_scales: &[f32], offset: i32, totals: &[i32]) {
+    /// Integer sums in the bits of f32.
+    fn scale_integer_sums(sums: &mut [f32], row_scale: f32, column_scales: &[f32], offset: i32, totals: &[i32]) {
         for ((sum, scale), total) in sums.iter_mut().zip(column_scales).zip(totals) {
             let exact = (sum.to_bits() as i32).wrapping_sub(offset.wrapping_mul(*total));
             *sum = exact as f32 * (row_scale * scale);

@@ -159,15 +159,16 @@ impl PackedWeight {
         pack: impl FnOnce(&Stored) -> (Arc<T>, Numbers),
     ) -> Arc<T> {
         let Some(kept) = &self.0 else { return pack(&weight).0 };
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Packed { source, numbers }) = &*kept
+        let lock = || kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Packed { source, numbers }) = &*lock()
             && is_same(source, &weight)
             && let Some(numbers) = known(numbers)
         {
             return Arc::clone(numbers);
         }
+        // Without the lock: packing runs on the pool, whose threads may come here for the same weight.
         let (packed, numbers) = pack(&weight);
-        *kept = Some(Packed { source: weight, numbers });
+        *lock() = Some(Packed { source: weight, numbers });
         packed
     }
 
