@@ -85,6 +85,11 @@ impl<'a> Matrix<'a> {
         Matrix { values, rows, columns, row_stride, column_stride }
     }
 
+    /// How many rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// The same numbers, read the other way.
     pub fn transposed(self) -> Self {
         Matrix {

@@ -6,7 +6,7 @@
 use burn::tensor::ops::{AttentionModuleOptions, ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{DType, Tensor, activation, module};
 
-use super::{Activation, After, Before, GroupNormed, Qkv, Residual, Window};
+use super::{Activation, After, Before, GroupNormed, Qkv, Residual, Window, tracked};
 use crate::Precision;
 
 /// [`crate::ops::linear`].
@@ -23,9 +23,12 @@ pub fn linear<const D: usize>(
     let rows: usize = shape[..D - 1].iter().product();
     shape[D - 1] = width_out;
 
-    let product = factor(x.reshape([rows, width_in]), precision)
-        .matmul(factor(weight_OI, precision).transpose())
-        .cast(DType::F32);
+    let x = x.reshape([rows, width_in]);
+    let product = if tracked::serves(&x.device()) {
+        tracked::linear(x, weight_OI, precision)
+    } else {
+        factor(x, precision).matmul(factor(weight_OI, precision).transpose()).cast(DType::F32)
+    };
     let product = match bias_O {
         Some(bias) => product + bias.unsqueeze(),
         None => product,

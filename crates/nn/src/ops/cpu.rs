@@ -16,6 +16,7 @@ use rectiflow_kernels::product::{
 };
 use rectiflow_kernels::{Buffer, Isa, Plain};
 
+use super::tracked::Form;
 use super::{After, AttentionBias, Before, Qkv, Residual, Window};
 use crate::Precision;
 
@@ -263,6 +264,25 @@ pub(super) fn linear<const D: usize>(
         }
     }
     result.tensor(shape, &device)
+}
+
+/// A product of two matrices in f32, both packed for this one use.
+pub(super) fn product(left: Stored, right: Stored, form: Form, precision: Precision) -> Stored {
+    let [left, right] = [left, right].map(|x| if x.layout().is_contiguous() { x } else { x.to_contiguous() });
+    let (a, b) = match form {
+        Form::ByRows => (matrix(&left), matrix(&right)),
+        Form::Plain => (matrix(&left), matrix(&right).transposed()),
+        Form::ByColumns => (matrix(&left).transposed(), matrix(&right).transposed()),
+    };
+    let shape = [a.rows(), b.rows()];
+    let mut result = Result::new(DType::F32, shape[0] * shape[1]);
+    let end = Epilogue::default();
+    match precision {
+        Precision::F32 => multiply::<f32>(isa(), a, Factor::Plain(b), &end, result.output()),
+        Precision::Bf16 => multiply::<bf16>(isa(), a, Factor::Plain(b), &end, result.output()),
+        Precision::Int8 => panic!("int8 products are for drawing"),
+    }
+    stored(result.tensor(shape, &Device::flex()))
 }
 
 pub(super) fn attention<const N: usize>(

@@ -1,8 +1,8 @@
 //! The operations that take nearly all of a model's time.
 //!
 //! On the CPU device they run on `rectiflow-kernels`; on every other device, and where gradients are tracked, they
-//! are composed from Burn's operations ([`composed`]). Both compute the same formulas with the same roundings of
-//! factors.
+//! are composed from Burn's operations ([`composed`]), but for the products of linear layers, whose gradients are
+//! kernels too. All compute the same formulas with the same roundings of factors.
 //!
 //! Shape letters: B batch, L tokens, H heads, S query tokens, T key tokens, E head width, D width,
 //! C channels, I and O the inner and outer width of a product.
@@ -12,6 +12,7 @@
 
 pub mod composed;
 mod cpu;
+mod tracked;
 
 use burn::tensor::{DType, Tensor};
 pub use rectiflow_kernels::product::Activation;
