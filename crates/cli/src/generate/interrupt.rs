@@ -1,16 +1,21 @@
-//! Ctrl-C.
+//! Ctrl-C, and the request to end that systems send.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use crate::output::{self, INTERRUPTED};
 
 /// How long a second Ctrl-C waits for a file that is being written. A disk that hangs for longer does not hold
 /// the program.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often is looked whether a signal came.
+const EVERY: Duration = Duration::from_millis(10);
 
 /// What the user wishes, and when it may be granted.
 #[derive(Clone, Default)]
@@ -22,19 +27,34 @@ pub(super) struct Interrupt {
 impl Interrupt {
     /// From now on the first Ctrl-C ends the run after its step or phase, with what is finished stored; the second
     /// ends it at once, but not in the middle of a file. `lost_at_once` says what that would lose.
+    ///
+    /// SIGHUP is left as it was inherited: it ends the program with its terminal, unless `nohup` started it.
     pub(super) fn catch(lost_at_once: &'static str) -> anyhow::Result<Self> {
         let interrupt = Interrupt::default();
         let handler = interrupt.clone();
-        ctrlc::set_handler(move || {
-            if handler.asked.swap(true, Ordering::Relaxed) {
-                output::note(&format!("\nstopped at once{lost_at_once}"));
-                let _turn = handler.last_turn();
-                std::process::exit(i32::from(INTERRUPTED));
+        let came = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            flag::register(signal, Arc::clone(&came)).context("Ctrl-C cannot be caught")?;
+        }
+        std::thread::spawn(move || {
+            loop {
+                if came.swap(false, Ordering::Relaxed) {
+                    handler.ask(lost_at_once);
+                }
+                std::thread::sleep(EVERY);
             }
-            output::note("\nstopping after this step or phase; press Ctrl-C again to stop at once");
-        })
-        .context("Ctrl-C cannot be caught")?;
+        });
         Ok(interrupt)
+    }
+
+    /// One press of Ctrl-C.
+    fn ask(&self, lost_at_once: &str) {
+        if self.asked.swap(true, Ordering::Relaxed) {
+            output::note(&format!("\nstopped at once{lost_at_once}"));
+            let _turn = self.last_turn();
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+        output::note("\nstopping after this step or phase; press Ctrl-C again to stop at once");
     }
 
     pub(super) fn is_asked(&self) -> bool {
