@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
     };
-    result.unwrap_or_else(|error| output::report(&error))
+    output::end(result.unwrap_or_else(|error| output::report(&error)))
 }
 
 #[cfg(test)]
