@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use rectiflow_sample::SampleError;
+use rectiflow_weights::shown;
 
 use crate::image::ImageError;
 
@@ -11,7 +12,7 @@ pub enum OpenError {
     #[error(transparent)]
     Weights(#[from] rectiflow_weights::WeightsError),
     /// The transformer's tensors are not those of an SD3 model.
-    #[error("{}: {source}\nhint: `rectiflow inspect` shows what the file is", .file.display())]
+    #[error("{}: {source}\nhint: `rectiflow inspect` shows what the file is", shown(.file))]
     Transformer {
         /// Where the tensors are.
         file: PathBuf,
@@ -19,7 +20,7 @@ pub enum OpenError {
         source: rectiflow_mmdit::ConfigError,
     },
     /// The autoencoder's tensors or settings are not those of an SD3 model.
-    #[error("{}: {source}\nhint: `rectiflow inspect` shows what the file is", .file.display())]
+    #[error("{}: {source}\nhint: `rectiflow inspect` shows what the file is", shown(.file))]
     Vae {
         /// Where the tensors are.
         file: PathBuf,
@@ -27,7 +28,7 @@ pub enum OpenError {
         source: rectiflow_vae::ConfigError,
     },
     /// A text encoder's tensors or settings are not those of its kind.
-    #[error("{}: {source}\nhint: `rectiflow inspect` shows what the file is", .file.display())]
+    #[error("{}: {source}\nhint: `rectiflow inspect` shows what the file is", shown(.file))]
     Encoder {
         /// Where the tensors are.
         file: PathBuf,
@@ -72,6 +73,16 @@ pub enum GenerateError {
         /// Which.
         stage: &'static str,
     },
+    /// A stage gave such values under guidance far beyond the usual.
+    #[error(
+        "guidance {guidance} may be more than can be computed with\nhint: try a lower `--guidance`; 4.5 to 7 is usual"
+    )]
+    Guidance {
+        /// The scale.
+        guidance: f32,
+        /// What happened.
+        source: Box<GenerateError>,
+    },
     /// The solver stopped.
     #[error(transparent)]
     Sample(#[from] SampleError),
@@ -90,8 +101,45 @@ pub enum GenerateError {
 }
 
 impl GenerateError {
+    /// More than this is named where values are not finite.
+    const GUIDANCE_USUAL_MAX: f32 = 100.0;
+
+    /// Names the guidance with which a picture was drawn, if that may be the reason.
+    pub(crate) fn under(self, guidance: f32) -> GenerateError {
+        match self {
+            GenerateError::NotFinite { .. } | GenerateError::Sample(SampleError::NotFinite { .. })
+                if guidance > Self::GUIDANCE_USUAL_MAX =>
+            {
+                GenerateError::Guidance { guidance, source: Box::new(self) }
+            }
+            other => other,
+        }
+    }
+
     /// Whether the watcher asked for it.
     pub fn is_stop(&self) -> bool {
         matches!(self, GenerateError::Stopped | GenerateError::Sample(SampleError::Stopped { .. }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guidance_is_named_where_it_may_be_the_reason() {
+        let not_finite = || GenerateError::NotFinite { stage: "the decoded picture" };
+        assert!(not_finite().under(101.0).to_string().starts_with("guidance 101"));
+        assert!(matches!(not_finite().under(7.0), GenerateError::NotFinite { .. }));
+        assert!(GenerateError::Stopped.under(1e9).is_stop());
+    }
+
+    #[test]
+    fn a_path_in_a_message_sends_the_terminal_no_commands() {
+        let error = OpenError::Vae {
+            file: "a\u{1b}[31m\n.safetensors".into(),
+            source: rectiflow_vae::ConfigError::Missing("x".into()),
+        };
+        assert!(error.to_string().starts_with("`a\u{fffd}[31m\u{fffd}.safetensors`: "), "{error}");
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rectiflow_nn::{Tensor, to_f32};
-use rectiflow_weights::{IfThere, write_whole};
+use rectiflow_weights::{IfThere, shown, write_whole};
 
 use crate::compat::Quantise;
 
@@ -23,7 +23,7 @@ pub struct Image {
 
 /// A result could not be stored. Nothing was left behind under its name.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {path}: {source}\nhint: {hint}", path = .path.display(), hint = next_step(.source))]
+#[error("cannot write {path}: {source}\nhint: {hint}", path = shown(.path), hint = next_step(.source))]
 pub struct ImageError {
     path: PathBuf,
     source: io::Error,
@@ -137,7 +137,8 @@ mod tests {
     #[test]
     fn a_missing_folder_is_said_with_what_to_do() {
         let image = Image { width: 1, height: 1, rgb: vec![0; 3] };
-        let error = image.save_png(Path::new("no/such/folder/x.png"), IfThere::Keep, &[]).unwrap_err().to_string();
-        assert!(error.contains("no/such/folder/x.png") && error.contains("make the folder"), "{error}");
+        let error =
+            image.save_png(Path::new("no/such/fol\u{1b}der/x.png"), IfThere::Keep, &[]).unwrap_err().to_string();
+        assert!(error.contains("`no/such/fol\u{fffd}der/x.png`") && error.contains("make the folder"), "{error}");
     }
 }

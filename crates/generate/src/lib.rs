@@ -86,19 +86,20 @@ pub fn generate(
     let Parts { text, transformer, vae, device, name, .. } = parts;
     let conditionings = text.encode_plan(plan, watch)?;
     for (index, prompt) in plan.pictures().enumerate() {
-        let seed = plan.seed.wrapping_add(index as u64);
+        let seed = plan.seed + index as u64;
         let start = match noise {
             Some(given) => pick(given, index),
             None => draw_noise(plan, seed, &device),
         };
 
         go_on(watch.phase("denoise"))?;
-        let latent = denoise(&transformer, &conditionings.of(prompt), start, plan, watch)?;
+        let latent = denoise(&transformer, &conditionings.of(prompt), start, plan, watch)
+            .map_err(|error| GenerateError::from(error).under(plan.guidance))?;
 
         go_on(watch.phase("decode"))?;
         let decoded = vae.decode(latent.clone());
         if !is_finite(&decoded) {
-            return Err(GenerateError::NotFinite { stage: "the decoded picture" });
+            return Err(GenerateError::NotFinite { stage: "the decoded picture" }.under(plan.guidance));
         }
 
         let wish = watch.phase("write");

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use rectiflow_text::Origin;
-use rectiflow_weights::{OtherTensors, Why};
+use rectiflow_weights::{OtherTensors, Why, shown};
 use serde_json::Value;
 
 use crate::files::ModelFiles;
@@ -47,7 +47,7 @@ impl fmt::Display for Note {
                     Why::Unknown => "that no part of SD3 has".into(),
                 };
                 let first = names.first().map_or("", String::as_str);
-                write!(f, "{}: {} tensors {whose} are not used, first {first:?}", file.display(), names.len())
+                write!(f, "{}: {} tensors {whose} are not used, first {first:?}", shown(file), names.len())
             }
             Note::GridComputed { side_px_max } => write!(
                 f,
@@ -61,7 +61,7 @@ impl fmt::Display for Note {
             Note::BuiltInTokenizer { encoder, instead_of } => write!(
                 f,
                 "tokens for {encoder} by the built-in table: {} is in a form that is not read",
-                instead_of.display()
+                shown(instead_of)
             ),
             Note::SchedulerSetting { key, value } => {
                 write!(f, "the model's scheduler says `{key}` is {value}: that is not carried out")

@@ -104,6 +104,25 @@ pub enum PlanError {
     /// No pictures wanted.
     #[error("--count 0 draws nothing\nhint: leave it out for one picture")]
     NoCount,
+    /// More pictures than there are numbers for.
+    #[error(
+        "--count {count} is more than can be counted\nhint: give a lower number; Ctrl-C ends a run and keeps its pictures"
+    )]
+    TooMany {
+        /// Of each prompt.
+        count: usize,
+    },
+    /// Seeds beyond the last.
+    #[error(
+        "--seed {seed} leaves no seeds for {pictures} pictures: each has the next\nhint: give at most {}",
+        last_seed(*.pictures)
+    )]
+    Seeds {
+        /// Of the first picture.
+        seed: u64,
+        /// One seed each.
+        pictures: usize,
+    },
     /// A side that is not a whole number of patches.
     #[error("--{side} {px} is not a multiple of {unit}\nhint: the nearest sizes are {}", nearest(*.px, *.unit, *.max))]
     NotMultiple {
@@ -152,6 +171,10 @@ impl Request {
         if self.count == 0 {
             return Err(PlanError::NoCount);
         }
+        let pictures = self.prompts.len().checked_mul(self.count).ok_or(PlanError::TooMany { count: self.count })?;
+        if self.seed > last_seed(pictures) {
+            return Err(PlanError::Seeds { seed: self.seed, pictures });
+        }
         let defaults = self.compat.defaults(model.depth, model.qk_norm);
         let steps = NonZeroUsize::new(self.steps.unwrap_or(defaults.steps)).ok_or(PlanError::NoSteps)?;
         let guidance = self.guidance.unwrap_or(defaults.guidance);
@@ -187,6 +210,11 @@ impl Plan {
     pub fn is_guided(&self) -> bool {
         self.guidance > 1.0
     }
+}
+
+/// The last first seed that leaves one for each of `pictures`, of which there is at least one.
+fn last_seed(pictures: usize) -> u64 {
+    u64::MAX - (pictures as u64 - 1)
 }
 
 fn side(name: &'static str, px: Option<usize>, model: &ModelFacts) -> Result<usize, PlanError> {
@@ -247,6 +275,9 @@ mod tests {
         refused(Request { t5_length: Some(76), ..request() }, "77 to 512");
         refused(Request { shift: Some(0.0), ..request() }, "shift");
         refused(Request { prompts: vec![], ..request() }, "no prompt");
+        refused(Request { count: 2, seed: u64::MAX, ..request() }, "at most 18446744073709551614");
+        refused(Request { prompts: vec!["a".into(); 2], count: usize::MAX, ..request() }, "lower number");
+        assert!(Request { count: 2, seed: u64::MAX - 1, ..request() }.resolve(&MODEL).is_ok());
     }
 
     #[test]

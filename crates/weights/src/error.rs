@@ -151,7 +151,7 @@ fn header_hint(problem: &HeaderError) -> &'static str {
 }
 
 /// A path for a message.
-pub(crate) fn shown(path: &Path) -> String {
+pub fn shown(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
 

@@ -69,7 +69,7 @@ mod write;
 pub use atomic::{IfThere, write_whole};
 pub use checkpoint::{Checkpoint, ModelPaths};
 pub use dtype::Dtype;
-pub use error::{Mismatch, Misshaped, WeightsError, quoted};
+pub use error::{Mismatch, Misshaped, WeightsError, quoted, shown};
 pub use file::{RawTensor, TensorFile, read_all};
 pub use foreign::Foreign;
 pub use header::{Header, HeaderError, TensorInfo};

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
-use rectiflow_generate::{Compat, ModelFacts, Plan, Request};
+use anyhow::{Context, anyhow, bail};
+use rectiflow_generate::{Compat, ModelFacts, Plan, PlanError, Request};
 use rectiflow_nn::{DType, Device, Tensor};
 use rectiflow_sample::Solver;
 use rectiflow_weights::{Dtype, TensorFile};
@@ -21,6 +21,25 @@ struct GoldenArgs {
     seqlen: usize,
     /// Without it: the reference's own.
     solver: Option<String>,
+}
+
+impl GoldenArgs {
+    /// The error in the words of the file: the user gave no options.
+    fn refuse(&self, error: PlanError) -> anyhow::Error {
+        let what = match error {
+            PlanError::NotMultiple { px, unit, .. } => {
+                format!("`size` is {:?}: {px} is not a multiple of {unit}", self.size)
+            }
+            PlanError::TooLarge { max, .. } => {
+                format!("`size` is {:?}: this model's longest side is {max}", self.size)
+            }
+            PlanError::NoSteps => "`steps` is 0".into(),
+            PlanError::Guidance(guidance) => format!("`cfg` is {guidance}: it is 0 or more"),
+            PlanError::T5Length(length) => format!("`seqlen` is {length}: it is 77 to 512"),
+            other => return other.into(),
+        };
+        anyhow!("{what}\nhint: was it made with this model? `rectiflow verify --help` says what a golden file holds")
+    }
 }
 
 /// A golden file, of which only the header and the arguments have been read.
@@ -76,7 +95,7 @@ impl Golden {
             count: 1,
             seed: 0,
         };
-        request.resolve(model).with_context(of_golden)
+        request.resolve(model).map_err(|error| args.refuse(error)).with_context(of_golden)
     }
 
     /// Checks that the file has all of these tensors in these shapes.
@@ -87,7 +106,8 @@ impl Golden {
         }
         bail!(
             "{} does not fit the model and its own arguments: {}\n\
-             hint: was it made with this model? scripts/make_golden.py makes one for a diffusers folder",
+             hint: was it made with this model? `rectiflow verify --help` says what it holds; \
+             scripts/make_golden.py makes one for a diffusers folder",
             self.file.path().display(),
             misfits.join("; ")
         )

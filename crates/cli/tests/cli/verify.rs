@@ -77,8 +77,33 @@ fn a_golden_file_that_does_not_fit_is_one_error_and_the_status_is_2() {
         let output = desk.run(line);
         let stderr = crate::support::failed(line, &output);
         assert_eq!(output.status.code(), Some(2), "{stderr}");
-        let parts = [format!("`{name}` has shape {shape:?}, not"), "no tensor `velocity`".into(), "hint: ".into()];
+        let help = "`rectiflow verify --help`".into();
+        let parts =
+            [format!("`{name}` has shape {shape:?}, not"), "no tensor `velocity`".into(), "hint: ".into(), help];
         assert!(parts.iter().all(|part| stderr.contains(part)), "{stderr}");
+    }
+}
+
+#[test]
+fn what_a_golden_file_was_made_with_is_judged_by_its_own_names() {
+    let desk = Desk::new();
+    let tensors = read(&fixture("empty/golden.safetensors"));
+    for (name, value, part) in [
+        ("size", serde_json::json!("17x32"), "`size` is \"17x32\": 17 is not a multiple of 16"),
+        ("size", "32x99999".into(), "`size` is \"32x99999\": this model's longest side is"),
+        ("steps", 0.into(), "`steps` is 0"),
+        ("cfg", (-1).into(), "`cfg` is -1"),
+        ("seqlen", 5.into(), "`seqlen` is 5"),
+    ] {
+        let mut args: serde_json::Value = serde_json::from_str(&golden_args("empty")).unwrap();
+        args[name] = value;
+        write_golden(&desk, &tensors, &args.to_string());
+        let stderr = desk.fail("verify --model {empty/model} --golden golden.safetensors");
+        assert!(stderr.contains(part) && stderr.contains("verify --help"), "{stderr}");
+        assert!(
+            ["--width", "--height", "--steps", "--guidance", "--t5-length"].iter().all(|o| !stderr.contains(o)),
+            "{stderr}"
+        );
     }
 }
 
