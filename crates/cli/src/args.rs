@@ -58,6 +58,19 @@ impl ModelArgs {
         }
         Ok(paths)
     }
+
+    /// Each path that was given, with its option.
+    pub(crate) fn given(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let all = [
+            ("--model", &self.model),
+            ("--clip-l", &self.clip_l),
+            ("--clip-g", &self.clip_g),
+            ("--t5xxl", &self.t5xxl),
+            ("--vae", &self.vae),
+            ("--diffusion-model", &self.diffusion_model),
+        ];
+        all.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?)))
+    }
 }
 
 /// The path as a Hugging Face id, `owner/name`, if it has that form.

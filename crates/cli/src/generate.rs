@@ -1,11 +1,13 @@
 //! `rectiflow generate`
 
+mod clash;
 mod interrupt;
 mod latents;
 mod names;
 mod options;
 mod say;
 mod studio;
+mod writable;
 
 use std::process::ExitCode;
 
@@ -14,9 +16,10 @@ use rectiflow_generate::{ModelFacts, ModelFiles, Parts, Plan, PlanError, Request
 use rectiflow_nn::{Device, Tensor};
 
 use self::interrupt::Interrupt;
-use self::names::{OutputNames, check_writable};
+use self::names::OutputNames;
 pub(crate) use self::options::GenerateArgs;
 use self::studio::Studio;
+use self::writable::check_writable;
 use crate::progress::Progress;
 
 pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
@@ -24,12 +27,14 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     if prompts.is_empty() {
         bail!(PlanError::NoPrompt);
     }
-    let pictures = prompts.len().saturating_mul(args.count);
+    let pictures = prompts.len().checked_mul(args.count).ok_or(PlanError::TooMany { count: args.count })?;
     let names = OutputNames::new(args.out.as_deref(), pictures)?;
     if let Some(path) = &args.latents_out {
         check_writable(path).with_context(|| format!("`--latents-out {}` cannot be written", path.display()))?;
     }
     let paths = args.model.paths()?;
+    let inputs = args.model.given().chain(args.latents_in.as_deref().map(|path| ("--latents-in", path)));
+    clash::check(&names, args.latents_out.as_deref(), &inputs.collect::<Vec<_>>())?;
     let device = args.compute.device.open()?;
 
     let mut progress = Progress::new();

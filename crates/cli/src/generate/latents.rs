@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rectiflow_generate::{ModelFacts, Plan};
 use rectiflow_nn::{DType, Device, Tensor, TensorData, is_finite, to_f32};
-use rectiflow_weights::{read_all, write_safetensors};
+use rectiflow_weights::{WeightsError, read_all, shown, write_safetensors};
 
 /// The name of the tensor.
 const LATENTS: &str = "latents";
@@ -54,6 +54,12 @@ pub(super) fn check(noise: &Tensor<4>, plan: &Plan, pictures: usize) -> anyhow::
 pub(super) fn write(path: &Path, latents: Vec<Tensor<4>>) -> anyhow::Result<()> {
     let all = Tensor::cat(latents, 0);
     let data = TensorData::new(to_f32(&all), all.dims());
-    write_safetensors(path, &[(LATENTS, &data)], &BTreeMap::new())?;
-    Ok(())
+    write_safetensors(path, &[(LATENTS, &data)], &BTreeMap::new()).map_err(|error| match error {
+        WeightsError::Unwritable { path, problem } => anyhow!(
+            "the latents cannot be stored in {}: {problem}\n\
+             hint: the pictures that were named are stored; for their latents draw again with another `--latents-out`",
+            shown(&path)
+        ),
+        other => other.into(),
+    })
 }

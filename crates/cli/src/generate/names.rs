@@ -1,10 +1,17 @@
 //! Where pictures go.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use rectiflow_generate::ImageError;
-use rectiflow_weights::IfThere;
+use rectiflow_weights::{IfThere, shown};
+
+use super::clash::{is_same, place, settled};
+use super::writable::{check_folder, check_writable, ends_in_separator, folder_of};
+
+/// What the names of pictures in a folder begin with.
+const PREFIX: &str = "rectiflow-";
 
 /// The files that pictures go to.
 pub(super) struct OutputNames {
@@ -33,14 +40,57 @@ impl OutputNames {
                 path.display()
             ),
         };
-        let probe = match &place {
-            Place::File(path) => path.clone(),
-            Place::Folder(folder) => nearest_that_is_there(folder).join("picture.png"),
-        };
-        check_writable(&probe).with_context(|| {
-            format!("pictures cannot be written to {}", probe.parent().unwrap_or(Path::new(".")).display())
-        })?;
-        Ok(OutputNames { place, pictures })
+        let names = OutputNames { place, pictures };
+        names.check().with_context(|| format!("pictures cannot be written to {}", names.folder().display()))?;
+        Ok(names)
+    }
+
+    fn folder(&self) -> &Path {
+        match &self.place {
+            Place::File(path) => folder_of(path),
+            Place::Folder(folder) => folder,
+        }
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        match &self.place {
+            Place::File(path) if self.pictures == 1 => check_writable(path),
+            Place::File(path) => {
+                if let Some(taken) = first_taken(path, self.pictures) {
+                    bail!(
+                        "{} is already there, and only a name that was given is replaced\n\
+                         hint: move it away, or give another `--out`",
+                        shown(&taken)
+                    );
+                }
+                // The longest of the names.
+                check_writable(&numbered(path, self.pictures))
+            }
+            Place::Folder(folder) => check_folder(folder),
+        }
+    }
+
+    /// The name of the first picture, if the user decides it.
+    pub(super) fn given(&self) -> Option<PathBuf> {
+        match &self.place {
+            Place::File(path) if self.pictures == 1 => Some(path.clone()),
+            Place::File(path) => Some(numbered(path, 1)),
+            Place::Folder(_) => None,
+        }
+    }
+
+    /// Whether a picture may go to `other`, or needs a folder of that name.
+    pub(super) fn may_be(&self, other: &Path) -> bool {
+        let beside = settled(self.folder()) == settled(folder_of(other));
+        let name = other.file_name().unwrap_or_default();
+        match &self.place {
+            Place::File(path) if self.pictures == 1 => place(path) == place(other) || is_same(path, other),
+            Place::File(path) => beside && number_of(path, name).is_some_and(|number| number <= self.pictures),
+            Place::Folder(folder) => {
+                let is_ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(".png"));
+                beside && is_ours || settled(folder).starts_with(place(other))
+            }
+        }
     }
 
     /// Has picture `index` of the run saved: under the given name, with a number if there are several, or in a
@@ -53,8 +103,11 @@ impl OutputNames {
     ) -> Result<PathBuf, ImageError> {
         match &self.place {
             Place::File(path) => {
-                let path = if self.pictures == 1 { path.clone() } else { numbered(path, index + 1) };
-                save(&path, IfThere::Replace).map(|()| path)
+                let (path, if_there) = match self.pictures {
+                    1 => (path.clone(), IfThere::Replace),
+                    _ => (numbered(path, index + 1), IfThere::Keep),
+                };
+                save(&path, if_there).map(|()| path)
             }
             Place::Folder(folder) => {
                 std::fs::create_dir_all(folder).map_err(|source| ImageError::new(folder, source))?;
@@ -72,8 +125,8 @@ fn store_under_new_name(
     let mut number = 0_u64;
     loop {
         let path = folder.join(match number {
-            0 => format!("rectiflow-{seed}.png"),
-            n => format!("rectiflow-{seed}-{n}.png"),
+            0 => format!("{PREFIX}{seed}.png"),
+            n => format!("{PREFIX}{seed}-{n}.png"),
         });
         // Looking first only saves writing for nothing; another run may still be quicker.
         if !path.exists() {
@@ -93,28 +146,20 @@ fn numbered(path: &Path, number: usize) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn ends_in_separator(path: &Path) -> bool {
-    path.as_os_str().as_encoded_bytes().last().is_some_and(|&byte| std::path::is_separator(byte.into()))
+/// The number in a name that [`numbered`] gave: 1 or more.
+fn number_of(path: &Path, name: &OsStr) -> Option<usize> {
+    let rest = name.as_encoded_bytes().strip_prefix(path.file_stem()?.as_encoded_bytes())?;
+    let digits = rest.strip_prefix(b"-")?.strip_suffix(b".png")?;
+    let number = std::str::from_utf8(digits).ok()?.parse().ok().filter(|&number| number > 0)?;
+    // `+1` and `01` are numbers too.
+    (numbered(path, number).file_name()? == name).then_some(number)
 }
 
-/// The folder itself, or the one in which it will be made.
-fn nearest_that_is_there(folder: &Path) -> &Path {
-    let there = folder.ancestors().find(|ancestor| ancestor.exists());
-    there.unwrap_or(Path::new("."))
-}
-
-/// Makes and removes a file beside `path`.
-pub(super) fn check_writable(path: &Path) -> anyhow::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    if path.is_dir() {
-        bail!("{} is a folder\nhint: give a file name inside it", path.display());
-    }
-    tempfile::Builder::new().prefix(".rectiflow-").suffix(".tmp").tempfile_in(folder).map(drop).with_context(|| {
-        format!("the folder {} is missing or not writable\nhint: make it first, or give another path", folder.display())
-    })
+/// The first of the numbered names that something has. Asks the folder: there may be far more numbers than files.
+fn first_taken(path: &Path, pictures: usize) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder_of(path)).ok()?.flatten();
+    let taken = entries.filter_map(|entry| number_of(path, &entry.file_name())).filter(|&number| number <= pictures);
+    taken.min().map(|number| numbered(path, number))
 }
 
 #[cfg(test)]
@@ -147,5 +192,16 @@ mod tests {
         use std::os::unix::ffi::OsStrExt;
         let path = Path::new(std::ffi::OsStr::from_bytes(b"caf\xe9.png"));
         assert_eq!(numbered(path, 3).as_os_str().as_bytes(), b"caf\xe9-3.png");
+        assert_eq!(number_of(path, numbered(path, 3).as_os_str()), Some(3));
+        for other in ["caf-3.png", "3.png"] {
+            assert_eq!(number_of(path, OsStr::new(other)), None);
+        }
+    }
+
+    #[test]
+    fn only_names_that_a_run_gives_have_a_number() {
+        let number = |name: &str| number_of(Path::new("k.png"), OsStr::new(name));
+        assert_eq!(["k-1.png", "k-20.png"].map(number), [Some(1), Some(20)]);
+        assert_eq!(["k-0.png", "k-01.png", "k-+1.png", "k.png", "k-1.jpg", "kk-1.png"].map(number), [None; 6]);
     }
 }

@@ -72,8 +72,8 @@ pub(crate) struct GenerateArgs {
     /// Store the final latents (safetensors, tensor `latents` [N, 16, H/8, W/8]) when the run ends
     #[arg(long, value_name = "FILE")]
     pub(super) latents_out: Option<PathBuf>,
-    /// A .png file, replaced if it is there; or a folder for new rectiflow-SEED.png files, made if its name ends
-    /// in a slash [default: this folder]
+    /// A .png file, replaced if it is there; several pictures go to NAME-1.png and so on, which must not be there.
+    /// Or a folder for new rectiflow-SEED.png files, made if its name ends in a slash [default: this folder]
     #[arg(long, short, visible_alias = "output", value_name = "PATH")]
     pub(super) out: Option<PathBuf>,
 }

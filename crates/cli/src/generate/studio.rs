@@ -38,7 +38,7 @@ impl Studio {
         match result {
             Err(error) if !error.is_stop() => {
                 if let Err(second) = stored {
-                    output::note(&format!("warning: the finished latents are lost: {second}"));
+                    output::note(&format!("warning: {second}"));
                 }
                 Err(error.into())
             }

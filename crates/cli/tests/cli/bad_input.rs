@@ -161,14 +161,17 @@ fn invalid_utf8_on_the_command_line() {
 #[test]
 fn a_picture_that_cannot_be_stored_leaves_the_earlier_ones_and_their_latents() {
     let desk = Desk::new();
-    std::fs::create_dir(desk.path("x-3.png")).unwrap();
-    let stderr = desk.fail(
-        "generate a --count 4 --model {sd3/model} --width 64 --height 48 --steps 1 --out x.png \
-         --latents-out x.safetensors",
-    );
-    assert!(stderr.contains("x-3.png"), "{stderr}");
-    assert_eq!(desk.files(), ["x-1.png", "x-2.png", "x-3.png", "x.safetensors"]);
-    assert_eq!(read(&desk.path("x.safetensors")).remove("latents").unwrap().shape, [2, 16, 6, 8]);
+    let line = "generate a --count 30 --model {sd3/model} --width 64 --height 48 --steps 4 --out x.png \
+                --latents-out x.safetensors";
+    let mut child = desk.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let first = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    assert_eq!(first, "x-1.png");
+    // The name is taken while the run is on: before it, that would be refused.
+    std::fs::create_dir(desk.path("x-30.png")).unwrap();
+    let stderr = failed(line, &child.wait_with_output().unwrap());
+    assert!(stderr.contains("cannot write `x-30.png`"), "{stderr}");
+    assert_eq!(desk.files().len(), 29 + 2, "{:?}", desk.files());
+    assert_eq!(read(&desk.path("x.safetensors")).remove("latents").unwrap().shape, [29, 16, 6, 8]);
 }
 
 #[cfg(target_os = "linux")]
@@ -183,7 +186,7 @@ fn a_full_disk_leaves_no_half_written_picture() {
     );
     let output = Command::new("bash").arg("-c").arg(script).current_dir(desk.folder.path()).output().unwrap();
     let stderr = failed("full disk", &output);
-    assert!(stderr.contains("cannot write a.png") && stderr.contains("hint"), "{stderr}");
+    assert!(stderr.contains("cannot write `a.png`") && stderr.contains("hint"), "{stderr}");
     assert!(desk.files().is_empty(), "{:?}", desk.files());
 }
 

@@ -7,5 +7,6 @@ mod inspect;
 mod instructions;
 mod layouts;
 mod official;
+mod outputs;
 mod support;
 mod verify;
