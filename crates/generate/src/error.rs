@@ -52,6 +52,14 @@ pub enum OpenError {
     /// A tokenizer file is missing or damaged.
     #[error(transparent)]
     Tokenizer(#[from] rectiflow_text::TokenizerError),
+    /// Only the CPU multiplies 8-bit integers here.
+    #[error(
+        "int8 products are computed on the CPU only, not on {device}\nhint: give `--device cpu` or `--precision bf16`"
+    )]
+    Int8Elsewhere {
+        /// Where they were to be computed.
+        device: rectiflow_nn::DeviceChoice,
+    },
     /// The device is not in this build.
     #[error(transparent)]
     Device(#[from] rectiflow_nn::DeviceError),

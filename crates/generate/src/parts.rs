@@ -42,6 +42,9 @@ impl Parts {
         precision: Precision,
         compat: Compat,
     ) -> Result<Parts, OpenError> {
+        if precision == Precision::Int8 && on != DeviceChoice::Cpu {
+            return Err(OpenError::Int8Elsewhere { device: on });
+        }
         let device = on.open()?;
         // Tokenizers first: they are small.
         let tokenizers = Tokenizers::open(files, compat)?;
@@ -135,20 +138,28 @@ impl Builder<'_> {
         tokenizer: Option<ClipTokenizer>,
     ) -> Result<Option<Clip>, OpenError> {
         let (Some(config), Some(tokenizer)) = (config, tokenizer) else { return Ok(None) };
-        let encoder = self.build(part, |params| ClipEncoder::new(params, config))?;
+        let encoder = self.build(part, |params| ClipEncoder::new(params.used_once(), config))?;
         Ok(Some(Clip { tokenizer, encoder }))
     }
 
     fn t5(&mut self, files: &ModelFiles, tokenizer: Option<T5Tokenizer>) -> Result<Option<T5>, OpenError> {
         let (Some(config), Some(tokenizer)) = (&files.t5, tokenizer) else { return Ok(None) };
-        let encoder = self.build(PartKind::T5, |params| T5Encoder::new(params, config))?;
+        let encoder = self.build(PartKind::T5, |params| T5Encoder::new(params.used_once(), config))?;
         Ok(Some(T5 { tokenizer, encoder }))
     }
 
     fn build<M>(&mut self, part: PartKind, make: impl FnOnce(Params<'_>) -> M) -> Result<M, OpenError> {
         let mut source = self.checkpoint.require(part)?.source();
-        let model = make(Params::new(&mut source, self.device, self.precision));
+        let model = make(Params::new(&mut source, self.device, self.precision_of(part)));
         self.reports.push(source.finish()?);
         Ok(model)
+    }
+
+    /// The autoencoder's few linear layers take no time, and what int8 loses in them would be seen.
+    fn precision_of(&self, part: PartKind) -> Precision {
+        match (part, self.precision) {
+            (PartKind::Vae, Precision::Int8) => Precision::Bf16,
+            (_, precision) => precision,
+        }
     }
 }

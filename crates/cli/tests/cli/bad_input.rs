@@ -31,7 +31,7 @@ fn settings_that_cannot_be_carried_out() {
         ("--latents-in none.safetensors", &["none.safetensors", "does not exist"]),
         ("--latents-in folder", &["folder", "is a folder"]),
         ("--solver dpm", &["euler", "heun", "dpmpp_2m"]),
-        ("--precision f8", &["f32 or bf16"]),
+        ("--precision f8", &["f32, bf16 or int8"]),
         ("--device tpu", &["cpu, vulkan, metal or cuda"]),
         ("--device cuda", &["no cuda support", "--features cuda"]),
         ("--compat comfyui", &["diffusers or stability"]),
