@@ -138,11 +138,14 @@ impl Checkpoint {
 
     fn add_folder(&mut self, folder: &Path) -> Result<(), WeightsError> {
         for kind in PartKind::ALL {
-            let tokenizer = folder::tokenizer_folder(kind).map(|name| folder.join(name));
-            self.tokenizers.extend(tokenizer.filter(|path| path.is_dir()).map(|path| (kind, path)));
+            if let Some(tokenizer) = folder::tokenizer_folder(kind).map(|name| folder.join(name))
+                && folder::is_there(&tokenizer)?
+            {
+                self.tokenizers.insert(kind, tokenizer);
+            }
 
             let path = folder.join(folder::part_folder(kind));
-            if self.parts.contains_key(&kind) || !path.is_dir() {
+            if self.parts.contains_key(&kind) || !folder::is_there(&path)? {
                 continue;
             }
             let set = Arc::new(TensorSet::open(&path)?);
@@ -152,7 +155,9 @@ impl Checkpoint {
             self.add_part(kind, wanted, &set, folder::read_json(&path, "config.json")?);
         }
         let scheduler = folder.join("scheduler");
-        self.scheduler = folder::read_json(&scheduler, "scheduler_config.json")?;
+        if folder::is_there(&scheduler)? {
+            self.scheduler = folder::read_json(&scheduler, "scheduler_config.json")?;
+        }
         self.shift = config::shift(&scheduler.join("scheduler_config.json"), self.scheduler.as_ref())?;
         Ok(())
     }

@@ -19,6 +19,8 @@ pub enum WeightsError {
     NotFound { path: PathBuf },
     #[error("{} is a folder where a file is expected\nhint: name the .safetensors file inside it", shown(.path))]
     IsFolder { path: PathBuf },
+    #[error("{} is not a folder, as it is in a diffusers folder\nhint: download the folder again, or remove {} if it is not wanted", shown(.path), shown(.path))]
+    NotAFolder { path: PathBuf },
     #[error("{} is not a regular file\nhint: give a .safetensors file", shown(.path))]
     NotAFile { path: PathBuf },
     #[error("{} cannot be read: {problem}\nhint: check its permissions and its disk", shown(.path))]

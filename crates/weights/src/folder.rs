@@ -103,13 +103,24 @@ fn file_names(folder: &Path) -> Result<Vec<String>, WeightsError> {
     Ok(names)
 }
 
-/// `name` in `folder` as JSON, if it is there.
+/// Whether there is a folder at `path`. Something else there is an error: it was meant to be one.
+pub(crate) fn is_there(path: &Path) -> Result<bool, WeightsError> {
+    match path.is_dir() {
+        // The link itself: one that leads nowhere is something too.
+        false if path.symlink_metadata().is_ok() => Err(WeightsError::NotAFolder { path: path.to_owned() }),
+        there => Ok(there),
+    }
+}
+
+/// The JSON object `name` in `folder`, if it is there.
 pub(crate) fn read_json(folder: &Path, name: &str) -> Result<Option<Value>, WeightsError> {
     let path = folder.join(name);
     match read_small(&path) {
-        Ok(json) => serde_json::from_slice(&json)
-            .map(Some)
-            .map_err(|error| WeightsError::BadJson { path, problem: error.to_string() }),
+        Ok(json) => match serde_json::from_slice(&json) {
+            Ok(object @ Value::Object(_)) => Ok(Some(object)),
+            Ok(_) => Err(WeightsError::BadJson { path, problem: "it is not an object, `{...}`".into() }),
+            Err(error) => Err(WeightsError::BadJson { path, problem: error.to_string() }),
+        },
         Err(WeightsError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
     }

@@ -221,6 +221,40 @@ fn a_broken_configuration_is_an_error() {
 }
 
 #[test]
+fn a_configuration_that_is_no_object_is_an_error() {
+    for path in ["vae/config.json", "transformer/config.json", "scheduler/scheduler_config.json"] {
+        for content in ["[]", "null", "7", "\"{}\""] {
+            let model = linked_model("sd3/model");
+            let config = model.path().join(path);
+            std::fs::remove_file(&config).unwrap();
+            std::fs::write(&config, content).unwrap();
+            let error = open_model(model.path()).unwrap_err();
+            assert!(matches!(error, WeightsError::BadJson { .. }), "{error}");
+            assert!(error.to_string().contains(path) && error.to_string().contains("not an object"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_file_where_a_folder_belongs_is_an_error() {
+    for name in ["tokenizer", "tokenizer_3", "text_encoder", "text_encoder_3", "vae", "transformer", "scheduler"] {
+        let model = linked_model("sd3/model");
+        let path = model.path().join(name);
+        std::fs::remove_dir_all(&path).unwrap();
+        let check = || {
+            let error = open_model(model.path()).unwrap_err();
+            assert!(matches!(&error, WeightsError::NotAFolder { path: found } if *found == path), "{error}");
+            assert!(message(&error).1.contains("download the folder again"), "{error}");
+        };
+        std::fs::write(&path, "").unwrap();
+        check();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        check();
+    }
+}
+
+#[test]
 fn a_shift_that_is_no_number_is_an_error() {
     let model = linked_model("sd3/model");
     let config = model.path().join("scheduler/scheduler_config.json");
