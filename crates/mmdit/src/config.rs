@@ -1,10 +1,14 @@
 use rectiflow_nn::ParamSource;
+use serde_json::Value;
 
 /// The width of an attention head in every SD3 model.
 pub(crate) const HEAD_WIDTH: usize = 64;
 
 /// The side of the positional grid, in patches, when a checkpoint stores none: 3072 pixels.
 const GRID_WITHOUT_TABLE: usize = 192;
+
+/// No axis of a released network is a tenth of this.
+const SIZE_MAX: usize = 1 << 20;
 
 /// The sizes of a network, as its tensors tell them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +37,7 @@ pub struct MmditConfig {
     pub grid_stored: bool,
 }
 
-/// The tensors are not those of an MMDiT.
+/// The tensors, or the settings beside them, are not those of an MMDiT.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A tensor that every MMDiT has is not there.
@@ -47,7 +51,17 @@ pub enum ConfigError {
         /// As found.
         shape: Vec<usize>,
         /// What is wrong with it.
-        why: &'static str,
+        why: String,
+    },
+    /// A setting contradicts the tensors.
+    #[error("config.json of the transformer says `{key}` is {stated}, but {why}; take both files from the same model")]
+    Setting {
+        /// Name of the setting.
+        key: &'static str,
+        /// Its value.
+        stated: String,
+        /// What is wrong with it.
+        why: String,
     },
 }
 
@@ -62,12 +76,15 @@ impl MmditConfig {
         let [_, context_width] = shape(source, "context_embedder.weight")?;
         let [_, pooled_width] = shape(source, "y_embedder.mlp.0.weight")?;
         let [patch_out, _] = shape(source, "final_layer.linear.weight")?;
-        let bad = |name: &str, shape: &[usize], why| ConfigError::Shape { name: name.into(), shape: shape.into(), why };
-        if width == 0 || !width.is_multiple_of(HEAD_WIDTH) {
-            return Err(bad("x_embedder.proj.weight", &[width, channels_in, patch, patch], "is not in heads of 64"));
+        if !width.is_multiple_of(HEAD_WIDTH) {
+            return Err(bad_shape(
+                "x_embedder.proj.weight",
+                &[width, channels_in, patch, patch],
+                "is not in heads of 64",
+            ));
         }
-        if patch == 0 || patch_out == 0 || !patch_out.is_multiple_of(patch * patch) {
-            return Err(bad("final_layer.linear.weight", &[patch_out, width], "does not fill whole patches"));
+        if !patch_out.is_multiple_of(patch * patch) {
+            return Err(bad_shape("final_layer.linear.weight", &[patch_out, width], "does not fill whole patches"));
         }
         let block_has = |i: usize, name: &str| source.shape(&format!("joint_blocks.{i}.{name}")).is_some();
         let depth = (0..).take_while(|&i| block_has(i, "x_block.attn.qkv.weight")).count();
@@ -78,7 +95,7 @@ impl MmditConfig {
         let grid = match stored.as_deref() {
             None => GRID_WITHOUT_TABLE,
             Some(&[1, cells, _]) if cells > 0 && cells.isqrt().pow(2) == cells => cells.isqrt(),
-            Some(shape) => return Err(bad("pos_embed", shape, "is not a square grid")),
+            Some(shape) => return Err(bad_shape("pos_embed", shape, "is not a square grid")),
         };
         Ok(MmditConfig {
             depth,
@@ -93,6 +110,36 @@ impl MmditConfig {
             grid,
             grid_stored: stored.is_some(),
         })
+    }
+
+    /// Checks that the transformer's `config.json`, if it states a size, states the one that the tensors tell.
+    ///
+    /// # Errors
+    /// It states another: the two are not of the same model.
+    pub fn check_settings(&self, settings: &Value) -> Result<(), ConfigError> {
+        let sizes = [
+            ("num_layers", self.depth),
+            ("patch_size", self.patch),
+            ("in_channels", self.channels_in),
+            ("out_channels", self.channels_out),
+            ("num_attention_heads", self.heads()),
+            ("attention_head_dim", HEAD_WIDTH),
+            ("joint_attention_dim", self.context_width),
+            ("pooled_projection_dim", self.pooled_width),
+        ];
+        for (key, found) in sizes {
+            agrees(settings, key, found)?;
+        }
+        if self.grid_stored {
+            agrees(settings, "pos_embed_max_size", self.grid)?;
+        }
+        agrees(settings, "dual_attention_layers", &self.dual_layers[..])?;
+        // `null` is a statement here: no norm. SD3's own config, which is older, lacks the key.
+        let norm = if self.qk_norm { Value::from("rms_norm") } else { Value::Null };
+        match settings.get("qk_norm") {
+            Some(stated) if *stated != norm => Err(bad_setting("qk_norm", stated, &norm)),
+            _ => Ok(()),
+        }
     }
 
     /// Attention heads.
@@ -117,6 +164,28 @@ impl MmditConfig {
 
 fn shape<const D: usize>(source: &dyn ParamSource, name: &str) -> Result<[usize; D], ConfigError> {
     let shape = source.shape(name).ok_or_else(|| ConfigError::Missing(name.into()))?;
-    let wrong = |shape| ConfigError::Shape { name: name.into(), shape, why: "has the wrong number of axes" };
-    shape.try_into().map_err(wrong)
+    if shape.iter().any(|&size| size == 0 || size > SIZE_MAX) {
+        return Err(bad_shape(name, &shape, format!("has an axis that is not from 1 to {SIZE_MAX}")));
+    }
+    shape.try_into().map_err(|shape: Vec<usize>| bad_shape(name, &shape, "has the wrong number of axes"))
+}
+
+fn bad_shape(name: &str, shape: &[usize], why: impl Into<String>) -> ConfigError {
+    ConfigError::Shape { name: name.into(), shape: shape.into(), why: why.into() }
+}
+
+/// Checks that `key`, if it is stated, is what the tensors say. `null` counts as nothing.
+fn agrees(settings: &Value, key: &'static str, found: impl Into<Value>) -> Result<(), ConfigError> {
+    let found = found.into();
+    match settings.get(key) {
+        Some(stated) if !stated.is_null() && *stated != found => Err(bad_setting(key, stated, &found)),
+        _ => Ok(()),
+    }
+}
+
+/// The stated value comes from a file: it is shown short, and without commands to the terminal.
+fn bad_setting(key: &'static str, stated: &Value, found: &Value) -> ConfigError {
+    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let stated = stated.to_string().chars().take(200).map(visible).collect();
+    ConfigError::Setting { key, stated, why: format!("the tensors say {found}") }
 }
