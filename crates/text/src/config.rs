@@ -1,6 +1,8 @@
 use rectiflow_nn::ParamSource;
 use serde_json::Value;
 
+use crate::printable;
+
 /// No axis of a released text encoder is a tenth of this (T5's vocabulary: 32,128; CLIP's: 49,408).
 const SIZE_MAX: usize = 1 << 20;
 
@@ -91,7 +93,7 @@ impl Evidence<'_> {
     }
 
     pub(crate) fn bad_setting(&self, key: &'static str, why: impl Into<String>) -> ConfigError {
-        let stated = self.stated(key).map_or_else(|| "not given".into(), Value::to_string);
+        let stated = self.stated(key).map_or_else(|| "not given".into(), |value| printable::name(&value.to_string()));
         ConfigError::Setting { encoder: self.encoder, key, stated, why: why.into() }
     }
 

@@ -45,6 +45,7 @@ mod clip;
 mod conditioning;
 mod config;
 mod heads;
+mod printable;
 mod t5;
 mod tokenizer;
 mod tokens;

@@ -73,6 +73,7 @@ fn clip_settings_that_contradict_the_tensors_are_errors() {
         ("hidden_act", value!("relu"), "only `quick_gelu` and `gelu`"),
         ("hidden_act", value!(1), "must be a text"),
         ("layer_norm_eps", value!(0), "between 0 and 1"),
+        ("hidden_act", value!("\u{9b}31m"), "is \"\u{fffd}31m\", but"),
     ] {
         let (file, mut settings) = part_of_clip_l();
         settings[key] = stated;

@@ -345,6 +345,88 @@ fn broken_vocab_and_merges_are_errors() {
 }
 
 #[test]
+fn merges_that_were_cut_short_are_an_error() {
+    let copy = copy_of("sd35m/model/tokenizer", &["vocab.json", "merges.txt"]);
+    let whole = fs::read_to_string(copy.path().join("merges.txt")).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    for kept in [0, 1, 1000, lines.len() - 1] {
+        fs::write(copy.path().join("merges.txt"), lines[..kept].join("\n")).unwrap();
+        let found = kept.saturating_sub(1);
+        clip_fails(copy.path(), &format!("it holds {found} merges, and every CLIP tokenizer 48894 or more"));
+        clip_fails(copy.path(), "merges.txt` is broken");
+    }
+
+    let copy = copy_of("sd3/model/tokenizer", &["tokenizer.json"]);
+    let mut content = json(&copy.path().join("tokenizer.json"));
+    content["model"]["merges"].as_array_mut().unwrap().truncate(48893);
+    write(copy.path(), "tokenizer.json", &content);
+    clip_fails(copy.path(), "it holds 48893 merges");
+}
+
+#[test]
+fn a_table_that_was_cut_short_is_an_error() {
+    let copy = copy_of("sd3/model/tokenizer_3", &["tokenizer.json"]);
+    let mut content = json(&copy.path().join("tokenizer.json"));
+    content["added_tokens"] = value!([]);
+    content["model"]["vocab"].as_array_mut().unwrap().truncate(3);
+    write(copy.path(), "tokenizer.json", &content);
+    let message = T5Tokenizer::from_folder(copy.path()).map(drop).unwrap_err().to_string();
+    assert!(message.contains("it holds 3 tokens, and every T5 tokenizer 32100 or more"), "{message}");
+
+    let copy = copy_of("sd35m/model/tokenizer", &["vocab.json", "merges.txt"]);
+    let mut vocab = json(&copy.path().join("vocab.json"));
+    vocab.as_object_mut().unwrap().remove("A").unwrap();
+    write(copy.path(), "vocab.json", &vocab);
+    clip_fails(copy.path(), "it holds 49407 tokens, and every CLIP tokenizer 49408 or more");
+}
+
+/// The engine gives up on the expression, and the library stops the program over that.
+#[test]
+fn a_files_own_patterns_are_not_run() {
+    let split = value!({"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": true});
+    let replace = value!({"type": "Replace", "pattern": {"Regex": "(a+)+$\u{1b}[31m"}, "content": " "});
+    for (model, stage, value) in [
+        ("sd3/model/tokenizer", "pre_tokenizer", split.clone()),
+        ("sd3/model/tokenizer", "pre_tokenizer", value!({"type": "Sequence", "pretokenizers": [split]})),
+        ("sd3/model/tokenizer_3", "normalizer", value!({"type": "Sequence", "normalizers": [replace]})),
+    ] {
+        let copy = copy_of(model, &["tokenizer.json"]);
+        let mut content = json(&copy.path().join("tokenizer.json"));
+        content[stage] = value;
+        write(copy.path(), "tokenizer.json", &content);
+        fails(copy.path(), "searches texts for `(a+)+$");
+        let message = T5Tokenizer::from_folder(copy.path()).map(drop).unwrap_err().to_string();
+        assert!(!message.contains('\u{1b}'), "{message:?}");
+    }
+}
+
+/// Older files of CLIP do not name the marks.
+#[test]
+fn the_older_pattern_of_clip_is_known() {
+    let copy = copy_of("sd3/model/tokenizer", &["tokenizer.json"]);
+    let mut content = json(&copy.path().join("tokenizer.json"));
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] =
+        value!(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+");
+    write(copy.path(), "tokenizer.json", &content);
+    ClipTokenizer::from_folder(copy.path(), ClipKind::L).unwrap();
+}
+
+#[test]
+fn tokens_of_a_file_cannot_command_the_terminal() {
+    let copy = copy_of("sd35m/model/tokenizer", &["vocab.json", "merges.txt"]);
+    let long = "x".repeat(1000);
+    write(copy.path(), "tokenizer_config.json", &value!({"pad_token": format!("\u{1b}]0;\u{9b}{long}")}));
+    let pad = ClipTokenizer::from_folder(copy.path(), ClipKind::L).unwrap_err().to_string();
+    fs::write(copy.path().join("merges.txt"), format!("i n\n\u{1b}[2J\u{7} n{long}\n")).unwrap();
+    let merge = ClipTokenizer::from_folder(copy.path(), ClipKind::L).unwrap_err().to_string();
+    write(copy.path(), "vocab.json", &value!({"a": "\u{1b}[2J"}));
+    let vocab = ClipTokenizer::from_folder(copy.path(), ClipKind::L).unwrap_err().to_string();
+    for message in [pad, merge, vocab] {
+        assert!(!message.contains(char::is_control) && message.len() < 800, "{message:?}");
+    }
+}
+
+#[test]
 fn broken_padding_is_an_error() {
     let copy = copy_of("sd35m/model/tokenizer", &["vocab.json", "merges.txt"]);
     for (content, part) in [

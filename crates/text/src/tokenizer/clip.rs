@@ -11,8 +11,9 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
 use super::TokenizerError;
 use super::folder;
-use super::table::{Mark, Origin, Table};
+use super::table::{Kind, Mark, Origin, Table, too_few};
 use crate::ClipKind;
+use crate::printable;
 use crate::tokens::{Cut, Tokens};
 
 /// Positions of a CLIP text encoder.
@@ -23,11 +24,15 @@ const START_OF_TEXT: u32 = 49406;
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 
-const MARKS: &[Mark] =
-    &[Mark { model: "CLIP", token: START, id: START_OF_TEXT }, Mark { model: "CLIP", token: END, id: END_OF_TEXT }];
+const MARKS: &[Mark] = &[Mark { token: START, id: START_OF_TEXT }, Mark { token: END, id: END_OF_TEXT }];
+
+/// One token for each byte, inside and at the end of a word, one for each merge, and the two marks.
+const KIND: Kind = Kind { model: "CLIP", marks: MARKS, tokens_min: 49408, merges_min: MERGES_MIN };
+const MERGES_MIN: usize = 48894;
 
 /// What a word is: `CLIPTokenizer` in transformers, after `SimpleTokenizer` in openai/CLIP.
-const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+pub(super) const WORDS: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// CLIP's byte-pair tokenizer: 77 ids, start mark, at most 75 tokens, end mark, padding.
 #[derive(Debug, Clone)]
@@ -65,7 +70,7 @@ impl ClipTokenizer {
         let (default_token, default_id) = default_pad(kind);
         let pad_token = named.as_ref().map_or(default_token, |(token, _)| token).to_owned();
         let table = match folder::file(folder, "tokenizer.json") {
-            Some(path) => Table::from_json_file(&path, MARKS, Some(&pad_token))?,
+            Some(path) => Table::from_json_file(&path, &KIND, Some(&pad_token))?,
             None => from_vocab_and_merges(folder)?,
         };
         let pad = match named {
@@ -139,8 +144,11 @@ fn from_vocab_and_merges(folder: &Path) -> Result<Table, TokenizerError> {
     let vocab = parse_vocab(&folder::read(&vocab_path)?).map_err(in_vocab)?;
     let merges = String::from_utf8(folder::read(&merges_path)?).map_err(|error| in_merges(error.to_string()))?;
     let merges = parse_merges(&merges, &vocab).map_err(in_merges)?;
+    if merges.len() < MERGES_MIN {
+        return Err(in_merges(too_few("merges", merges.len(), "CLIP", MERGES_MIN)));
+    }
     let table = Table::new(build(merges, vocab).map_err(in_vocab)?, Origin::File(vocab_path.clone()));
-    table.require(&vocab_path, MARKS)?;
+    table.require(&vocab_path, &KIND)?;
     Ok(table)
 }
 
@@ -162,6 +170,7 @@ fn parse_merges(text: &str, vocab: &Vocab) -> Result<Merges, String> {
         let (left, right) = line.split_once(' ').ok_or_else(|| format!("line {} is not a merge", number + 1))?;
         for token in [left, right, &format!("{left}{right}")] {
             if !vocab.contains_key(token) {
+                let token = printable::name(token);
                 return Err(format!("line {} needs `{token}`, which is not in the vocabulary", number + 1));
             }
         }

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use crate::printable;
 use crate::tokens::{T5_LENGTHS, T5Length};
 
 /// A tokenizer cannot be built, or a text cannot be tokenized.
@@ -31,6 +32,16 @@ pub enum TokenizerError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file has a regular expression run over texts that could take forever over one.
+    #[error(
+        "`{path}` searches texts for `{pattern}`, as neither CLIP's nor T5's tokenizer does, and only their patterns are run; download it again, or remove its folder to use the built-in tokenizer"
+    )]
+    Pattern {
+        /// The file.
+        path: PathBuf,
+        /// The regular expression.
+        pattern: String,
+    },
     /// The tokenizer is of another model.
     #[error(
         "`{path}` is not a {model} tokenizer: the id of `{token}` is {found:?} instead of {id}; take the folder of the right encoder"
@@ -48,7 +59,7 @@ pub enum TokenizerError {
         found: Option<u32>,
     },
     /// The padding token is not in the vocabulary.
-    #[error("`{path}` pads with `{token}`, which is not in the vocabulary; correct its `pad_token`")]
+    #[error("`{path}` pads with `{}`, which is not in the vocabulary; correct its `pad_token`", printable::name(.token))]
     Pad {
         /// The file that names it.
         path: PathBuf,
@@ -84,6 +95,6 @@ pub enum TokenizerError {
 
 impl TokenizerError {
     pub(crate) fn broken(path: &Path, reason: impl ToString) -> Self {
-        TokenizerError::Broken { path: path.into(), reason: reason.to_string() }
+        TokenizerError::Broken { path: path.into(), reason: printable::reason(&reason.to_string()) }
     }
 }

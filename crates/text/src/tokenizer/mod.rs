@@ -1,6 +1,7 @@
 mod clip;
 mod error;
 mod folder;
+mod patterns;
 mod t5;
 mod table;
 

@@ -4,14 +4,16 @@ use tokenizers::Tokenizer;
 
 use super::TokenizerError;
 use super::folder;
-use super::table::{Mark, Origin, Table};
+use super::table::{Kind, Mark, Origin, Table};
 use crate::tokens::{Cut, T5Rule, Tokens};
 
 const END_OF_SENTENCE: u32 = 1;
 const PAD: u32 = 0;
 
-const MARKS: &[Mark] =
-    &[Mark { model: "T5", token: "</s>", id: END_OF_SENTENCE }, Mark { model: "T5", token: "<pad>", id: PAD }];
+const MARKS: &[Mark] = &[Mark { token: "</s>", id: END_OF_SENTENCE }, Mark { token: "<pad>", id: PAD }];
+
+/// 32,000 pieces and 100 sentinels; no merges.
+const KIND: Kind = Kind { model: "T5", marks: MARKS, tokens_min: 32100, merges_min: 0 };
 
 /// T5's unigram tokenizer: tokens, end mark, padding with 0. There is no start mark.
 #[derive(Debug, Clone)]
@@ -36,7 +38,7 @@ impl T5Tokenizer {
     /// The files are not there, are broken, or are not T5's.
     pub fn from_folder(folder: &Path) -> Result<Self, TokenizerError> {
         if let Some(path) = folder::file(folder, "tokenizer.json") {
-            return Ok(T5Tokenizer { table: Table::from_json_file(&path, MARKS, None)? });
+            return Ok(T5Tokenizer { table: Table::from_json_file(&path, &KIND, None)? });
         }
         let wanted = "`tokenizer.json`, nor `spiece.model`";
         let not_there = || TokenizerError::NotThere { folder: folder.into(), wanted };

@@ -6,6 +6,7 @@ use tokenizers::Tokenizer;
 use tokenizers::processors::PostProcessorWrapper;
 
 use super::TokenizerError;
+use crate::printable;
 use crate::tokens::Pieces;
 
 /// Where a tokenizer's tables are from.
@@ -30,9 +31,17 @@ impl std::fmt::Display for Origin {
     }
 }
 
-/// A token that every tokenizer of a model has, with its id.
-pub(super) struct Mark {
+/// What every tokenizer of a model has.
+pub(super) struct Kind {
     pub(super) model: &'static str,
+    pub(super) marks: &'static [Mark],
+    /// Fewer are a file that was cut short.
+    pub(super) tokens_min: usize,
+    pub(super) merges_min: usize,
+}
+
+/// A token with its id.
+pub(super) struct Mark {
     pub(super) token: &'static str,
     pub(super) id: u32,
 }
@@ -58,11 +67,16 @@ impl Table {
     /// if the file asks for that; a mark is always.
     ///
     /// # Errors
-    /// The file cannot be read, is broken, or lacks one of `marks`.
-    pub(super) fn from_json_file(path: &Path, marks: &[Mark], ordinary: Option<&str>) -> Result<Self, TokenizerError> {
+    /// The file cannot be read, is broken, has patterns of its own, or is not of this kind.
+    pub(super) fn from_json_file(path: &Path, kind: &Kind, ordinary: Option<&str>) -> Result<Self, TokenizerError> {
         let mut bytes = super::folder::read(path)?;
-        if let Some(token) = ordinary.filter(|token| marks.iter().all(|mark| mark.token != *token)) {
-            bytes = without_special(bytes, token).map_err(|error| TokenizerError::broken(path, error))?;
+        let mut json: Value = serde_json::from_slice(&bytes).map_err(|error| TokenizerError::broken(path, error))?;
+        super::patterns::check(path, &json)?;
+        let merges = json.pointer("/model/merges").and_then(Value::as_array).map_or(0, Vec::len);
+        if let Some(token) = ordinary.filter(|token| kind.marks.iter().all(|mark| mark.token != *token))
+            && remove_special(&mut json, token)
+        {
+            bytes = serde_json::to_vec(&json).map_err(|error| TokenizerError::broken(path, error))?;
         }
         // The library trusts its files in places (it indexes by what they say): a panic there is the file's
         // fault. One short text finds the rest of what can be wrong.
@@ -76,17 +90,25 @@ impl Table {
             Err(_) => return Err(TokenizerError::broken(path, "its parts contradict each other")),
         };
         let table = Table::new(tokenizer, Origin::File(path.into()));
-        table.require(path, marks)?;
+        table.require(path, kind)?;
+        if merges < kind.merges_min {
+            return Err(TokenizerError::broken(path, too_few("merges", merges, kind.model, kind.merges_min)));
+        }
         Ok(table)
     }
 
-    /// Checks that these tokens have these ids.
-    pub(super) fn require(&self, path: &Path, marks: &[Mark]) -> Result<(), TokenizerError> {
-        for &Mark { model, token, id } in marks {
+    /// Checks that the marks have their ids and that there are enough tokens.
+    pub(super) fn require(&self, path: &Path, kind: &Kind) -> Result<(), TokenizerError> {
+        let model = kind.model;
+        for &Mark { token, id } in kind.marks {
             let found = self.tokenizer.token_to_id(token);
             if found != Some(id) {
                 return Err(TokenizerError::OtherModel { path: path.into(), model, token, id, found });
             }
+        }
+        let tokens = self.tokenizer.get_vocab_size(true);
+        if tokens < kind.tokens_min {
+            return Err(TokenizerError::broken(path, too_few("tokens", tokens, model, kind.tokens_min)));
         }
         Ok(())
     }
@@ -94,9 +116,9 @@ impl Table {
     /// The ids of a text and the bytes they stand for.
     pub(super) fn pieces(&self, text: &str) -> Result<Pieces, TokenizerError> {
         let encode = || self.tokenizer.encode(text, false);
-        let failed = |reason| {
+        let failed = |reason: String| {
             let (origin, chars) = (self.origin.to_string(), text.chars().count());
-            TokenizerError::Text { origin, chars, reason }
+            TokenizerError::Text { origin, chars, reason: printable::reason(&reason) }
         };
         let encoding = catch_unwind(AssertUnwindSafe(encode))
             .map_err(|_| failed("its parts contradict each other".into()))?
@@ -128,15 +150,20 @@ impl Table {
     }
 }
 
-/// A `tokenizer.json` in which `token` is one of the model's own only. One that the model lacks stays as it is.
-fn without_special(bytes: Vec<u8>, token: &str) -> serde_json::Result<Vec<u8>> {
-    let mut json: Value = serde_json::from_slice(&bytes)?;
+/// Why a file that was cut short is broken.
+pub(super) fn too_few(things: &str, found: usize, model: &str, least: usize) -> String {
+    format!("it holds {found} {things}, and every {model} tokenizer {least} or more")
+}
+
+/// Makes `token` one of the model's own only, and says whether it was another. One that the model lacks stays.
+fn remove_special(json: &mut Value, token: &str) -> bool {
     let is_in_model = json.pointer("/model/vocab").is_some_and(|vocab| vocab.get(token).is_some());
     match json.get_mut("added_tokens").and_then(Value::as_array_mut) {
-        Some(added) if is_in_model && added.iter().any(|one| one["content"] == token) => {
+        Some(added) if is_in_model => {
+            let before = added.len();
             added.retain(|one| one["content"] != token);
-            serde_json::to_vec(&json)
+            added.len() < before
         }
-        _ => Ok(bytes),
+        _ => false,
     }
 }
