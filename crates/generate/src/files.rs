@@ -83,7 +83,10 @@ pub(crate) fn check_widths(
 
 pub(crate) fn transformer(checkpoint: &Checkpoint) -> Result<MmditConfig, OpenError> {
     let part = checkpoint.require(PartKind::Transformer)?;
-    MmditConfig::find(&part.source()).map_err(|source| OpenError::Transformer { file: part.path().to_owned(), source })
+    let failed = |source| OpenError::Transformer { file: part.path().to_owned(), source };
+    let config = MmditConfig::find(&part.source()).map_err(failed)?;
+    part.config().map_or(Ok(()), |settings| config.check_settings(settings)).map_err(failed)?;
+    Ok(config)
 }
 
 pub(crate) fn vae(checkpoint: &Checkpoint) -> Result<VaeConfig, OpenError> {
