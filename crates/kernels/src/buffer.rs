@@ -81,7 +81,7 @@ impl<T: Plain> AsRef<[u8]> for Buffer<T> {
 
 impl<T: Plain> Drop for Buffer<T> {
     fn drop(&mut self) {
-        let none = Block { start: NonNull::dangling(), bytes: 0 };
+        let none = Block { start: NonNull::dangling(), bytes: 0, mapped: false };
         std::mem::replace(&mut self.block, none).keep();
     }
 }
@@ -90,6 +90,8 @@ impl<T: Plain> Drop for Buffer<T> {
 struct Block {
     start: NonNull<u8>,
     bytes: usize,
+    /// From the system itself, not from the allocator.
+    mapped: bool,
 }
 
 // SAFETY: a block owns its memory alone, as a `Vec` does.
@@ -108,13 +110,14 @@ static KEPT: Mutex<Kept> = Mutex::new(Kept { blocks: BTreeMap::new(), bytes: 0 }
 /// Blocks beyond this in all are given back.
 const KEPT_BYTES_MAX: usize = 512 << 20;
 /// Pages that a processor maps as one, on x86-64 and most Arm.
+#[cfg(target_os = "linux")]
 const HUGE_PAGE: usize = 2 << 20;
 
 impl Block {
     fn take(bytes: usize) -> Block {
         let bytes = size_class(bytes);
         if bytes == 0 {
-            return Block { start: NonNull::<AlignedLine>::dangling().cast(), bytes };
+            return Block { start: NonNull::<AlignedLine>::dangling().cast(), bytes, mapped: false };
         }
         // A thread that panicked while it held the lock left whole blocks behind.
         let mut kept = KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -127,12 +130,14 @@ impl Block {
     }
 
     fn new(bytes: usize) -> Block {
+        if let Some(start) = pages::map(bytes) {
+            return Block { start, bytes, mapped: true };
+        }
         let layout = Block::layout(bytes);
         // SAFETY: the layout's size is not 0.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        advise_huge_pages(start, bytes);
-        Block { start, bytes }
+        Block { start, bytes, mapped: false }
     }
 
     fn keep(self) {
@@ -145,14 +150,18 @@ impl Block {
             kept.blocks.entry(self.bytes).or_default().push(self);
         } else {
             drop(kept);
-            // SAFETY: allocated by `new` with this very layout, and nobody else has it.
-            unsafe { dealloc(self.start.as_ptr(), Block::layout(self.bytes)) };
+            if self.mapped {
+                // SAFETY: `pages::map` gave it for these bytes, and nobody else has it.
+                unsafe { pages::unmap(self.start, self.bytes) };
+            } else {
+                // SAFETY: allocated by `new` with this very layout, and nobody else has it.
+                unsafe { dealloc(self.start.as_ptr(), Block::layout(self.bytes)) };
+            }
         }
     }
 
     fn layout(bytes: usize) -> Layout {
-        let alignment = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
-        Layout::from_size_align(bytes, alignment).expect("a buffer's bytes fit a machine word")
+        Layout::from_size_align(bytes, ALIGNMENT).expect("a buffer's bytes fit a machine word")
     }
 }
 
@@ -169,17 +178,72 @@ fn size_class(bytes: usize) -> usize {
     bytes.next_multiple_of(step)
 }
 
-/// Fewer pages mean fewer faults at first use and fewer misses after; only a wish, so failure is nothing.
+/// Large blocks from the system itself: zero without being written, and in huge pages, which mean fewer faults at
+/// first use and fewer misses after.
 #[cfg(target_os = "linux")]
-fn advise_huge_pages(start: NonNull<u8>, bytes: usize) {
-    if bytes >= HUGE_PAGE {
-        // SAFETY: the range is ours and page-aligned; the advice changes no content.
-        unsafe { libc::madvise(start.as_ptr().cast(), bytes / HUGE_PAGE * HUGE_PAGE, libc::MADV_HUGEPAGE) };
+mod pages {
+    use std::ptr::NonNull;
+
+    use super::HUGE_PAGE;
+
+    /// `bytes` of zeros that start at a huge page; `None` for a small block, or when the system has no more.
+    pub(super) fn map(bytes: usize) -> Option<NonNull<u8>> {
+        if bytes < HUGE_PAGE {
+            return None;
+        }
+        // One page more than needed, so that an aligned start is among them; the rest goes back at once.
+        let length = bytes.checked_next_multiple_of(HUGE_PAGE)?.checked_add(HUGE_PAGE)?;
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address of the system's choice touches nothing of ours.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return None;
+        }
+        let before = start.addr().next_multiple_of(HUGE_PAGE) - start.addr();
+        let aligned = start.wrapping_byte_add(before);
+        let end = aligned.wrapping_byte_add(mapped(bytes));
+        // SAFETY: both ranges are parts of the mapping above, outside of the block, whole pages long. The advice
+        // changes no content, and is only a wish.
+        unsafe {
+            if before > 0 {
+                libc::munmap(start, before);
+            }
+            if before < HUGE_PAGE {
+                libc::munmap(end, HUGE_PAGE - before);
+            }
+            libc::madvise(aligned, mapped(bytes), libc::MADV_HUGEPAGE);
+        }
+        NonNull::new(aligned.cast())
+    }
+
+    /// Gives a block back.
+    ///
+    /// # Safety
+    /// [`map`] gave it for as many bytes, and nobody uses it.
+    pub(super) unsafe fn unmap(start: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise. Failure would only mean that the memory stays.
+        unsafe { libc::munmap(start.as_ptr().cast(), mapped(bytes)) };
+    }
+
+    fn mapped(bytes: usize) -> usize {
+        bytes.next_multiple_of(HUGE_PAGE)
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn advise_huge_pages(_start: NonNull<u8>, _bytes: usize) {}
+mod pages {
+    use std::ptr::NonNull;
+
+    pub(super) fn map(_bytes: usize) -> Option<NonNull<u8>> {
+        None
+    }
+
+    /// # Safety
+    /// Nothing is mapped here, so nothing may be given back.
+    pub(super) unsafe fn unmap(_start: NonNull<u8>, _bytes: usize) {
+        unreachable!("nothing is mapped on this system");
+    }
+}
 
 #[cfg(test)]
 mod tests {

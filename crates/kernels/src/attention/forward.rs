@@ -10,9 +10,9 @@ use crate::scratch::with_scratch;
 use crate::vector::{exp_below, multiply_add, to_bf16, vectorised};
 
 /// Queries that meet a block of keys together.
-const QUERIES: usize = 32;
-/// Keys of a block: with its scores, 32 queries and a head of 64 it stays near the first cache.
-const KEYS: usize = 256;
+const QUERIES: usize = 64;
+/// Keys of a block: its scores and shares fill a part of the second cache; fewer make tiles too short.
+const KEYS: usize = 1024;
 
 /// What is added to the scaled scores.
 #[derive(Clone, Copy, Debug, Default)]
@@ -246,7 +246,7 @@ impl<T: Share> Block<'_, T> {
                 let (seen, scale) = self.biased(row, start, scores);
                 let shares = &mut shares[row * (KEYS + GAP)..][..padded];
                 (state.maximum[row], state.sum[row], state.rescale[row]) =
-                    soften(isa, &scores[..seen], scale, shares, state.maximum[row], state.sum[row]);
+                    T::soften(isa, &scores[..seen], scale, shares, state.maximum[row], state.sum[row]);
             }
             for row in queries..rows {
                 shares[row * (KEYS + GAP)..][..padded].fill(T::from_f32(0.0));
@@ -486,6 +486,11 @@ trait Share: Packed {
     fn exp<const FMA: bool>(x: f32) -> f32;
     /// A number of 0 to 1, or NaN, rounded.
     fn from_share(share: f32) -> Self;
+
+    /// [`soften`], perhaps with instructions of its own.
+    fn soften(isa: Isa, scores: &[f32], scale: f32, shares: &mut [Self], maximum: f32, sum: f32) -> (f32, f32, f32) {
+        soften(isa, scores, scale, shares, maximum, sum)
+    }
 }
 
 impl Share for f32 {
@@ -504,6 +509,16 @@ impl Share for bf16 {
     #[inline(always)]
     fn exp<const FMA: bool>(x: f32) -> f32 {
         exp_below::<FMA, 4>(x)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn soften(isa: Isa, scores: &[f32], scale: f32, shares: &mut [bf16], maximum: f32, sum: f32) -> (f32, f32, f32) {
+        if isa < Isa::Avx512Bf16 {
+            return soften(isa, scores, scale, shares, maximum, sum);
+        }
+        assert!(isa <= Isa::best(), "{isa} on a processor without it");
+        // SAFETY: the assertion above: the processor has these instructions.
+        unsafe { super::avx512::soften(scores, scale, shares, maximum, sum) }
     }
 
     /// To the nearest, ties up: no tie matters here, and a NaN of arithmetic stays one.

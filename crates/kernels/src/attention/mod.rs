@@ -7,6 +7,8 @@
 //! Keys and values of a head are packed once; a block of queries then meets blocks of keys. The two products are
 //! those of [`crate::product`], tile by tile; between them stands the softmax, in f32.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod forward;
 mod sequence;
 

@@ -64,8 +64,7 @@ impl Sequence<'_> {
         stride: usize,
         out: &mut [T],
     ) {
-        let mut token = first;
-        for out in out.chunks_mut(stride) {
+        for (token, out) in (first..).zip(out.chunks_mut(stride)) {
             let (row, rest) = out.split_at_mut(self.width.min(stride));
             rest.fill(T::from_f32(0.0));
             match self.place(batch, head, token) {
@@ -74,7 +73,6 @@ impl Sequence<'_> {
                 Some((Values::Bf16(values), start)) => widen_bf16(isa, &values[start..][..self.width], row),
                 None => row.fill(T::from_f32(0.0)),
             }
-            token += 1;
         }
     }
 

@@ -245,6 +245,9 @@ impl Segment {
     }
 }
 
+/// Makes f32 of the sums of a row of A, from a column of the result on.
+pub(crate) type Conversion<'a> = dyn Fn(&mut [f32], usize, usize) + Sync + 'a;
+
 /// A product, ready to be cut.
 pub(crate) struct Product<'a, T, P> {
     pub(crate) isa: Isa,
@@ -256,7 +259,7 @@ pub(crate) struct Product<'a, T, P> {
     pub(crate) panels: P,
     pub(crate) epilogue: &'a Epilogue<'a>,
     /// How sums become f32, where they are not.
-    pub(crate) sums_to_f32: Option<&'a (dyn Fn(&mut [f32], usize, usize) + Sync)>,
+    pub(crate) sums_to_f32: Option<&'a Conversion<'a>>,
 }
 
 /// Rows and panels of the result that are computed together.

@@ -148,7 +148,7 @@ vectorised! {
 /// `(1 + tanh u) / 2 = sigmoid(2 u)`: this is `2 u`, with `u = sqrt(2 / pi) (x + 0.044715 x^3)`.
 #[inline(always)]
 fn gelu_tanh_argument<const FMA: bool>(x: f32) -> f32 {
-    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_2;
     TWICE_SQRT_2_OVER_PI * x * multiply_add::<FMA>(0.044_715 * x, x, 1.0)
 }
 

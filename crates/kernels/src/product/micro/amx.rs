@@ -13,9 +13,9 @@ const HALF: usize = 16;
 const LINE: usize = 64;
 
 pub(in super::super) const BF16: Kernel<bf16> =
-    Kernel { rows: 2 * HALF, panels: 2, depth: 512, tiles: true, offset: 0, run: run_bf16 };
+    Kernel { rows: 2 * HALF, panels: 2, depth: 1536, tiles: true, offset: 0, run: run_bf16 };
 pub(in super::super) const INT8: Kernel<i8> =
-    Kernel { rows: 2 * HALF, panels: 2, depth: 1024, tiles: true, offset: 0, run: run_int8 };
+    Kernel { rows: 2 * HALF, panels: 2, depth: 3072, tiles: true, offset: 0, run: run_int8 };
 
 /// A function that computes a tile with one kind of product. tmm0..3 are sums, tmm4 and 5 rows of A, tmm6 and 7
 /// panels of B.

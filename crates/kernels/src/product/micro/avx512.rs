@@ -1,4 +1,5 @@
 //! AVX-512: 8 rows of 48 columns fill 24 of the 32 registers, with f32 products or products of bf16 pairs.
+#![allow(clippy::needless_range_loop, reason = "rows and panels of registers, unrolled: the index says which")]
 
 use std::arch::x86_64::*;
 
