@@ -315,6 +315,7 @@ mod tests {
                 [2, 333, 130],
                 [40, 1357, 50],
                 [270, 100, 33],
+                [33, 6500, 20],
                 [5, 0, 7],
             ] {
                 let (mut a, b) = (values(1, rows * inner), values(2, columns * inner));
@@ -326,7 +327,9 @@ mod tests {
                 let rows_of_a = Matrix::new(Values::F32(&a), rows, inner);
                 multiply_int8(isa, rows_of_a, &factor, &Epilogue::default(), Output::F32(&mut out));
                 for (i, (found, expected)) in out.iter().zip(reference(&a, &b, size)).enumerate() {
-                    let tolerance = 1e-6 * inner as f64;
+                    // Integer sums are exact; those of f32, where there are none, round on the way.
+                    let rounding = if int8_kernel(isa).is_some() { 0.0 } else { 1e-4 * expected.abs() };
+                    let tolerance = 1e-6 * inner as f64 + rounding;
                     assert!(
                         (f64::from(*found) - expected).abs() <= tolerance,
                         "{isa} {size:?} {i}: {found} {expected}"

@@ -38,7 +38,7 @@ fn assert_close(found: &[f32], expected: &[f64], tolerance: f64, case: &str) {
     }
 }
 
-const SIZES: [[usize; 3]; 14] = [
+const SIZES: [[usize; 3]; 15] = [
     [1, 1, 1],
     [1, 64, 16],
     [7, 63, 65],
@@ -53,6 +53,7 @@ const SIZES: [[usize; 3]; 14] = [
     [0, 32, 16],
     [3, 32, 0],
     [300, 544, 290],
+    [33, 3200, 35],
 ];
 
 #[test]
