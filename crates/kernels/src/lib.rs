@@ -23,6 +23,8 @@ pub mod norm;
 pub mod picture;
 pub mod product;
 mod scratch;
+#[cfg(test)]
+mod testing;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 mod vector;

@@ -2,12 +2,11 @@
 //!
 //! Rows are independent: each is read once from memory and written once.
 
-use half::bf16;
 use rayon::prelude::*;
 
 use crate::Isa;
-use crate::product::{Output, Packed, Values};
-use crate::vector::{from_bf16, from_f16, multiply_add, vectorised};
+use crate::product::{Output, Packed, Values, read_run};
+use crate::vector::{multiply_add, vectorised};
 
 /// Rows of equal width, anywhere in memory: `count[0] * count[1]` of them, `strides` apart along either axis.
 #[derive(Clone, Copy, Debug)]
@@ -97,11 +96,7 @@ fn run<T: Packed>(isa: Isa, rows: Rows<'_>, norm: Norm, affine: Affine<'_>, out:
                 let row = chunk * ROWS_AT_ONCE + index;
                 let (outer, inner) = (row / count[1], row % count[1]);
                 let start = outer * strides[0] + inner * strides[1];
-                match values {
-                    Values::F32(values) => copy(isa, &values[start..][..width], wide),
-                    Values::F16(values) => widen_f16(isa, &values[start..][..width], wide),
-                    Values::Bf16(values) => widen_bf16(isa, &values[start..][..width], wide),
-                }
+                read_run(isa, values.after(start), wide);
                 let (mean, inverse) = match norm {
                     Norm::Layer { eps } => {
                         let mean = sum(isa, wide) / width as f32;
@@ -123,28 +118,6 @@ fn run<T: Packed>(isa: Isa, rows: Rows<'_>, norm: Norm, affine: Affine<'_>, out:
             }
         });
     });
-}
-
-vectorised! {
-    fn copy(values: &[f32], out: &mut [f32]) {
-        out.copy_from_slice(values);
-    }
-}
-
-vectorised! {
-    fn widen_f16(values: &[half::f16], out: &mut [f32]) {
-        for (out, x) in out.iter_mut().zip(values) {
-            *out = from_f16(*x);
-        }
-    }
-}
-
-vectorised! {
-    fn widen_bf16(values: &[bf16], out: &mut [f32]) {
-        for (out, x) in out.iter_mut().zip(values) {
-            *out = from_bf16(*x);
-        }
-    }
 }
 
 /// Sums run in this many strands, so that they vectorise and do not wait for each other.
@@ -210,6 +183,8 @@ vectorised! {
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
 
     fn values(seed: u32, count: usize) -> Vec<f32> {

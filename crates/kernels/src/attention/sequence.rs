@@ -1,7 +1,4 @@
-use half::bf16;
-
-use crate::product::{Output, Packed, Values};
-use crate::vector::{from_bf16, vectorised};
+use crate::product::{Output, Packed, Values, read_run};
 
 /// Some tokens of every batch and head, with any strides; the head's width lies together.
 #[derive(Clone, Copy, Debug)]
@@ -68,9 +65,7 @@ impl Sequence<'_> {
             let (row, rest) = out.split_at_mut(self.width.min(stride));
             rest.fill(T::from_f32(0.0));
             match self.place(batch, head, token) {
-                Some((Values::F32(values), start)) => from_f32(isa, &values[start..][..self.width], row),
-                Some((Values::F16(values), start)) => from_f16(isa, &values[start..][..self.width], row),
-                Some((Values::Bf16(values), start)) => widen_bf16(isa, &values[start..][..self.width], row),
+                Some((values, start)) => read_run(isa, values.after(start), row),
                 None => row.fill(T::from_f32(0.0)),
             }
         }
@@ -86,29 +81,5 @@ impl Sequence<'_> {
             token -= part.tokens;
         }
         None
-    }
-}
-
-vectorised! {
-    fn from_f32<T: Packed>(values: &[f32], out: &mut [T]) {
-        for (out, x) in out.iter_mut().zip(values) {
-            *out = T::from_f32(*x);
-        }
-    }
-}
-
-vectorised! {
-    fn from_f16<T: Packed>(values: &[half::f16], out: &mut [T]) {
-        for (out, x) in out.iter_mut().zip(values) {
-            *out = T::from_f32(crate::vector::from_f16(*x));
-        }
-    }
-}
-
-vectorised! {
-    fn widen_bf16<T: Packed>(values: &[bf16], out: &mut [T]) {
-        for (out, x) in out.iter_mut().zip(values) {
-            *out = T::from_f32(from_bf16(*x));
-        }
     }
 }

@@ -5,18 +5,7 @@ use half::bf16;
 use super::*;
 use crate::Isa;
 use crate::product::{Output, Values};
-
-/// Reproducible values in -1..1.
-fn values(seed: u32, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state as f32 / u32::MAX as f32 * 2.0 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
+use crate::testing::{assert_close, values};
 
 /// Sizes of one case.
 #[derive(Clone, Copy, Debug)]
@@ -86,14 +75,6 @@ fn inputs(sizes: Sizes, sharpness: f32) -> [Vec<f32>; 3] {
     let mut q = values(1, batch * heads * queries * width);
     q.iter_mut().for_each(|x| *x *= sharpness);
     [q, values(2, batch * heads * keys * width), values(3, batch * heads * keys * width)]
-}
-
-#[track_caller]
-fn assert_close(found: &[f32], expected: &[f64], tolerance: f64, case: &str) {
-    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let error = (f64::from(*found) - expected).abs();
-        assert!(error <= tolerance, "{case}: element {i} is {found} instead of {expected}");
-    }
 }
 
 #[test]

@@ -5,19 +5,8 @@ use half::bf16;
 use super::*;
 use crate::Isa;
 use crate::product::{Epilogue, Output, Residual, Values};
+use crate::testing::{assert_close, values};
 use crate::vector::{from_bf16, to_bf16};
-
-/// Reproducible values in -1..1.
-fn values(seed: u32, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state as f32 / u32::MAX as f32 * 2.0 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
 
 fn picture(values: &[f32], shape: [usize; 4]) -> Picture<'_> {
     let [_, c, h, w] = shape;
@@ -75,15 +64,6 @@ fn reference(case: &Case, x: &[f32], weight: &[f32]) -> Vec<f64> {
         }
     }
     result
-}
-
-#[track_caller]
-fn assert_close(found: &[f32], expected: &[f64], tolerance: f64, case: &str) {
-    assert_eq!(found.len(), expected.len(), "{case}");
-    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let error = (f64::from(*found) - expected).abs();
-        assert!(error <= tolerance, "{case}: element {i} is {found} instead of {expected}");
-    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub use int8::{Int8Factor, multiply_int8};
 pub use matrix::{Matrix, Values};
 pub(crate) use micro::{Kernel, Tile, bf16_kernel, f32_kernel};
 pub use panels::{PANEL, Packed, PackedShape};
-pub(crate) use panels::{STEP, pack_panel, round};
+pub(crate) use panels::{STEP, pack_panel, read_run, round};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Factors in the order that a tile reads them.
 
-use half::bf16;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::epilogue::Output;
@@ -237,6 +237,42 @@ vectorised! {
     pub(crate) fn round(values: &mut [f32]) {
         for x in values {
             *x = from_bf16(to_bf16(*x));
+        }
+    }
+}
+
+/// Copies as many numbers as `out` has, rounded to its type.
+///
+/// # Panics
+/// There are fewer: a bug of the caller.
+pub(crate) fn read_run<T: Packed>(isa: Isa, values: Values<'_>, out: &mut [T]) {
+    match values.first(out.len()) {
+        Values::F32(values) => round_f32(isa, values, out),
+        Values::F16(values) => round_f16(isa, values, out),
+        Values::Bf16(values) => round_bf16(isa, values, out),
+    }
+}
+
+vectorised! {
+    fn round_f32<T: Packed>(values: &[f32], out: &mut [T]) {
+        for (out, x) in out.iter_mut().zip(values) {
+            *out = T::from_f32(*x);
+        }
+    }
+}
+
+vectorised! {
+    fn round_f16<T: Packed>(values: &[f16], out: &mut [T]) {
+        for (out, x) in out.iter_mut().zip(values) {
+            *out = T::from_f32(from_f16(*x));
+        }
+    }
+}
+
+vectorised! {
+    fn round_bf16<T: Packed>(values: &[bf16], out: &mut [T]) {
+        for (out, x) in out.iter_mut().zip(values) {
+            *out = T::from_f32(from_bf16(*x));
         }
     }
 }

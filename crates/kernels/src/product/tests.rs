@@ -4,19 +4,8 @@ use half::{bf16, f16};
 
 use super::*;
 use crate::Isa;
+use crate::testing::{assert_close, values};
 use crate::vector::{from_bf16, to_bf16};
-
-/// Reproducible values in -1..1.
-fn values(seed: u32, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state as f32 / u32::MAX as f32 * 2.0 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
 
 fn bf16s(values: &[f32]) -> Vec<bf16> {
     values.iter().map(|&x| to_bf16(x)).collect()
@@ -27,15 +16,6 @@ fn reference(a: &[f32], b: &[f32], [rows, inner, columns]: [usize; 3]) -> Vec<f6
     let at = |x: &[f32], i: usize| f64::from(x[i]);
     let sum = |m: usize, n: usize| (0..inner).map(|k| at(a, m * inner + k) * at(b, n * inner + k)).sum();
     (0..rows * columns).map(|i| sum(i / columns, i % columns)).collect()
-}
-
-#[track_caller]
-fn assert_close(found: &[f32], expected: &[f64], tolerance: f64, case: &str) {
-    assert_eq!(found.len(), expected.len(), "{case}");
-    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let error = (f64::from(*found) - expected).abs();
-        assert!(error <= tolerance, "{case}: element {i} is {found} instead of {expected}");
-    }
 }
 
 const SIZES: [[usize; 3]; 15] = [
