@@ -9,7 +9,7 @@
 //! ```
 //!
 //! One driver ([`multiply`]) cuts the work into blocks that stay in the second-level cache; what differs between
-//! instruction sets is one function for a tile ([`micro`]).
+//! instruction sets is one function for a tile (the module `micro`).
 
 mod driver;
 mod epilogue;
