@@ -22,7 +22,6 @@ pub mod limits;
 pub mod norm;
 pub mod picture;
 pub mod product;
-mod scratch;
 #[cfg(test)]
 mod testing;
 #[cfg(target_arch = "x86_64")]

@@ -4,9 +4,9 @@
 
 use rayon::prelude::*;
 
-use crate::Isa;
 use crate::product::{Output, Packed, Values, read_run};
 use crate::vector::{multiply_add, vectorised};
+use crate::{Buffer, Isa};
 
 /// Rows of equal width, anywhere in memory: `count[0] * count[1]` of them, `strides` apart along either axis.
 #[derive(Clone, Copy, Debug)]
@@ -91,32 +91,32 @@ const ROWS_AT_ONCE: usize = 16;
 fn run<T: Packed>(isa: Isa, rows: Rows<'_>, norm: Norm, affine: Affine<'_>, out: &mut [T]) {
     let Rows { values, count, strides, width } = rows;
     out.par_chunks_mut(ROWS_AT_ONCE * width).enumerate().for_each(|(chunk, out)| {
-        crate::scratch::with_scratch(width, |wide: &mut [f32]| {
-            for (index, out) in out.chunks_exact_mut(width).enumerate() {
-                let row = chunk * ROWS_AT_ONCE + index;
-                let (outer, inner) = (row / count[1], row % count[1]);
-                let start = outer * strides[0] + inner * strides[1];
-                read_run(isa, values.after(start), wide);
-                let (mean, inverse) = match norm {
-                    Norm::Layer { eps } => {
-                        let mean = sum(isa, wide) / width as f32;
-                        (mean, 1.0 / (sum_of_squares(isa, wide, mean) / width as f32 + eps).sqrt())
-                    }
-                    Norm::Rms { eps } => (0.0, 1.0 / (sum_of_squares(isa, wide, 0.0) / width as f32 + eps).sqrt()),
-                };
-                match affine {
-                    Affine::None => plain(isa, wide, mean, inverse, out),
-                    Affine::Learned { weight, bias: None } => scaled(isa, wide, mean, inverse, weight, out),
-                    Affine::Learned { weight, bias: Some(bias) } => {
-                        learned(isa, wide, mean, inverse, weight, bias, out);
-                    }
-                    Affine::Modulated { shift, scale } => {
-                        let (shift, scale) = (&shift[outer * width..][..width], &scale[outer * width..][..width]);
-                        modulated(isa, wide, mean, inverse, scale, shift, out);
-                    }
+        let mut wide = Buffer::<f32>::reused(width);
+        for (index, out) in out.chunks_exact_mut(width).enumerate() {
+            let row = chunk * ROWS_AT_ONCE + index;
+            let (outer, inner) = (row / count[1], row % count[1]);
+            let start = outer * strides[0] + inner * strides[1];
+            let wide = &mut wide[..];
+            read_run(isa, values.after(start), wide);
+            let (mean, inverse) = match norm {
+                Norm::Layer { eps } => {
+                    let mean = sum(isa, wide) / width as f32;
+                    (mean, 1.0 / (sum_of_squares(isa, wide, mean) / width as f32 + eps).sqrt())
+                }
+                Norm::Rms { eps } => (0.0, 1.0 / (sum_of_squares(isa, wide, 0.0) / width as f32 + eps).sqrt()),
+            };
+            match affine {
+                Affine::None => plain(isa, wide, mean, inverse, out),
+                Affine::Learned { weight, bias: None } => scaled(isa, wide, mean, inverse, weight, out),
+                Affine::Learned { weight, bias: Some(bias) } => {
+                    learned(isa, wide, mean, inverse, weight, bias, out);
+                }
+                Affine::Modulated { shift, scale } => {
+                    let (shift, scale) = (&shift[outer * width..][..width], &scale[outer * width..][..width]);
+                    modulated(isa, wide, mean, inverse, scale, shift, out);
                 }
             }
-        });
+        }
     });
 }
 

@@ -2,12 +2,11 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::sequence::{OutputPart, Sequence};
-use crate::Isa;
 use crate::product::{
-    Kernel, Matrix, Output, PANEL, Packed, PackedShape, STEP, Tile, bf16_kernel, f32_kernel, pack_panel, round,
+    Kernel, Matrix, PANEL, Packed, PackedShape, STEP, SharedOutput, Tile, bf16_kernel, f32_kernel, pack_panel, round,
 };
-use crate::scratch::with_scratch;
-use crate::vector::{exp_below, multiply_add, to_bf16, vectorised};
+use crate::vector::{exp_below, multiply_add, vectorised};
+use crate::{Buffer, Isa};
 
 /// Queries that meet a block of keys together.
 const QUERIES: usize = 64;
@@ -111,24 +110,21 @@ fn run<T: Share>(call: &Call<'_>, kernel: &Kernel<T>, adjust: Option<fn(Isa, &mu
     let key_shape = PackedShape { columns: tokens, inner: width };
     let value_shape = PackedShape { columns: width, inner: tokens };
     let places: Vec<Place> = out.iter_mut().map(Place::of).collect();
-    with_scratch(heads * key_shape.len(), |keys: &mut [T]| {
-        with_scratch(heads * value_shape.len(), |values: &mut [T]| {
-            let packs = keys.par_chunks_mut(key_shape.len()).zip(values.par_chunks_mut(value_shape.len()));
-            packs.enumerate().for_each(|(head, (keys, values))| {
-                let head = [head / call.query.heads, head % call.query.heads];
-                pack_head(call.isa, &call.key, head, key_shape, adjust, false, keys);
-                pack_head(call.isa, &call.value, head, value_shape, adjust, true, values);
-            });
-            let packs = Packs { keys, values, key_shape, value_shape };
-            let blocks = call.query.tokens().div_ceil(QUERIES);
-            (0..heads * blocks).into_par_iter().for_each(|index| {
-                #[cfg(target_arch = "x86_64")]
-                let _tiles = kernel.tiles.then(crate::tiles::Tiles::configure);
-                let block =
-                    Block { call, kernel, packs: &packs, head: index / blocks, first: index % blocks * QUERIES };
-                block.run(adjust, &places);
-            });
-        });
+    let mut keys = Buffer::<T>::reused(heads * key_shape.len());
+    let mut values = Buffer::<T>::reused(heads * value_shape.len());
+    let packs = keys.par_chunks_mut(key_shape.len()).zip(values.par_chunks_mut(value_shape.len()));
+    packs.enumerate().for_each(|(head, (keys, values))| {
+        let head = [head / call.query.heads, head % call.query.heads];
+        pack_head(call.isa, &call.key, head, key_shape, adjust, false, keys);
+        pack_head(call.isa, &call.value, head, value_shape, adjust, true, values);
+    });
+    let packs = Packs { keys: &keys, values: &values, key_shape, value_shape };
+    let blocks = call.query.tokens().div_ceil(QUERIES);
+    (0..heads * blocks).into_par_iter().for_each(|index| {
+        #[cfg(target_arch = "x86_64")]
+        let _tiles = kernel.tiles.then(crate::tiles::Tiles::configure);
+        let block = Block { call, kernel, packs: &packs, head: index / blocks, first: index % blocks * QUERIES };
+        block.run(adjust, &places);
     });
 }
 
@@ -143,17 +139,16 @@ fn pack_head<T: Packed>(
     out: &mut [T],
 ) {
     let (tokens, width) = (sequence.tokens(), sequence.width);
-    with_scratch(tokens * width, |rows: &mut [T]| {
-        sequence.gather(isa, head, 0, width, rows);
-        if let Some(adjust) = adjust {
-            adjust(isa, rows);
-        }
-        let matrix = Matrix::new(T::values(rows), tokens, width);
-        let matrix = if across { matrix.transposed() } else { matrix };
-        for (panel, out) in out.chunks_exact_mut(shape.panel_len()).enumerate() {
-            pack_panel(isa, &matrix, panel, out);
-        }
-    });
+    let mut rows = Buffer::<T>::reused(tokens * width);
+    sequence.gather(isa, head, 0, width, &mut rows);
+    if let Some(adjust) = adjust {
+        adjust(isa, &mut rows);
+    }
+    let matrix = Matrix::new(T::values(&rows), tokens, width);
+    let matrix = if across { matrix.transposed() } else { matrix };
+    for (panel, out) in out.chunks_exact_mut(shape.panel_len()).enumerate() {
+        pack_panel(isa, &matrix, panel, out);
+    }
 }
 
 /// Some queries of one head.
@@ -186,20 +181,16 @@ impl<T: Share> Block<'_, T> {
         let mixed_stride = self.packs.value_shape.panels() * PANEL + PANEL;
         let queries = QUERIES.min(self.call.query.tokens() - self.first);
         let rows = queries.next_multiple_of(self.kernel.rows);
-        with_scratch(rows * query_stride, |query: &mut [T]| {
-            with_scratch(rows * (KEYS + GAP), |shares: &mut [T]| {
-                with_scratch(rows * (KEYS + PANEL), |scores: &mut [f32]| {
-                    with_scratch(rows * mixed_stride, |mixed: &mut [f32]| {
-                        self.call.query.gather(isa, self.batch_and_head(), self.first, query_stride, query);
-                        if let Some(adjust) = adjust {
-                            adjust(isa, query);
-                        }
-                        let sums = self.mix(queries, rows, [query, shares], [scores, mixed]);
-                        self.store(&sums[..queries], mixed, mixed_stride, places);
-                    });
-                });
-            });
-        });
+        let mut query = Buffer::<T>::reused(rows * query_stride);
+        let mut shares = Buffer::<T>::reused(rows * (KEYS + GAP));
+        let mut scores = Buffer::<f32>::reused(rows * (KEYS + PANEL));
+        let mut mixed = Buffer::<f32>::reused(rows * mixed_stride);
+        self.call.query.gather(isa, self.batch_and_head(), self.first, query_stride, &mut query);
+        if let Some(adjust) = adjust {
+            adjust(isa, &mut query);
+        }
+        let sums = self.mix(queries, rows, [&mut query, &mut shares], [&mut scores, &mut mixed]);
+        self.store(&sums[..queries], &mut mixed, mixed_stride, places);
     }
 
     fn batch_and_head(&self) -> [usize; 2] {
@@ -332,17 +323,18 @@ impl<T: Share> Block<'_, T> {
         }
     }
 
-    fn store(&self, sums: &[f32], mixed: &[f32], mixed_stride: usize, places: &[Place]) {
+    fn store(&self, sums: &[f32], mixed: &mut [f32], mixed_stride: usize, places: &[Place]) {
         let [batch, head] = self.batch_and_head();
         let width = self.call.query.width;
         for (row, sum) in sums.iter().enumerate() {
-            let mixed = &mixed[row * mixed_stride..][..width];
+            let mixed = &mut mixed[row * mixed_stride..][..width];
+            scale_row(self.call.isa, mixed, 1.0 / sum);
             let mut token = self.first + row;
             for place in places {
                 if token < place.tokens {
                     let start = ((batch * place.tokens + token) * self.call.query.heads + head) * width;
                     // SAFETY: `attention` checked the output's size; a query of a head is in one block only.
-                    unsafe { place.write(self.call.isa, start, mixed, 1.0 / sum) };
+                    unsafe { place.values.write(self.call.isa, start, mixed) };
                     break;
                 }
                 token -= place.tokens;
@@ -368,56 +360,12 @@ struct Factors<'a, T> {
 /// An output part, shared by the threads that write different tokens and heads of it.
 struct Place {
     tokens: usize,
-    values: Pointer,
+    values: SharedOutput,
 }
-
-enum Pointer {
-    F32(*mut f32),
-    Bf16(*mut bf16),
-}
-
-// SAFETY: only `write` writes through it, and its callers write different values.
-unsafe impl Sync for Place {}
 
 impl Place {
     fn of(part: &mut OutputPart<'_>) -> Place {
-        let values = match &mut part.values {
-            Output::F32(values) => Pointer::F32(values.as_mut_ptr()),
-            Output::Bf16(values) => Pointer::Bf16(values.as_mut_ptr()),
-        };
-        Place { tokens: part.tokens, values }
-    }
-
-    /// # Safety
-    /// The output has the values from `start` on, and nobody else writes or reads them.
-    unsafe fn write(&self, isa: Isa, start: usize, mixed: &[f32], factor: f32) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self.values {
-                Pointer::F32(out) => {
-                    scaled(isa, mixed, factor, std::slice::from_raw_parts_mut(out.add(start), mixed.len()));
-                }
-                Pointer::Bf16(out) => {
-                    scaled_bf16(isa, mixed, factor, std::slice::from_raw_parts_mut(out.add(start), mixed.len()));
-                }
-            }
-        }
-    }
-}
-
-vectorised! {
-    fn scaled(values: &[f32], factor: f32, out: &mut [f32]) {
-        for (out, x) in out.iter_mut().zip(values) {
-            *out = x * factor;
-        }
-    }
-}
-
-vectorised! {
-    fn scaled_bf16(values: &[f32], factor: f32, out: &mut [bf16]) {
-        for (out, x) in out.iter_mut().zip(values) {
-            *out = to_bf16(x * factor);
-        }
+        Place { tokens: part.tokens, values: SharedOutput::of(&mut part.values) }
     }
 }
 

@@ -1,12 +1,11 @@
 use half::bf16;
 
 use super::gather::{Bordered, Gather, Picture, gather, padded};
-use crate::Isa;
 use crate::product::{
     Direct, Epilogue, Factored, Kernel, Matrix, Output, PANEL, Packed, PackedShape, Panels, Product, RowSource,
     Segment, Values, Widened, bf16_kernel, f32_kernel, pack_panel, round,
 };
-use crate::scratch::with_scratch;
+use crate::{Buffer, Isa};
 
 /// How a convolution's window moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,24 +202,23 @@ fn run<T: Packed, P: Panels<T>>(
     let pixels = batch * border.len();
     // The last tile's rows, at the last tap, begin at most so far behind the last pixel that is needed.
     let beyond = kernel.rows * stride * channels + taps.last().copied().unwrap_or(0) + channels;
-    with_scratch(pixels + beyond, |values: &mut [T]| {
-        let (pixels, beyond) = values.split_at_mut(pixels);
-        gather(isa, picture, how, border, pixels);
-        beyond.fill(T::from_f32(0.0));
-        if let Some(adjust) = adjust {
-            use rayon::prelude::*;
-            pixels.par_chunks_mut(border.width * channels).for_each(|line| adjust(isa, line));
-        }
-        let product = Product {
-            isa,
-            kernel,
-            segments: &segments,
-            taps: &taps,
-            shape: shape.packed_shape(),
-            panels,
-            epilogue,
-            sums_to_f32: None,
-        };
-        product.run(&Pixels { values, stride: stride * channels }, out);
-    });
+    let mut values = Buffer::<T>::reused(pixels + beyond);
+    let (pixels, beyond) = values.split_at_mut(pixels);
+    gather(isa, picture, how, border, pixels);
+    beyond.fill(T::from_f32(0.0));
+    if let Some(adjust) = adjust {
+        use rayon::prelude::*;
+        pixels.par_chunks_mut(border.width * channels).for_each(|line| adjust(isa, line));
+    }
+    let product = Product {
+        isa,
+        kernel,
+        segments: &segments,
+        taps: &taps,
+        shape: shape.packed_shape(),
+        panels,
+        epilogue,
+        sums_to_f32: None,
+    };
+    product.run(&Pixels { values: &values, stride: stride * channels }, out);
 }

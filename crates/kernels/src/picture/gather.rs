@@ -1,9 +1,8 @@
 use rayon::prelude::*;
 
-use crate::Isa;
-use crate::product::{Packed, STEP, Values};
-use crate::scratch::with_scratch;
+use crate::product::{Packed, STEP, Values, read_run};
 use crate::vector::{from_bf16, from_f16, multiply_add, sigmoid, vectorised};
+use crate::{Buffer, Isa};
 
 /// Pixels with any strides.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +37,20 @@ pub struct Gather<'a> {
 }
 
 impl Picture<'_> {
+    /// All channels of the pixel at `[batch, row, column]`.
+    pub(super) fn read_pixel(&self, isa: Isa, [batch, row, column]: [usize; 3], out: &mut [f32]) {
+        let [batch_stride, channel_stride, row_stride, column_stride] = self.strides;
+        let values = self.values.after(batch * batch_stride + row * row_stride + column * column_stride);
+        if channel_stride == 1 {
+            return read_run(isa, values, out);
+        }
+        match values {
+            Values::F32(values) => read_across(values, channel_stride, out, |x| x),
+            Values::F16(values) => read_across(values, channel_stride, out, from_f16),
+            Values::Bf16(values) => read_across(values, channel_stride, out, from_bf16),
+        }
+    }
+
     /// Panics unless the values reach as far as the strides do.
     pub(super) fn check(&self) {
         let last: Option<usize> =
@@ -45,6 +58,13 @@ impl Picture<'_> {
         if let Some(last) = last {
             assert!(last < self.values.len(), "{} values for a picture that reaches {last}", self.values.len());
         }
+    }
+}
+
+/// Values that lie `stride` apart.
+fn read_across<V: Copy>(values: &[V], stride: usize, out: &mut [f32], widen: impl Fn(V) -> f32) {
+    for (index, out) in out.iter_mut().enumerate() {
+        *out = widen(values[index * stride]);
     }
 }
 
@@ -85,20 +105,19 @@ pub(super) fn gather<T: Packed>(isa: Isa, picture: Picture<'_>, how: Gather<'_>,
         let (pixels, right) = rest.split_at_mut(width * border.channels);
         left.fill(T::from_f32(0.0));
         right.fill(T::from_f32(0.0));
-        with_scratch(channels, |wide: &mut [f32]| {
-            let line = Line { isa, picture: &picture, how: &how, batch, row: if how.doubled { row / 2 } else { row } };
-            if how.doubled {
-                for (column, pair) in pixels.chunks_exact_mut(2 * border.channels).enumerate() {
-                    let (one, other) = pair.split_at_mut(border.channels);
-                    line.pixel(column, wide, one);
-                    other.copy_from_slice(one);
-                }
-            } else {
-                for (column, pixel) in pixels.chunks_exact_mut(border.channels).enumerate() {
-                    line.pixel(column, wide, pixel);
-                }
+        let mut wide = Buffer::<f32>::reused(channels);
+        let line = Line { isa, picture: &picture, how: &how, batch, row: if how.doubled { row / 2 } else { row } };
+        if how.doubled {
+            for (column, pair) in pixels.chunks_exact_mut(2 * border.channels).enumerate() {
+                let (one, other) = pair.split_at_mut(border.channels);
+                line.pixel(column, &mut wide, one);
+                other.copy_from_slice(one);
             }
-        });
+        } else {
+            for (column, pixel) in pixels.chunks_exact_mut(border.channels).enumerate() {
+                line.pixel(column, &mut wide, pixel);
+            }
+        }
     });
 }
 
@@ -114,18 +133,12 @@ struct Line<'a> {
 impl Line<'_> {
     /// All channels of one pixel, then zeros.
     fn pixel<T: Packed>(&self, column: usize, wide: &mut [f32], out: &mut [T]) {
-        let [batch_stride, channel_stride, row_stride, column_stride] = self.picture.strides;
-        let start = self.batch * batch_stride + self.row * row_stride + column * column_stride;
         let channels = wide.len();
         let (out, rest) = out.split_at_mut(channels);
         rest.fill(T::from_f32(0.0));
-        match self.picture.values {
-            Values::F32(values) => widen(&values[start..], channel_stride, wide, |x| x),
-            Values::F16(values) => widen(&values[start..], channel_stride, wide, from_f16),
-            Values::Bf16(values) => widen(&values[start..], channel_stride, wide, from_bf16),
-        }
+        self.picture.read_pixel(self.isa, [self.batch, self.row, column], wide);
         match (&self.how.normed, self.how.silu) {
-            (None, false) => round(self.isa, wide, out),
+            (None, false) => read_run(self.isa, Values::F32(wide), out),
             (None, true) => silu(self.isa, wide, out),
             (Some(normed), silu) => {
                 let first = self.batch * channels;
@@ -136,26 +149,6 @@ impl Line<'_> {
                     norm(self.isa, wide, scale, shift, out);
                 }
             }
-        }
-    }
-}
-
-fn widen<V: Copy>(values: &[V], stride: usize, out: &mut [f32], widen: impl Fn(V) -> f32) {
-    if stride == 1 {
-        for (out, x) in out.iter_mut().zip(values) {
-            *out = widen(*x);
-        }
-    } else {
-        for (out, x) in out.iter_mut().zip(values.iter().step_by(stride)) {
-            *out = widen(*x);
-        }
-    }
-}
-
-vectorised! {
-    fn round<T: Packed>(values: &[f32], out: &mut [T]) {
-        for (out, x) in out.iter_mut().zip(values) {
-            *out = T::from_f32(*x);
         }
     }
 }

@@ -1,8 +1,7 @@
 use rayon::prelude::*;
 
 use super::gather::Picture;
-use crate::product::Values;
-use crate::vector::{from_bf16, from_f16, vectorised};
+use crate::vector::vectorised;
 use crate::{Buffer, Isa};
 
 /// Pixels whose sums are taken in f32 before they go on in f64.
@@ -74,7 +73,7 @@ fn sums(isa: Isa, picture: &Picture<'_>, batch: usize) -> Vec<Sums> {
     let pixels = height * width;
     let mut origin = vec![0.0_f32; channels];
     if pixels > 0 {
-        read_pixel(picture, batch, 0, &mut origin);
+        picture.read_pixel(isa, [batch, 0, 0], &mut origin);
     }
     let chunks: Vec<[Vec<f32>; 2]> = (0..pixels.div_ceil(PIXELS_AT_ONCE))
         .into_par_iter()
@@ -82,7 +81,7 @@ fn sums(isa: Isa, picture: &Picture<'_>, batch: usize) -> Vec<Sums> {
             let (mut differences, mut squares) = (vec![0.0_f32; channels], vec![0.0_f32; channels]);
             let mut pixel = vec![0.0_f32; channels];
             for index in chunk * PIXELS_AT_ONCE..pixels.min((chunk + 1) * PIXELS_AT_ONCE) {
-                read_pixel(picture, batch, index, &mut pixel);
+                picture.read_pixel(isa, [batch, index / width, index % width], &mut pixel);
                 add(isa, &pixel, &origin, &mut differences, &mut squares);
             }
             [differences, squares]
@@ -98,19 +97,6 @@ fn sums(isa: Isa, picture: &Picture<'_>, batch: usize) -> Vec<Sums> {
         }
     }
     all
-}
-
-fn read_pixel(picture: &Picture<'_>, batch: usize, pixel: usize, out: &mut [f32]) {
-    let [batch_stride, channel_stride, row_stride, column_stride] = picture.strides;
-    let width = picture.shape[3];
-    let start = batch * batch_stride + pixel / width * row_stride + pixel % width * column_stride;
-    let at = |channel: usize| start + channel * channel_stride;
-    match picture.values {
-        Values::F32(values) if channel_stride == 1 => out.copy_from_slice(&values[start..][..out.len()]),
-        Values::F32(values) => out.iter_mut().enumerate().for_each(|(c, out)| *out = values[at(c)]),
-        Values::F16(values) => out.iter_mut().enumerate().for_each(|(c, out)| *out = from_f16(values[at(c)])),
-        Values::Bf16(values) => out.iter_mut().enumerate().for_each(|(c, out)| *out = from_bf16(values[at(c)])),
-    }
 }
 
 vectorised! {

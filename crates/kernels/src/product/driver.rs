@@ -3,13 +3,11 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::epilogue::{Epilogue, Output};
+use super::epilogue::{Epilogue, Output, SharedOutput};
 use super::matrix::Matrix;
 use super::micro::{Kernel, Tile, bf16_kernel, f32_kernel};
 use super::panels::{PANEL, Packed, PackedShape, STEP, copy_rows, round};
-use crate::scratch::with_scratch;
-use crate::vector::round_to_bf16;
-use crate::{ALIGNMENT, Isa, Plain};
+use crate::{ALIGNMENT, Buffer, Isa, Plain};
 
 /// Rows of a block: with a step of depth they fill about half of a second-level cache of one megabyte.
 const BLOCK_ROWS: usize = 256;
@@ -48,10 +46,9 @@ pub fn multiply<T: Factored>(isa: Isa, a: Matrix<'_>, b: Factor<'_, T>, epilogue
         }
         Factor::Plain(b) => {
             let shape = PackedShape { columns: b.rows, inner: b.columns };
-            with_scratch(shape.len(), |packed: &mut [T]| {
-                shape.pack(isa, b, packed);
-                multiply(isa, a, Factor::Packed(packed, shape), epilogue, out);
-            });
+            let mut packed = Buffer::<T>::reused(shape.len());
+            shape.pack(isa, b, &mut packed);
+            multiply(isa, a, Factor::Packed(&packed, shape), epilogue, out);
         }
     }
 }
@@ -136,15 +133,14 @@ fn with_rows<T: Packed>(
     let tail_start = if body.is_some() { a.rows / kernel.rows * kernel.rows } else { 0 };
     let tail_stride = a.columns.next_multiple_of(STEP) + ROW_GAP;
     let copied = (a.rows - tail_start).next_multiple_of(kernel.rows);
-    with_scratch(copied * tail_stride, |tail: &mut [T]| {
-        tail.par_chunks_mut(PANEL * tail_stride).enumerate().for_each(|(chunk, rows)| {
-            copy_rows(isa, &a, tail_start + chunk * PANEL, tail_stride, rows);
-            if let Some(adjust) = adjust {
-                adjust(isa, rows);
-            }
-        });
-        work(&Rows { body: body.unwrap_or(&[]), stride: a.row_stride, tail_start, tail, tail_stride });
+    let mut tail = Buffer::<T>::reused(copied * tail_stride);
+    tail.par_chunks_mut(PANEL * tail_stride).enumerate().for_each(|(chunk, rows)| {
+        copy_rows(isa, &a, tail_start + chunk * PANEL, tail_stride, rows);
+        if let Some(adjust) = adjust {
+            adjust(isa, rows);
+        }
     });
+    work(&Rows { body: body.unwrap_or(&[]), stride: a.row_stride, tail_start, tail: &tail, tail_stride });
 }
 
 /// Panels of B as the kernel reads them.
@@ -205,18 +201,6 @@ crate::vector::vectorised! {
         }
     }
 }
-
-/// Where results go, shared by the threads that write different ones of them.
-#[derive(Clone, Copy)]
-enum Place {
-    F32(*mut f32),
-    Bf16(*mut bf16),
-}
-
-// SAFETY: only `Product::finish` writes through it, each block to rows and columns that no other block has.
-unsafe impl Sync for Place {}
-// SAFETY: as above.
-unsafe impl Send for Place {}
 
 /// Rows of A that lie evenly, and the rows of the result that they make.
 #[derive(Clone, Copy, Debug)]
@@ -283,11 +267,8 @@ struct Depth<'a> {
 
 impl<T: Plain, P: Panels<T>> Product<'_, T, P> {
     /// Runs the product. `out` has the rows that the segments make, all of them, and the shape's columns.
-    pub(crate) fn run(&self, rows: &impl RowSource<T>, out: Output<'_>) {
-        let place = match out {
-            Output::F32(values) => Place::F32(values.as_mut_ptr()),
-            Output::Bf16(values) => Place::Bf16(values.as_mut_ptr()),
-        };
+    pub(crate) fn run(&self, rows: &impl RowSource<T>, mut out: Output<'_>) {
+        let place = SharedOutput::of(&mut out);
         let row_blocks: Vec<(&Segment, usize)> = self
             .segments
             .iter()
@@ -306,7 +287,7 @@ impl<T: Plain, P: Panels<T>> Product<'_, T, P> {
                 panel,
                 panels: block_panels.min(self.shape.panels() - panel),
             };
-            self.block(&block, rows, place);
+            self.block(&block, rows, &place);
         });
     }
 
@@ -318,17 +299,15 @@ impl<T: Plain, P: Panels<T>> Product<'_, T, P> {
         fair.clamp(self.kernel.panels, most)
     }
 
-    fn block(&self, block: &Block<'_>, rows: &impl RowSource<T>, place: Place) {
+    fn block(&self, block: &Block<'_>, rows: &impl RowSource<T>, place: &SharedOutput) {
         #[cfg(target_arch = "x86_64")]
         let _tiles = self.kernel.tiles.then(crate::tiles::Tiles::configure);
         let sum_stride = block.panels * PANEL + PANEL;
         let sum_rows = block.rows.next_multiple_of(self.kernel.rows);
-        with_scratch(sum_rows * sum_stride, |sums: &mut [f32]| {
-            with_scratch(self.panels.scratch(self.kernel.panels, self.kernel.depth), |scratch: &mut [T]| {
-                self.sums(block, rows, sums, sum_stride, scratch);
-            });
-            self.finish(block, sums, sum_stride, place);
-        });
+        let mut sums = Buffer::<f32>::reused(sum_rows * sum_stride);
+        let mut scratch = Buffer::<T>::reused(self.panels.scratch(self.kernel.panels, self.kernel.depth));
+        self.sums(block, rows, &mut sums, sum_stride, &mut scratch);
+        self.finish(block, &mut sums, sum_stride, place);
     }
 
     /// The inner values in portions of the kernel's depth: some taps whole, or a part of one.
@@ -389,7 +368,7 @@ impl<T: Plain, P: Panels<T>> Product<'_, T, P> {
         }
     }
 
-    fn finish(&self, block: &Block<'_>, sums: &mut [f32], sum_stride: usize, place: Place) {
+    fn finish(&self, block: &Block<'_>, sums: &mut [f32], sum_stride: usize, place: &SharedOutput) {
         let columns = self.shape.columns;
         let first = block.panel * PANEL;
         let width = (block.panels * PANEL).min(columns - first);
@@ -400,18 +379,8 @@ impl<T: Plain, P: Panels<T>> Product<'_, T, P> {
             }
             let Some(row) = block.segment.out_row(row) else { continue };
             self.epilogue.row(self.isa, sums, row, first, columns);
-            let start = row * columns + first;
             // SAFETY: the output has the rows that segments make and `columns` columns; no other block has these.
-            unsafe {
-                match place {
-                    Place::F32(out) => {
-                        std::slice::from_raw_parts_mut(out.add(start), width).copy_from_slice(sums);
-                    }
-                    Place::Bf16(out) => {
-                        round_to_bf16(self.isa, sums, std::slice::from_raw_parts_mut(out.add(start), width));
-                    }
-                }
-            }
+            unsafe { place.write(self.isa, row * columns + first, sums) };
         }
     }
 }

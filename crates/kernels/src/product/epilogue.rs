@@ -1,6 +1,6 @@
 use half::bf16;
 
-use crate::vector::{erf, multiply_add, sigmoid, vectorised};
+use crate::vector::{erf, multiply_add, round_to_bf16, sigmoid, vectorised};
 
 /// What is done to a sum and its bias.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,42 @@ impl Output<'_> {
         match self {
             Output::F32(values) => values.len(),
             Output::Bf16(values) => values.len(),
+        }
+    }
+}
+
+/// An output, shared by the threads that write different values of it.
+pub(crate) enum SharedOutput {
+    F32(*mut f32),
+    Bf16(*mut bf16),
+}
+
+// SAFETY: only `write` writes through it, and its callers write different values.
+unsafe impl Sync for SharedOutput {}
+
+impl SharedOutput {
+    pub(crate) fn of(out: &mut Output<'_>) -> Self {
+        match out {
+            Output::F32(values) => SharedOutput::F32(values.as_mut_ptr()),
+            Output::Bf16(values) => SharedOutput::Bf16(values.as_mut_ptr()),
+        }
+    }
+
+    /// Stores `values` from place `start` on, rounded to the output's type.
+    ///
+    /// # Safety
+    /// The output is still there and has these places, and nobody else writes or reads them.
+    pub(crate) unsafe fn write(&self, isa: crate::Isa, start: usize, values: &[f32]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match *self {
+                SharedOutput::F32(out) => {
+                    std::slice::from_raw_parts_mut(out.add(start), values.len()).copy_from_slice(values);
+                }
+                SharedOutput::Bf16(out) => {
+                    round_to_bf16(isa, values, std::slice::from_raw_parts_mut(out.add(start), values.len()));
+                }
+            }
         }
     }
 }

@@ -10,7 +10,6 @@ use super::epilogue::{Epilogue, Output};
 use super::matrix::{Matrix, Values};
 use super::micro::{Kernel, f32_kernel, int8_kernel};
 use super::panels::{PANEL, PackedShape, STEP, copy_rows};
-use crate::scratch::with_scratch;
 use crate::vector::vectorised;
 use crate::{Buffer, Isa};
 
@@ -55,26 +54,20 @@ impl Int8Factor {
         let rows = factor.scales.par_chunks_mut(PANEL).zip(factor.totals.par_chunks_mut(PANEL));
         panels.zip(rows).enumerate().for_each(|(panel, (numbers, (scales, totals)))| {
             let stride = inner.next_multiple_of(STEP);
-            with_scratch(PANEL * stride, |wide: &mut [f32]| {
-                copy_rows(isa, &b, panel * PANEL, stride, wide);
-                let rows = wide.chunks_exact(stride).zip(scales).zip(totals).enumerate();
-                for (column, ((row, scale), total)) in rows {
-                    let inverse = scale_of(isa, row, scale);
-                    *total = 0;
-                    for (k, x) in row.iter().enumerate().take(inner) {
-                        let q = rounded(*x, inverse);
-                        numbers[(k / GROUP * PANEL + column) * GROUP + k % GROUP] = q;
-                        *total += i32::from(q);
-                    }
+            let mut wide = Buffer::<f32>::reused(PANEL * stride);
+            copy_rows(isa, &b, panel * PANEL, stride, &mut wide);
+            let rows = wide.chunks_exact(stride).zip(scales).zip(totals).enumerate();
+            for (column, ((row, scale), total)) in rows {
+                let inverse = scale_of(isa, row, scale);
+                *total = 0;
+                for (k, x) in row.iter().enumerate().take(inner) {
+                    let q = rounded(*x, inverse);
+                    numbers[(k / GROUP * PANEL + column) * GROUP + k % GROUP] = q;
+                    *total += i32::from(q);
                 }
-            });
+            }
         });
         factor
-    }
-
-    /// Bytes of all of it.
-    pub fn bytes(&self) -> usize {
-        self.numbers.len() + 4 * (self.scales.len() + self.totals.len())
     }
 }
 
@@ -196,44 +189,41 @@ fn run<T: crate::Plain, P: Panels<T>>(
     let shape = padded(b.columns, b.inner);
     // A gap, so that rows of a power of two do not all fall on the same cache lines.
     let (rows, stride) = (a.rows.next_multiple_of(kernel.rows), shape.inner + INT8_STEP);
-    with_scratch(rows * stride, |numbers: &mut [T]| {
-        with_scratch(rows, |scales: &mut [f32]| {
-            let wide_stride = a.columns.next_multiple_of(STEP);
-            numbers.par_chunks_mut(PANEL * stride).zip(scales.par_chunks_mut(PANEL)).enumerate().for_each(
-                |(chunk, (numbers, scales))| {
-                    with_scratch(scales.len() * wide_stride, |wide: &mut [f32]| {
-                        copy_rows(isa, &a, chunk * PANEL, wide_stride, wide);
-                        let rows = numbers.chunks_mut(stride).zip(wide.chunks_exact(wide_stride));
-                        for ((numbers, wide), scale) in rows.zip(scales) {
-                            let inverse = scale_of(isa, wide, scale);
-                            let (numbers, rest) = numbers.split_at_mut(wide_stride);
-                            round(isa, wide, inverse, kernel.offset, numbers);
-                            // B is 0 there, so that anything finite would do.
-                            round(isa, &[0.0; 2 * INT8_STEP][..rest.len()], 0.0, 0, rest);
-                        }
-                    });
-                },
-            );
-            let (scales, offset) = (&scales[..], kernel.offset);
-            let finish = |sums: &mut [f32], row: usize, first: usize| {
-                let columns = first..first + sums.len();
-                let (column_scales, totals) = (&b.scales[columns.clone()], &b.totals[columns]);
-                scale_row(isa, sums, scales[row], column_scales, offset, totals);
-            };
-            let segments = [Segment::plain(a.rows)];
-            let product = Product {
-                isa,
-                kernel,
-                segments: &segments,
-                taps: &[0],
-                shape: PackedShape { columns: b.columns, ..shape },
-                panels,
-                epilogue,
-                sums_to_f32: Some(&finish),
-            };
-            product.run(&RoundedRows { numbers, stride }, out);
-        });
-    });
+    let mut numbers = Buffer::<T>::reused(rows * stride);
+    let mut scales = Buffer::<f32>::reused(rows);
+    let wide_stride = a.columns.next_multiple_of(STEP);
+    numbers.par_chunks_mut(PANEL * stride).zip(scales.par_chunks_mut(PANEL)).enumerate().for_each(
+        |(chunk, (numbers, scales))| {
+            let mut wide = Buffer::<f32>::reused(scales.len() * wide_stride);
+            copy_rows(isa, &a, chunk * PANEL, wide_stride, &mut wide);
+            let rows = numbers.chunks_mut(stride).zip(wide.chunks_exact(wide_stride));
+            for ((numbers, wide), scale) in rows.zip(scales) {
+                let inverse = scale_of(isa, wide, scale);
+                let (numbers, rest) = numbers.split_at_mut(wide_stride);
+                round(isa, wide, inverse, kernel.offset, numbers);
+                // B is 0 there, so that anything finite would do.
+                round(isa, &[0.0; 2 * INT8_STEP][..rest.len()], 0.0, 0, rest);
+            }
+        },
+    );
+    let (scales, offset) = (&scales[..], kernel.offset);
+    let finish = |sums: &mut [f32], row: usize, first: usize| {
+        let columns = first..first + sums.len();
+        let (column_scales, totals) = (&b.scales[columns.clone()], &b.totals[columns]);
+        scale_row(isa, sums, scales[row], column_scales, offset, totals);
+    };
+    let segments = [Segment::plain(a.rows)];
+    let product = Product {
+        isa,
+        kernel,
+        segments: &segments,
+        taps: &[0],
+        shape: PackedShape { columns: b.columns, ..shape },
+        panels,
+        epilogue,
+        sums_to_f32: Some(&finish),
+    };
+    product.run(&RoundedRows { numbers: &numbers, stride }, out);
 }
 
 vectorised! {

@@ -20,6 +20,7 @@ mod panels;
 
 pub(crate) use driver::{Direct, Panels, Product, RowSource, Segment, Widened};
 pub use driver::{Factor, Factored, multiply};
+pub(crate) use epilogue::SharedOutput;
 pub use epilogue::{Activation, Epilogue, Output, Residual};
 pub use int8::{Int8Factor, multiply_int8};
 pub use matrix::{Matrix, Values};

@@ -134,7 +134,6 @@ struct Packed {
 }
 
 /// One of the forms a weight is packed in.
-#[derive(Clone)]
 enum Numbers {
     Bf16(Arc<Buffer<bf16>>),
     Int8(Arc<Int8Factor>),
