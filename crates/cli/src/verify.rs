@@ -2,13 +2,10 @@
 
 mod golden;
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rectiflow_generate::{
-    Compat, Encoder, ImageError, ModelFiles, Parts, Picture, Plan, PromptTokens, Told, Watch, denoise,
-};
+use rectiflow_generate::{Compat, Encoder, ModelFiles, Parts, Plan, PromptTokens, Told, Unwatched, denoise};
 use rectiflow_nn::{Device, Precision, Tensor, from_f32, to_f32};
 use rectiflow_text::{Conditioning, Tokens};
 use serde::Serialize;
@@ -247,25 +244,6 @@ fn bound(stage: &str, precision: Precision) -> f64 {
         (Precision::Bf16, "velocity") => 2e-2,
         (Precision::Bf16, "latents") => 1e-1,
         (Precision::Bf16, _) => 3e-2,
-    }
-}
-
-/// Verification says what it found when it is done.
-struct Unwatched;
-
-impl Watch for Unwatched {
-    fn phase(&mut self, _name: &str) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
-
-    fn step(&mut self, _done: usize, _of: usize) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
-
-    fn cut(&mut self, _encoder: Encoder, _tokens: usize, _words: &str) {}
-
-    fn picture(&mut self, _picture: Picture) -> Result<(), ImageError> {
-        Ok(())
     }
 }
 

@@ -81,12 +81,10 @@ impl Model<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::ControlFlow;
-
     use rectiflow_nn::Device;
 
     use super::*;
-    use crate::{Encoder, ImageError, ModelFacts, Picture, Request};
+    use crate::{ModelFacts, Request, Unwatched};
 
     /// Its velocity is the latent; it notes what it was asked.
     #[derive(Default)]
@@ -105,24 +103,6 @@ mod tests {
         ) -> Result<Vec<Tensor<4>>, SampleError> {
             self.asked.push(conditionings.iter().map(|one| **one).collect());
             Ok(vec![latent.clone(); conditionings.len()])
-        }
-    }
-
-    struct Unwatched;
-
-    impl Watch for Unwatched {
-        fn phase(&mut self, _name: &str) -> ControlFlow<()> {
-            ControlFlow::Continue(())
-        }
-
-        fn step(&mut self, _done: usize, _of: usize) -> ControlFlow<()> {
-            ControlFlow::Continue(())
-        }
-
-        fn cut(&mut self, _encoder: Encoder, _tokens: usize, _words: &str) {}
-
-        fn picture(&mut self, _picture: Picture) -> Result<(), ImageError> {
-            Ok(())
         }
     }
 

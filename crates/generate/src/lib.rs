@@ -70,6 +70,25 @@ pub trait Watch {
     fn picture(&mut self, picture: Picture) -> Result<(), ImageError>;
 }
 
+/// Watches nothing and stops nothing: for runs whose result is all that counts.
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    fn phase(&mut self, _name: &str) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn step(&mut self, _done: usize, _of: usize) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn cut(&mut self, _encoder: Encoder, _tokens: usize, _words: &str) {}
+
+    fn picture(&mut self, _picture: Picture) -> Result<(), ImageError> {
+        Ok(())
+    }
+}
+
 /// Draws every picture of a plan.
 ///
 /// `noise` gives the latents to start from, one for each picture, or one `[1, 16, H/8, W/8]` for all; without it
