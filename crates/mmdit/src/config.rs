@@ -66,6 +66,24 @@ pub enum ConfigError {
 }
 
 impl MmditConfig {
+    /// The paper's network of `depth` blocks, 64 wide for each (arXiv:2403.03206 section 4); 24 are SD3-Medium. Its
+    /// positions are stored.
+    pub fn of_depth(depth: usize) -> Self {
+        MmditConfig {
+            depth,
+            width: HEAD_WIDTH * depth,
+            patch: 2,
+            channels_in: 16,
+            channels_out: 16,
+            context_width: 4096,
+            pooled_width: 2048,
+            qk_norm: false,
+            dual_layers: Vec::new(),
+            grid: GRID_WITHOUT_TABLE,
+            grid_stored: true,
+        }
+    }
+
     /// Finds the sizes from the shapes of a checkpoint's tensors, as the released code does
     /// (`BaseModel` in Stability-AI/sd3.5 `sd3_impls.py`).
     ///

@@ -5,19 +5,7 @@ use rectiflow_mmdit::{Mmdit, MmditConfig};
 use rectiflow_nn::{Device, Init, Module, ParamSource, Params, Precision, RandomInit, Read, Tensor, from_f32, to_f32};
 
 fn config(depth: usize, qk_norm: bool, dual: usize, grid: usize) -> MmditConfig {
-    MmditConfig {
-        depth,
-        width: 64 * depth,
-        patch: 2,
-        channels_in: 16,
-        channels_out: 16,
-        context_width: 4096,
-        pooled_width: 2048,
-        qk_norm,
-        dual_layers: (0..dual).collect(),
-        grid,
-        grid_stored: true,
-    }
+    MmditConfig { qk_norm, dual_layers: (0..dual).collect(), grid, ..MmditConfig::of_depth(depth) }
 }
 
 /// Nothing is read: parameters are lazy.

@@ -58,6 +58,18 @@ pub enum ConfigError {
 }
 
 impl VaeConfig {
+    /// The autoencoder of every release: 83,819,683 parameters.
+    pub fn released() -> Self {
+        VaeConfig {
+            widths: vec![128, 256, 512, 512],
+            blocks: 2,
+            latent_channels: 16,
+            groups: GROUPS,
+            latent_offset: LATENT_OFFSET,
+            latent_scale: LATENT_SCALE,
+        }
+    }
+
     /// Finds the sizes from the tensors' shapes; what shapes cannot tell comes from `config.json`, or is that
     /// of the released models.
     ///

@@ -6,14 +6,7 @@ use rectiflow_vae::{Vae, VaeConfig};
 
 #[test]
 fn the_released_autoencoder_has_as_many_parameters_as_its_file() {
-    let config = VaeConfig {
-        widths: vec![128, 256, 512, 512],
-        blocks: 2,
-        latent_channels: 16,
-        groups: 32,
-        latent_offset: 0.0609,
-        latent_scale: 1.5305,
-    };
+    let config = VaeConfig::released();
     let vae = Vae::new(&config, Params::new(&mut RandomInit { seed: 0 }, &Device::flex(), Precision::F32));
     assert_eq!(vae.num_params(), 83_819_683);
     assert_eq!(config.downsampling(), 8);

@@ -40,19 +40,7 @@ fn check<const D: usize>(name: &str, x: &Tensor<D>) -> anyhow::Result<()> {
 fn mmdit_step(name: &str, side: usize, precision: Precision) -> anyhow::Result<Case> {
     const BATCH: usize = 2;
     let device = DeviceChoice::Cpu.open()?;
-    let config = MmditConfig {
-        depth: 24,
-        width: 1536,
-        patch: 2,
-        channels_in: 16,
-        channels_out: 16,
-        context_width: 4096,
-        pooled_width: 2048,
-        qk_norm: false,
-        dual_layers: Vec::new(),
-        grid: 192,
-        grid_stored: false,
-    };
+    let config = MmditConfig { grid_stored: false, ..MmditConfig::of_depth(24) };
     let model = Mmdit::new(&config, Params::new(&mut RandomParams, &device, precision));
     let latent = random(1, [BATCH, 16, side / 8, side / 8], &device);
     let context = random(2, [BATCH, TEXT_TOKENS, config.context_width], &device);
@@ -80,14 +68,7 @@ fn mmdit_operations(config: &MmditConfig, image: usize, text: usize) -> f64 {
 /// The released autoencoder's decoder.
 fn vae_decode(name: &str, side: usize, precision: Precision) -> anyhow::Result<Case> {
     let device = DeviceChoice::Cpu.open()?;
-    let config = VaeConfig {
-        widths: vec![128, 256, 512, 512],
-        blocks: 2,
-        latent_channels: 16,
-        groups: 32,
-        latent_offset: 0.0609,
-        latent_scale: 1.5305,
-    };
+    let config = VaeConfig::released();
     let operations = decoder_operations(&config, side / 8);
     let vae = Vae::new(&config, Params::new(&mut RandomParams, &device, precision));
     let latent = random(1, [1, 16, side / 8, side / 8], &device);
