@@ -5,7 +5,7 @@
 //! H heads, E head width, D width.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
-use rectiflow_nn::layers::{Linear, RmsNorm};
+use rectiflow_nn::layers::{Linear, QkNorm, RmsNorm};
 use rectiflow_nn::ops::{self, Activation, AttentionBias, Qkv};
 use rectiflow_nn::{Init, Module, Params, Precision, Tensor};
 
@@ -256,30 +256,27 @@ impl LastTextStream {
 #[derive(Module, Debug)]
 pub(crate) struct QkvProduct {
     qkv: Linear,
-    ln_q: Option<RmsNorm>,
-    ln_k: Option<RmsNorm>,
+    norm: Option<QkNorm>,
     #[module(skip)]
     precision: Precision,
 }
 
 impl QkvProduct {
     fn new(config: &MmditConfig, mut params: Params<'_>) -> Self {
-        let mut norm = |name| config.qk_norm.then(|| RmsNorm::new(params.at(name), HEAD_WIDTH, EPS));
-        let (ln_q, ln_k) = (norm("ln_q"), norm("ln_k"));
+        let mut norm_of = |name| RmsNorm::new(params.at(name), HEAD_WIDTH, EPS);
+        let norm = config.qk_norm.then(|| QkNorm::new(norm_of("ln_q"), norm_of("ln_k")));
         let precision = params.precision();
         let qkv = Linear::new(params.at("qkv"), config.width, 3 * config.width, Init::XavierUniform);
-        QkvProduct { qkv, ln_q, ln_k, precision }
+        QkvProduct { qkv, norm, precision }
     }
 
     fn forward(&self, x_BLD: Tensor<3>) -> Qkv {
         let [batch, length, width] = x_BLD.dims();
         let heads = self.qkv.forward_factor(x_BLD).reshape([batch, length, 3, width / HEAD_WIDTH, HEAD_WIDTH]);
-        let take = |index: usize| heads.clone().narrow(2, index, 1).squeeze_dim::<4>(2);
-        let normed = |x: Tensor<4>, norm: &Option<RmsNorm>| match norm {
-            Some(norm) => norm.forward(x, self.precision.factor()),
-            None => x,
-        };
-        Qkv { q: normed(take(0), &self.ln_q), k: normed(take(1), &self.ln_k), v: take(2) }
+        Qkv::Together(match &self.norm {
+            Some(norm) => norm.forward(heads, self.precision.factor()),
+            None => heads,
+        })
     }
 }
 

@@ -179,6 +179,27 @@ impl RmsNorm {
     }
 }
 
+/// RMS norms of queries and keys, each with `weight` `[E]`: what keeps attention's logits bounded in training.
+///
+/// Source: arXiv:2403.03206, section 5.3.2.
+#[derive(Module, Debug)]
+pub struct QkNorm {
+    queries: RmsNorm,
+    keys: RmsNorm,
+}
+
+impl QkNorm {
+    /// Of heads of one width, each with its own weight.
+    pub fn new(queries: RmsNorm, keys: RmsNorm) -> Self {
+        QkNorm { queries, keys }
+    }
+
+    /// heads `[B, L, 3, H, E]`. Returns the same shape as `out`; values are not normed.
+    pub fn forward(&self, heads: Tensor<5>, out: DType) -> Tensor<5> {
+        ops::heads_norm(heads, [self.queries.weight.val(), self.keys.weight.val()], self.queries.eps, out)
+    }
+}
+
 /// A table of vectors: `weight` `[V, D]`.
 #[derive(Module, Debug)]
 pub struct Embedding {

@@ -175,7 +175,7 @@ fn attention_is_a_softmax_of_scaled_products_over_all_streams() {
     for device in devices() {
         let stream = |part: usize| {
             let one = |name: &str| from_f32(take(name, part).0, [batch, lengths[part], heads, width], &device);
-            Qkv { q: one("q"), k: one("k"), v: one("v") }
+            Qkv::Apart { q: one("q"), k: one("k"), v: one("v") }
         };
         let bias = AttentionBias::Added(from_f32(bias_values.0.clone(), [1, heads, all, all], &device));
         let found = ops::attention([stream(0), stream(1)], 0.7, bias, Precision::F32);
@@ -195,7 +195,7 @@ fn a_causal_token_does_not_see_those_after_it() {
     for device in devices() {
         let (q, _) = tensor_on(&device, "q", [1, 4, 1, 8]);
         let (v, vs) = tensor_on(&device, "v", [1, 4, 1, 8]);
-        let streams = [Qkv { q: q.clone(), k: q, v }];
+        let streams = [Qkv::Apart { q: q.clone(), k: q, v }];
         let [found] = ops::attention(streams, 1.0, AttentionBias::Causal, Precision::F32);
         let found = to_f32(&found);
         for e in 0..8 {
@@ -337,51 +337,4 @@ fn a_layer_norm_has_weights_and_an_embedding_takes_rows() {
         assert_eq!(rows.dims(), [1, 3, 2]);
         assert_eq!(to_f32(&rows), [2.0, 2.5, 0.0, 0.5, 2.0, 2.5]);
     }
-}
-
-/// Gradients of a linear layer through the kernels, against finite differences of the formula in f64.
-#[test]
-fn gradients_of_a_linear_layer_are_finite_differences() {
-    let [rows, width_in, width_out] = [5, 7, 6];
-    let device = Device::flex().autodiff();
-    let (x, xs) = tensor_on(&device, "x", [1, rows, width_in]);
-    let (weight, ws) = tensor_on(&device, "w", [width_out, width_in]);
-    let (bias, bs) = tensor_on(&device, "b", [width_out]);
-    let [x, weight] = [(x.reshape([rows, width_in])), weight].map(Tensor::require_grad);
-    let bias = bias.require_grad();
-    let y = ops::linear(
-        x.clone(),
-        weight.clone(),
-        &PackedWeight::default(),
-        Some(bias.clone()),
-        After { activation: Activation::GeluTanh, ..After::default() },
-        Precision::F32,
-    );
-    let grads = y.square().sum().backward();
-
-    let loss = |xs: &[f64], ws: &[f64], bs: &[f64]| -> f64 {
-        (0..rows * width_out)
-            .map(|i| {
-                let (row, column) = (i / width_out, i % width_out);
-                let sum: f64 = (0..width_in).map(|k| xs[row * width_in + k] * ws[column * width_in + k]).sum();
-                formula(Activation::GeluTanh, bs[column] + sum).powi(2)
-            })
-            .sum()
-    };
-    let differences = |values: &[f64], loss: &dyn Fn(&[f64]) -> f64| -> Vec<f64> {
-        let step = 1e-5;
-        (0..values.len())
-            .map(|i| {
-                let at = |offset: f64| {
-                    let mut moved = values.to_vec();
-                    moved[i] += offset;
-                    loss(&moved)
-                };
-                (at(step) - at(-step)) / (2.0 * step)
-            })
-            .collect()
-    };
-    assert_close(&x.grad(&grads).unwrap(), &differences(&xs, &|xs| loss(xs, &ws, &bs)), 1e-5);
-    assert_close(&weight.grad(&grads).unwrap(), &differences(&ws, &|ws| loss(&xs, ws, &bs)), 1e-5);
-    assert_close(&bias.grad(&grads).unwrap(), &differences(&bs, &|bs| loss(&xs, &ws, bs)), 1e-5);
 }

@@ -73,7 +73,7 @@ impl PixelAttention {
         let [q, k, v] =
             [&self.q, &self.k, &self.v].map(|product| product.forward_factor(tokens_BLC.clone()).unsqueeze_dim(2));
         let scale = (channels as f64).powf(-0.5);
-        let [mixed_BLC] = ops::attention([Qkv { q, k, v }], scale, AttentionBias::None, self.precision);
+        let [mixed_BLC] = ops::attention([Qkv::Apart { q, k, v }], scale, AttentionBias::None, self.precision);
         let mixed_BLC = self.proj_out.forward(mixed_BLC);
         x_BCHW + mixed_BLC.swap_dims(1, 2).reshape([batch, channels, height, width])
     }

@@ -133,7 +133,7 @@ fn attention_case<T: Attended + Packed>(name: &str, tokens: usize) -> anyhow::Re
         };
         let parts = [part(0), part(1), part(2)];
         let sequences = parts.each_ref().map(|parts| Sequence { batch: 1, heads: HEADS, width: WIDTH, parts });
-        attention::<T>(isa, sequences, scale, Bias::None, &mut [OutputPart { values: T::output(out), tokens }]);
+        attention::<T>(isa, sequences, scale, Bias::None, &mut [OutputPart { values: T::output(out), tokens }], None);
     };
     attend(&qkv, &mut out);
     for (token, head) in [(0, 0), (tokens / 2, 7), (tokens - 1, HEADS - 1)] {

@@ -1,9 +1,12 @@
 use half::bf16;
 use rayon::prelude::*;
 
+use super::backward;
+use super::gradients::{Gradients, Saved};
 use super::sequence::{OutputPart, Sequence};
+use super::tiles::{Factors, GAP, tiles};
 use crate::product::{
-    Kernel, Matrix, PANEL, Packed, PackedShape, STEP, SharedOutput, Tile, bf16_kernel, f32_kernel, pack_panel, round,
+    Kernel, Matrix, Output, PANEL, Packed, PackedShape, STEP, SharedOutput, bf16_kernel, f32_kernel, pack_panel, round,
 };
 use crate::vector::{exp_below, multiply_add, vectorised};
 use crate::{Buffer, Isa};
@@ -28,70 +31,109 @@ pub enum Bias<'a> {
 /// Numbers that attention multiplies.
 pub trait Attended: Sized {
     #[doc(hidden)]
-    fn dispatch(call: &Call<'_>, out: &mut [OutputPart<'_>]);
+    fn dispatch(call: &Call<'_>, out: &mut [OutputPart<'_>], log_sums: Option<&mut [f32]>);
+    #[doc(hidden)]
+    fn dispatch_backward(call: &Call<'_>, saved: &Saved<'_>, gradients: &mut Gradients<'_>);
 }
 
 /// One attention's arguments.
 #[doc(hidden)]
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
-    isa: Isa,
-    query: Sequence<'a>,
-    key: Sequence<'a>,
-    value: Sequence<'a>,
-    scale: f32,
-    bias: Bias<'a>,
+    pub(super) isa: Isa,
+    pub(super) query: Sequence<'a>,
+    pub(super) key: Sequence<'a>,
+    pub(super) value: Sequence<'a>,
+    pub(super) scale: f32,
+    pub(super) bias: Bias<'a>,
+}
+
+impl<'a> Call<'a> {
+    /// Panics on sizes that do not fit each other.
+    pub(super) fn new(isa: Isa, [query, key, value]: [Sequence<'a>; 3], scale: f32, bias: Bias<'a>) -> Self {
+        assert!(isa <= Isa::best(), "{isa} on a processor without it");
+        for sequence in [query, key, value] {
+            let sizes = |s: &Sequence<'_>| [s.batch, s.heads, s.width];
+            assert_eq!(sizes(&sequence), sizes(&query), "batch, heads and width of an attention");
+            sequence.check();
+        }
+        assert!(scale > 0.0, "an attention's scale of {scale}");
+        let (queries, keys) = (query.tokens(), key.tokens());
+        assert_eq!(value.tokens(), keys, "as many values as keys");
+        assert!(keys > 0 || queries == 0, "an attention without keys");
+        let call = Call { isa, query, key, value, scale, bias };
+        if let Bias::Added(bias) = bias {
+            let whole = call.rows() * keys;
+            assert!(bias.len() == whole || bias.len() * query.batch == whole, "{} biases", bias.len());
+        }
+        call
+    }
+
+    /// Queries of all heads and batches.
+    pub(super) fn rows(&self) -> usize {
+        self.query.batch * self.query.heads * self.query.tokens()
+    }
+
+    /// Where the biases of a row of scores begin; `head` counts those of all batches.
+    pub(super) fn bias_row(&self, biases: usize, head: usize, query: usize) -> usize {
+        let (queries, keys) = (self.query.tokens(), self.key.tokens());
+        let heads = (biases / (queries * keys)).max(1);
+        (head % heads * queries + query) * keys
+    }
 }
 
 /// Mixes values: `out = softmax(scale q k^T + bias) v`, products of factors rounded to `T`, all else in f32.
 ///
-/// The parts of `out` have the tokens of the queries' parts. Results do not depend on the number of threads.
+/// The parts of `out` have the tokens of the queries' parts. `log_sums` `[B, H, S]`, if it is asked for, becomes the
+/// logarithm of what each row of the softmax is divided by, which [`super::attention_backward`] wants back. Results
+/// do not depend on the number of threads.
 ///
 /// # Panics
 /// Sizes that do not fit each other, or an instruction set that the machine lacks: bugs of the caller.
 pub fn attention<T: Attended>(
     isa: Isa,
-    [query, key, value]: [Sequence<'_>; 3],
+    sequences: [Sequence<'_>; 3],
     scale: f32,
     bias: Bias<'_>,
     out: &mut [OutputPart<'_>],
+    log_sums: Option<&mut [f32]>,
 ) {
-    assert!(isa <= Isa::best(), "{isa} on a processor without it");
-    for sequence in [query, key, value] {
-        let sizes = |s: &Sequence<'_>| [s.batch, s.heads, s.width];
-        assert_eq!(sizes(&sequence), sizes(&query), "batch, heads and width of an attention");
-        sequence.check();
-    }
-    assert!(scale > 0.0, "an attention's scale of {scale}");
-    let (queries, keys) = (query.tokens(), key.tokens());
-    assert_eq!(value.tokens(), keys, "as many values as keys");
-    assert!(keys > 0 || queries == 0, "an attention without keys");
-    let rows = query.batch * query.heads * queries;
-    if let Bias::Added(bias) = bias {
-        let whole = rows * keys;
-        assert!(bias.len() == whole || bias.len() * query.batch == whole, "{} biases", bias.len());
-    }
-    assert_eq!(out.iter().map(|part| part.tokens).sum::<usize>(), queries, "tokens of the output");
+    let call = Call::new(isa, sequences, scale, bias);
+    let Sequence { batch, heads, width, .. } = call.query;
+    assert_eq!(out.iter().map(|part| part.tokens).sum::<usize>(), call.query.tokens(), "tokens of the output");
     for part in &*out {
-        let values = query.batch * part.tokens * query.heads * query.width;
-        assert_eq!(part.values.len(), values, "values of {} output tokens", part.tokens);
+        assert_eq!(part.values.len(), batch * part.tokens * heads * width, "values of {} output tokens", part.tokens);
     }
-    if rows * query.width > 0 {
-        T::dispatch(&Call { isa, query, key, value, scale, bias }, out);
+    if let Some(log_sums) = &log_sums {
+        assert_eq!(log_sums.len(), call.rows(), "sums of every row");
+    }
+    if call.rows() * width > 0 {
+        T::dispatch(&call, out, log_sums);
     }
 }
 
 impl Attended for f32 {
-    fn dispatch(call: &Call<'_>, out: &mut [OutputPart<'_>]) {
-        run(call, &f32_kernel(call.isa), None, out);
+    fn dispatch(call: &Call<'_>, out: &mut [OutputPart<'_>], log_sums: Option<&mut [f32]>) {
+        run(call, &f32_kernel(call.isa), None, out, log_sums);
+    }
+
+    fn dispatch_backward(call: &Call<'_>, saved: &Saved<'_>, gradients: &mut Gradients<'_>) {
+        backward::run(call, &f32_kernel(call.isa), None, saved, gradients);
     }
 }
 
 impl Attended for bf16 {
-    fn dispatch(call: &Call<'_>, out: &mut [OutputPart<'_>]) {
+    fn dispatch(call: &Call<'_>, out: &mut [OutputPart<'_>], log_sums: Option<&mut [f32]>) {
         match bf16_kernel(call.isa) {
-            Some(kernel) => run(call, &kernel, None, out),
-            None => run(call, &f32_kernel(call.isa), Some(round), out),
+            Some(kernel) => run(call, &kernel, None, out, log_sums),
+            None => run(call, &f32_kernel(call.isa), Some(round), out, log_sums),
+        }
+    }
+
+    fn dispatch_backward(call: &Call<'_>, saved: &Saved<'_>, gradients: &mut Gradients<'_>) {
+        match bf16_kernel(call.isa) {
+            Some(kernel) => backward::run(call, &kernel, None, saved, gradients),
+            None => backward::run(call, &f32_kernel(call.isa), Some(round), saved, gradients),
         }
     }
 }
@@ -104,12 +146,19 @@ struct Packs<'a, T> {
     value_shape: PackedShape,
 }
 
-fn run<T: Share>(call: &Call<'_>, kernel: &Kernel<T>, adjust: Option<fn(Isa, &mut [T])>, out: &mut [OutputPart<'_>]) {
+fn run<T: Share>(
+    call: &Call<'_>,
+    kernel: &Kernel<T>,
+    adjust: Option<fn(Isa, &mut [T])>,
+    out: &mut [OutputPart<'_>],
+    log_sums: Option<&mut [f32]>,
+) {
     let heads = call.query.batch * call.query.heads;
     let (tokens, width) = (call.key.tokens(), call.query.width);
     let key_shape = PackedShape { columns: tokens, inner: width };
     let value_shape = PackedShape { columns: width, inner: tokens };
     let places: Vec<Place> = out.iter_mut().map(Place::of).collect();
+    let log_sums = log_sums.map(|sums| SharedOutput::of(&mut Output::F32(sums)));
     let mut keys = Buffer::<T>::reused(heads * key_shape.len());
     let mut values = Buffer::<T>::reused(heads * value_shape.len());
     let packs = keys.par_chunks_mut(key_shape.len()).zip(values.par_chunks_mut(value_shape.len()));
@@ -124,11 +173,11 @@ fn run<T: Share>(call: &Call<'_>, kernel: &Kernel<T>, adjust: Option<fn(Isa, &mu
         #[cfg(target_arch = "x86_64")]
         let _tiles = kernel.tiles.then(crate::tiles::Tiles::configure);
         let block = Block { call, kernel, packs: &packs, head: index / blocks, first: index % blocks * QUERIES };
-        block.run(adjust, &places);
+        block.run(adjust, &places, log_sums.as_ref());
     });
 }
 
-/// Packs the keys or, `across`, the values of one head.
+/// Packs one head's rows as columns or, `across`, its rows as inner values.
 fn pack_head<T: Packed>(
     isa: Isa,
     sequence: &Sequence<'_>,
@@ -146,8 +195,13 @@ fn pack_head<T: Packed>(
     }
     let matrix = Matrix::new(T::values(&rows), tokens, width);
     let matrix = if across { matrix.transposed() } else { matrix };
+    pack_rows(isa, &matrix, shape, out);
+}
+
+/// Packs a whole factor on this thread.
+pub(super) fn pack_rows<T: Packed>(isa: Isa, matrix: &Matrix<'_>, shape: PackedShape, out: &mut [T]) {
     for (panel, out) in out.chunks_exact_mut(shape.panel_len()).enumerate() {
-        pack_panel(isa, &matrix, panel, out);
+        pack_panel(isa, matrix, panel, out);
     }
 }
 
@@ -170,11 +224,8 @@ struct Rows {
     rescale: [f32; QUERIES],
 }
 
-/// Between rows of scratch that tiles read, so that they do not all fall on the same cache lines.
-const GAP: usize = STEP;
-
 impl<T: Share> Block<'_, T> {
-    fn run(&self, adjust: Option<fn(Isa, &mut [T])>, places: &[Place]) {
+    fn run(&self, adjust: Option<fn(Isa, &mut [T])>, places: &[Place], log_sums: Option<&SharedOutput>) {
         let isa = self.call.isa;
         let inner = self.packs.key_shape.padded_inner();
         let query_stride = inner + GAP;
@@ -189,8 +240,16 @@ impl<T: Share> Block<'_, T> {
         if let Some(adjust) = adjust {
             adjust(isa, &mut query);
         }
-        let sums = self.mix(queries, rows, [&mut query, &mut shares], [&mut scores, &mut mixed]);
-        self.store(&sums[..queries], &mut mixed, mixed_stride, places);
+        let state = self.mix(queries, rows, [&mut query, &mut shares], [&mut scores, &mut mixed]);
+        self.store(&state.sum[..queries], &mut mixed, mixed_stride, places);
+        if let Some(log_sums) = log_sums {
+            let scale = if matches!(self.call.bias, Bias::Added(_)) { 1.0 } else { self.call.scale };
+            let logarithms: [f32; QUERIES] =
+                std::array::from_fn(|row| state.sum[row].ln() + state.maximum[row] * scale);
+            let start = self.head * self.call.query.tokens() + self.first;
+            // SAFETY: `attention` checked that there is a place for every query, and each is in one block only.
+            unsafe { log_sums.write(isa, start, &logarithms[..queries]) };
+        }
     }
 
     fn batch_and_head(&self) -> [usize; 2] {
@@ -198,14 +257,14 @@ impl<T: Share> Block<'_, T> {
         [self.head / heads, self.head % heads]
     }
 
-    /// Leaves in `mixed` the values, weighted but not yet divided by the sums of the weights, which it returns.
+    /// Leaves in `mixed` the values, weighted but not yet divided by the sums of the weights.
     fn mix(
         &self,
         queries: usize,
         rows: usize,
         [query, shares]: [&mut [T]; 2],
         [scores, mixed]: [&mut [f32]; 2],
-    ) -> [f32; QUERIES] {
+    ) -> Rows {
         let isa = self.call.isa;
         let Packs { keys, values, key_shape, value_shape } = *self.packs;
         let keys = &keys[self.head * key_shape.len()..][..key_shape.len()];
@@ -216,22 +275,19 @@ impl<T: Share> Block<'_, T> {
         for start in (0..self.keys_seen(queries)).step_by(KEYS) {
             let count = KEYS.min(key_shape.columns - start);
             let padded = count.next_multiple_of(STEP);
-            self.tiles(
-                rows,
-                &Factors {
-                    a: query,
-                    a_stride: query_stride,
-                    b: keys,
-                    first_panel: start / PANEL,
-                    panels: count.div_ceil(PANEL),
-                    panel_stride: key_shape.panel_len(),
-                    start: 0,
-                    inner: key_shape.padded_inner(),
-                    accumulate: false,
-                },
-                scores,
-                KEYS + PANEL,
-            );
+            let factors = Factors {
+                a: query,
+                a_stride: query_stride,
+                b: keys,
+                first_panel: start / PANEL,
+                panels: count.div_ceil(PANEL),
+                panel_stride: key_shape.panel_len(),
+                start: 0,
+                inner: key_shape.padded_inner(),
+                accumulate: false,
+            };
+            // SAFETY: `Call::new` checked the instruction set, and `run` configured tiles where the kernel needs them.
+            unsafe { tiles(self.kernel, rows, &factors, scores, KEYS + PANEL) };
             for row in 0..queries {
                 let scores = &mut scores[row * (KEYS + PANEL)..][..count];
                 let (seen, scale) = self.biased(row, start, scores);
@@ -249,24 +305,21 @@ impl<T: Share> Block<'_, T> {
                     }
                 }
             }
-            self.tiles(
-                rows,
-                &Factors {
-                    a: shares,
-                    a_stride: KEYS + GAP,
-                    b: values,
-                    first_panel: 0,
-                    panels: value_shape.panels(),
-                    panel_stride: value_shape.panel_len(),
-                    start,
-                    inner: padded,
-                    accumulate: start > 0,
-                },
-                mixed,
-                mixed_stride,
-            );
+            let factors = Factors {
+                a: shares,
+                a_stride: KEYS + GAP,
+                b: values,
+                first_panel: 0,
+                panels: value_shape.panels(),
+                panel_stride: value_shape.panel_len(),
+                start,
+                inner: padded,
+                accumulate: start > 0,
+            };
+            // SAFETY: as above.
+            unsafe { tiles(self.kernel, rows, &factors, mixed, mixed_stride) };
         }
-        state.sum
+        state
     }
 
     /// Keys that any query of the block sees.
@@ -284,41 +337,9 @@ impl<T: Share> Block<'_, T> {
             Bias::None => (scores.len(), scale),
             Bias::Causal => (scores.len().min((query + 1).saturating_sub(start)), scale),
             Bias::Added(bias) => {
-                let (queries, keys) = (self.call.query.tokens(), self.packs.key_shape.columns);
-                let heads = bias.len() / (queries * keys);
-                let bias = &bias[(self.head % heads * queries + query) * keys + start..][..scores.len()];
+                let bias = &bias[self.call.bias_row(bias.len(), self.head, query) + start..][..scores.len()];
                 scale_and_add(self.call.isa, scores, scale, bias);
                 (scores.len(), 1.0)
-            }
-        }
-    }
-
-    /// A product of `rows` rows, tile by tile.
-    fn tiles(&self, rows: usize, factors: &Factors<'_, T>, sums: &mut [f32], sum_stride: usize) {
-        // Tiles of equal width: a narrow last one would leave most registers idle.
-        let across = factors.panels.div_ceil(self.kernel.panels);
-        let width = factors.panels.div_ceil(across);
-        for first in (0..factors.panels).step_by(width) {
-            let panels = width.min(factors.panels - first);
-            let panel = (factors.first_panel + first) * factors.panel_stride + factors.start * PANEL;
-            for row in (0..rows).step_by(self.kernel.rows) {
-                let tile = Tile {
-                    a: factors.a[row * factors.a_stride..].as_ptr(),
-                    row_stride: factors.a_stride,
-                    taps: &[0],
-                    b: factors.b[panel..].as_ptr(),
-                    panel_stride: factors.panel_stride,
-                    panels,
-                    inner: factors.inner,
-                    sums: sums[row * sum_stride + first * PANEL..].as_mut_ptr(),
-                    sum_stride,
-                    accumulate: factors.accumulate,
-                    prefetch: factors.b.as_ptr(),
-                };
-                // SAFETY: `attention` checked that the machine has the instruction set, and `run` configured tiles
-                // where the kernel needs them. `a` and `sums` have whole tiles of rows, `a` in whole steps; the
-                // panels hold `start + inner` values for each column.
-                unsafe { (self.kernel.run)(tile) };
             }
         }
     }
@@ -341,20 +362,6 @@ impl<T: Share> Block<'_, T> {
             }
         }
     }
-}
-
-/// The factors of [`Block::tiles`].
-struct Factors<'a, T> {
-    a: &'a [T],
-    a_stride: usize,
-    b: &'a [T],
-    first_panel: usize,
-    panels: usize,
-    panel_stride: usize,
-    /// Inner value of B at which the product begins.
-    start: usize,
-    inner: usize,
-    accumulate: bool,
 }
 
 /// An output part, shared by the threads that write different tokens and heads of it.
@@ -429,11 +436,14 @@ vectorised! {
 }
 
 /// What the weights of a row are kept as between the two products.
-trait Share: Packed {
+pub(super) trait Share: Packed {
     /// `e^x` for x up to 0, as exact as this type keeps it.
     fn exp<const FMA: bool>(x: f32) -> f32;
     /// A number of 0 to 1, or NaN, rounded.
     fn from_share(share: f32) -> Self;
+    /// Writes rows of numbers, `stride` apart, as panels of a factor: `[rows / group][16][group]` for each 16 columns
+    /// of them. The rows are whole groups.
+    fn weave(isa: Isa, rows: &[f32], stride: usize, count: usize, out: &mut [Self]);
 
     /// [`soften`], perhaps with instructions of its own.
     fn soften(isa: Isa, scores: &[f32], scale: f32, shares: &mut [Self], maximum: f32, sum: f32) -> (f32, f32, f32) {
@@ -450,6 +460,14 @@ impl Share for f32 {
     #[inline(always)]
     fn from_share(share: f32) -> f32 {
         share
+    }
+
+    fn weave(_: Isa, rows: &[f32], stride: usize, count: usize, out: &mut [f32]) {
+        for (panel, out) in out.chunks_exact_mut(count * PANEL).enumerate() {
+            for (row, out) in rows.chunks(stride).zip(out.as_chunks_mut::<PANEL>().0) {
+                out.copy_from_slice(&row[panel * PANEL..][..PANEL]);
+            }
+        }
     }
 }
 
@@ -473,5 +491,25 @@ impl Share for bf16 {
     #[inline(always)]
     fn from_share(share: f32) -> bf16 {
         bf16::from_bits((share.to_bits().wrapping_add(0x8000) >> 16) as u16)
+    }
+
+    fn weave(isa: Isa, rows: &[f32], stride: usize, count: usize, out: &mut [bf16]) {
+        weave_pairs(isa, rows, stride, count, out);
+    }
+}
+
+vectorised! {
+    fn weave_pairs(rows: &[f32], stride: usize, count: usize, out: &mut [bf16]) {
+        for (panel, out) in out.chunks_exact_mut(count * PANEL).enumerate() {
+            for (pair, out) in rows.chunks(2 * stride).zip(out.as_chunks_mut::<{ 2 * PANEL }>().0) {
+                let (first, second) = pair.split_at(stride);
+                let first: &[f32; PANEL] = first[panel * PANEL..].first_chunk().expect("whole panels");
+                let second: &[f32; PANEL] = second[panel * PANEL..].first_chunk().expect("whole panels");
+                for column in 0..PANEL {
+                    out[2 * column] = bf16::from_share(first[column]);
+                    out[2 * column + 1] = bf16::from_share(second[column]);
+                }
+            }
+        }
     }
 }

@@ -9,11 +9,17 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod backward;
 mod forward;
+mod gradients;
 mod sequence;
+mod tiles;
 
 pub use forward::{Attended, Bias, attention};
+pub use gradients::{GradientPart, Gradients, Saved, attention_backward};
 pub use sequence::{OutputPart, Part, Sequence};
 
+#[cfg(test)]
+mod gradient_tests;
 #[cfg(test)]
 mod tests;

@@ -9,15 +9,15 @@ use crate::testing::{assert_close, values};
 
 /// Sizes of one case.
 #[derive(Clone, Copy, Debug)]
-struct Sizes {
-    batch: usize,
-    heads: usize,
-    queries: usize,
-    keys: usize,
-    width: usize,
+pub(super) struct Sizes {
+    pub(super) batch: usize,
+    pub(super) heads: usize,
+    pub(super) queries: usize,
+    pub(super) keys: usize,
+    pub(super) width: usize,
 }
 
-const SIZES: [Sizes; 8] = [
+pub(super) const SIZES: [Sizes; 8] = [
     Sizes { batch: 1, heads: 1, queries: 1, keys: 1, width: 8 },
     Sizes { batch: 1, heads: 2, queries: 77, keys: 77, width: 64 },
     Sizes { batch: 2, heads: 3, queries: 33, keys: 257, width: 64 },
@@ -29,7 +29,12 @@ const SIZES: [Sizes; 8] = [
 ];
 
 /// `[B, H, tokens, E]` to `[B, tokens, H * E]`, the softmax written out.
-fn reference(sizes: Sizes, [q, k, v]: [&[f32]; 3], scale: f64, bias: impl Fn(usize, usize, usize) -> f64) -> Vec<f64> {
+pub(super) fn reference(
+    sizes: Sizes,
+    [q, k, v]: [&[f32]; 3],
+    scale: f64,
+    bias: impl Fn(usize, usize, usize) -> f64,
+) -> Vec<f64> {
     let Sizes { batch, heads, queries, keys, width } = sizes;
     let mut out = vec![0.0; batch * queries * heads * width];
     for head in 0..batch * heads {
@@ -52,12 +57,12 @@ fn reference(sizes: Sizes, [q, k, v]: [&[f32]; 3], scale: f64, bias: impl Fn(usi
 }
 
 /// Heads one after the other.
-fn sequence<'a>(sizes: Sizes, tokens: usize, part: &'a [Part<'a>]) -> Sequence<'a> {
+pub(super) fn sequence<'a>(sizes: Sizes, tokens: usize, part: &'a [Part<'a>]) -> Sequence<'a> {
     assert_eq!(part.iter().map(|part| part.tokens).sum::<usize>(), tokens);
     Sequence { batch: sizes.batch, heads: sizes.heads, width: sizes.width, parts: part }
 }
 
-fn part(values: &[f32], heads: usize, tokens: usize, width: usize) -> Part<'_> {
+pub(super) fn part(values: &[f32], heads: usize, tokens: usize, width: usize) -> Part<'_> {
     Part { values: Values::F32(values), tokens, strides: [heads * tokens * width, tokens * width, width] }
 }
 
@@ -66,11 +71,18 @@ fn run<T: Attended>(isa: Isa, sizes: Sizes, [q, k, v]: [&[f32]; 3], scale: f32, 
     let (q, k, v) = ([part(q, heads, queries, width)], [part(k, heads, keys, width)], [part(v, heads, keys, width)]);
     let mut out = vec![f32::NAN; batch * queries * heads * width];
     let sequences = [sequence(sizes, queries, &q), sequence(sizes, keys, &k), sequence(sizes, keys, &v)];
-    attention::<T>(isa, sequences, scale, bias, &mut [OutputPart { values: Output::F32(&mut out), tokens: queries }]);
+    attention::<T>(
+        isa,
+        sequences,
+        scale,
+        bias,
+        &mut [OutputPart { values: Output::F32(&mut out), tokens: queries }],
+        None,
+    );
     out
 }
 
-fn inputs(sizes: Sizes, sharpness: f32) -> [Vec<f32>; 3] {
+pub(super) fn inputs(sizes: Sizes, sharpness: f32) -> [Vec<f32>; 3] {
     let Sizes { batch, heads, queries, keys, width } = sizes;
     let mut q = values(1, batch * heads * queries * width);
     q.iter_mut().for_each(|x| *x *= sharpness);
@@ -156,6 +168,7 @@ fn joint_sequences_are_read_where_they_lie() {
                 OutputPart { values: Output::F32(text), tokens: tokens[0] },
                 OutputPart { values: Output::F32(image), tokens: tokens[1] },
             ],
+            None,
         );
         let row = heads * width;
         let joined: Vec<f32> = (0..batch)

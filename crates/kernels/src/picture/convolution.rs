@@ -2,7 +2,7 @@ use half::bf16;
 
 use super::gather::{Bordered, Gather, Picture, gather, padded};
 use crate::product::{
-    Direct, Epilogue, Factored, Kernel, Matrix, Output, PANEL, Packed, PackedShape, Panels, Product, RowSource,
+    Direct, Ends, Epilogue, Factored, Kernel, Matrix, Output, PANEL, Packed, PackedShape, Panels, Product, RowSource,
     Segment, Values, Widened, bf16_kernel, f32_kernel, pack_panel, round,
 };
 use crate::{Buffer, Isa};
@@ -217,8 +217,7 @@ fn run<T: Packed, P: Panels<T>>(
         taps: &taps,
         shape: shape.packed_shape(),
         panels,
-        epilogue,
-        sums_to_f32: None,
+        ends: Ends::plain(epilogue),
     };
     product.run(&Pixels { values: &values, stride: stride * channels }, out);
 }

@@ -33,6 +33,21 @@ pub enum Factor<'a, T> {
 /// # Panics
 /// Sizes that do not fit each other, or an instruction set that the machine lacks: bugs of the caller.
 pub fn multiply<T: Factored>(isa: Isa, a: Matrix<'_>, b: Factor<'_, T>, epilogue: &Epilogue<'_>, out: Output<'_>) {
+    multiply_keeping(isa, a, b, epilogue, out, None);
+}
+
+/// As [`multiply`]; `kept` `[M, N]` becomes the sums with their bias, before the activation.
+///
+/// # Panics
+/// As [`multiply`].
+pub fn multiply_keeping<T: Factored>(
+    isa: Isa,
+    a: Matrix<'_>,
+    b: Factor<'_, T>,
+    epilogue: &Epilogue<'_>,
+    out: Output<'_>,
+    kept: Option<Output<'_>>,
+) {
     assert!(isa <= Isa::best(), "{isa} on a processor without it");
     match b {
         Factor::Packed(values, shape) => {
@@ -40,15 +55,18 @@ pub fn multiply<T: Factored>(isa: Isa, a: Matrix<'_>, b: Factor<'_, T>, epilogue
             assert_eq!(a.columns, shape.inner, "inner widths of a product");
             assert_eq!(out.len(), a.rows * shape.columns, "results of {} x {}", a.rows, shape.columns);
             epilogue.check(a.rows, shape.columns);
+            if let Some(kept) = &kept {
+                assert_eq!(kept.len(), out.len(), "kept sums of {} x {}", a.rows, shape.columns);
+            }
             if a.rows > 0 && shape.columns > 0 {
-                T::dispatch(isa, a, values, shape, epilogue, out);
+                T::dispatch(isa, a, values, shape, epilogue, out, kept);
             }
         }
         Factor::Plain(b) => {
             let shape = PackedShape { columns: b.rows, inner: b.columns };
             let mut packed = Buffer::<T>::reused(shape.len());
             shape.pack(isa, b, &mut packed);
-            multiply(isa, a, Factor::Packed(&packed, shape), epilogue, out);
+            multiply_keeping(isa, a, Factor::Packed(&packed, shape), epilogue, out, kept);
         }
     }
 }
@@ -57,29 +75,56 @@ pub fn multiply<T: Factored>(isa: Isa, a: Matrix<'_>, b: Factor<'_, T>, epilogue
 pub trait Factored: Packed {
     /// [`multiply`] with sizes that fit each other and are not 0, but for the inner width.
     #[doc(hidden)]
-    fn dispatch(isa: Isa, a: Matrix<'_>, b: &[Self], shape: PackedShape, epilogue: &Epilogue<'_>, out: Output<'_>);
+    fn dispatch(
+        isa: Isa,
+        a: Matrix<'_>,
+        b: &[Self],
+        shape: PackedShape,
+        epilogue: &Epilogue<'_>,
+        out: Output<'_>,
+        kept: Option<Output<'_>>,
+    );
 }
 
 impl Factored for f32 {
-    fn dispatch(isa: Isa, a: Matrix<'_>, b: &[f32], shape: PackedShape, epilogue: &Epilogue<'_>, out: Output<'_>) {
+    fn dispatch(
+        isa: Isa,
+        a: Matrix<'_>,
+        b: &[f32],
+        shape: PackedShape,
+        epilogue: &Epilogue<'_>,
+        out: Output<'_>,
+        mut kept: Option<Output<'_>>,
+    ) {
+        let kept = kept.as_mut().map(SharedOutput::of);
         let panels = Direct { values: b, shape };
         let (kernel, segments) = (f32_kernel(isa), [Segment::plain(a.rows)]);
-        let product =
-            Product { isa, kernel, segments: &segments, taps: &[0], shape, panels, epilogue, sums_to_f32: None };
+        let ends = Ends { epilogue, sums_to_f32: None, kept };
+        let product = Product { isa, kernel, segments: &segments, taps: &[0], shape, panels, ends };
         with_rows(isa, a, &kernel, None, |rows| product.run(rows, out));
     }
 }
 
 impl Factored for bf16 {
-    fn dispatch(isa: Isa, a: Matrix<'_>, b: &[bf16], shape: PackedShape, epilogue: &Epilogue<'_>, out: Output<'_>) {
+    fn dispatch(
+        isa: Isa,
+        a: Matrix<'_>,
+        b: &[bf16],
+        shape: PackedShape,
+        epilogue: &Epilogue<'_>,
+        out: Output<'_>,
+        mut kept: Option<Output<'_>>,
+    ) {
+        let kept = kept.as_mut().map(SharedOutput::of);
         let (segments, taps) = (&[Segment::plain(a.rows)], &[0]);
+        let ends = Ends { epilogue, sums_to_f32: None, kept };
         if let Some(kernel) = bf16_kernel(isa) {
             let panels = Direct { values: b, shape };
-            let product = Product { isa, kernel, segments, taps, shape, panels, epilogue, sums_to_f32: None };
+            let product = Product { isa, kernel, segments, taps, shape, panels, ends };
             with_rows(isa, a, &kernel, None, |rows| product.run(rows, out));
         } else {
             let (kernel, panels) = (f32_kernel(isa), Widened { isa, values: b, shape });
-            let product = Product { isa, kernel, segments, taps, shape, panels, epilogue, sums_to_f32: None };
+            let product = Product { isa, kernel, segments, taps, shape, panels, ends };
             with_rows(isa, a, &kernel, Some(round), |rows| product.run(rows, out));
         }
     }
@@ -241,9 +286,23 @@ pub(crate) struct Product<'a, T, P> {
     pub(crate) taps: &'a [usize],
     pub(crate) shape: PackedShape,
     pub(crate) panels: P,
+    pub(crate) ends: Ends<'a>,
+}
+
+/// What happens to sums when they are complete, but for storing them.
+pub(crate) struct Ends<'a> {
     pub(crate) epilogue: &'a Epilogue<'a>,
     /// How sums become f32, where they are not.
     pub(crate) sums_to_f32: Option<&'a Conversion<'a>>,
+    /// Where sums go with their bias, before the activation: a place for every result.
+    pub(crate) kept: Option<SharedOutput>,
+}
+
+impl<'a> Ends<'a> {
+    /// Of f32 sums, which are not kept.
+    pub(crate) fn plain(epilogue: &'a Epilogue<'a>) -> Self {
+        Ends { epilogue, sums_to_f32: None, kept: None }
+    }
 }
 
 /// Rows and panels of the result that are computed together.
@@ -374,11 +433,16 @@ impl<T: Plain, P: Panels<T>> Product<'_, T, P> {
         let width = (block.panels * PANEL).min(columns - first);
         for (row, sums) in (block.row..block.row + block.rows).zip(sums.chunks_mut(sum_stride)) {
             let sums = &mut sums[..width];
-            if let Some(convert) = self.sums_to_f32 {
+            if let Some(convert) = self.ends.sums_to_f32 {
                 convert(sums, row, first);
             }
             let Some(row) = block.segment.out_row(row) else { continue };
-            self.epilogue.row(self.isa, sums, row, first, columns);
+            self.ends.epilogue.begin_row(self.isa, sums, first);
+            if let Some(kept) = &self.ends.kept {
+                // SAFETY: as many places as the output has, see below.
+                unsafe { kept.write(self.isa, row * columns + first, sums) };
+            }
+            self.ends.epilogue.end_row(self.isa, sums, row, first, columns);
             // SAFETY: the output has the rows that segments make and `columns` columns; no other block has these.
             unsafe { place.write(self.isa, row * columns + first, sums) };
         }

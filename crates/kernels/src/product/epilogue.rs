@@ -51,7 +51,24 @@ pub enum Output<'a> {
     Bf16(&'a mut [bf16]),
 }
 
-impl Output<'_> {
+impl<'a> Output<'a> {
+    /// The first `count` places, and the others.
+    ///
+    /// # Panics
+    /// There are fewer.
+    pub fn split_at(self, count: usize) -> (Output<'a>, Output<'a>) {
+        match self {
+            Output::F32(values) => {
+                let (first, others) = values.split_at_mut(count);
+                (Output::F32(first), Output::F32(others))
+            }
+            Output::Bf16(values) => {
+                let (first, others) = values.split_at_mut(count);
+                (Output::Bf16(first), Output::Bf16(others))
+            }
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         match self {
             Output::F32(values) => values.len(),
@@ -115,12 +132,16 @@ impl Epilogue<'_> {
         }
     }
 
-    /// Finishes one row in place: `sums` are the columns from `column` on of `row`.
-    pub(super) fn row(&self, isa: crate::Isa, sums: &mut [f32], row: usize, column: usize, columns: usize) {
-        let range = column..column + sums.len();
+    /// The first part of finishing a row in place: `sums` are the columns from `column` on.
+    pub(super) fn begin_row(&self, isa: crate::Isa, sums: &mut [f32], column: usize) {
         if let Some(bias) = self.bias {
-            add(isa, sums, &bias[range.clone()]);
+            add(isa, sums, &bias[column..column + sums.len()]);
         }
+    }
+
+    /// The second part, of a row of `columns`.
+    pub(super) fn end_row(&self, isa: crate::Isa, sums: &mut [f32], row: usize, column: usize, columns: usize) {
+        let range = column..column + sums.len();
         match self.activation {
             Activation::None => {}
             Activation::Gelu => gelu(isa, sums),
@@ -183,7 +204,7 @@ vectorised! {
 
 /// `(1 + tanh u) / 2 = sigmoid(2 u)`: this is `2 u`, with `u = sqrt(2 / pi) (x + 0.044715 x^3)`.
 #[inline(always)]
-fn gelu_tanh_argument<const FMA: bool>(x: f32) -> f32 {
+pub(super) fn gelu_tanh_argument<const FMA: bool>(x: f32) -> f32 {
     const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_2;
     TWICE_SQRT_2_OVER_PI * x * multiply_add::<FMA>(0.044_715 * x, x, 1.0)
 }

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::driver::{Direct, Factor, Panels, Product, RowSource, Segment, multiply};
+use super::driver::{Direct, Ends, Factor, Panels, Product, RowSource, Segment, multiply};
 use super::epilogue::{Epilogue, Output};
 use super::matrix::{Matrix, Values};
 use super::micro::{Kernel, f32_kernel, int8_kernel};
@@ -220,8 +220,7 @@ fn run<T: crate::Plain, P: Panels<T>>(
         taps: &[0],
         shape: PackedShape { columns: b.columns, ..shape },
         panels,
-        epilogue,
-        sums_to_f32: Some(&finish),
+        ends: Ends { epilogue, sums_to_f32: Some(&finish), kept: None },
     };
     product.run(&RoundedRows { numbers: &numbers, stride }, out);
 }

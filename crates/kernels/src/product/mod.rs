@@ -13,20 +13,23 @@
 
 mod driver;
 mod epilogue;
+mod gradient;
 mod int8;
 mod matrix;
 mod micro;
 mod panels;
 
-pub(crate) use driver::{Direct, Panels, Product, RowSource, Segment, Widened};
-pub use driver::{Factor, Factored, multiply};
+pub(crate) use driver::{Direct, Ends, Panels, Product, RowSource, Segment, Widened};
+pub use driver::{Factor, Factored, multiply, multiply_keeping};
 pub(crate) use epilogue::SharedOutput;
 pub use epilogue::{Activation, Epilogue, Output, Residual};
+pub use gradient::{Branch, EpilogueGradients, epilogue_backward};
+pub(crate) use gradient::{add, add_products, chunks};
 pub use int8::{Int8Factor, multiply_int8};
 pub use matrix::{Matrix, Values};
 pub(crate) use micro::{Kernel, Tile, bf16_kernel, f32_kernel};
 pub use panels::{PANEL, Packed, PackedShape};
-pub(crate) use panels::{STEP, pack_panel, read_run, round};
+pub(crate) use panels::{STEP, copy_rows, pack_panel, read_run, round};
 
 #[cfg(test)]
 mod tests;

@@ -150,6 +150,9 @@ vectorised! {
     pub(crate) fn pack_panel<T: Packed>(b: &Matrix<'_>, panel: usize, out: &mut [T]) {
         let first = panel * PANEL;
         let columns = PANEL.min(b.rows - first);
+        if b.row_stride == 1 && b.column_stride != 1 {
+            return pack_across(b, first, columns, out);
+        }
         let mut block = [[0.0_f32; STEP]; PANEL];
         for (step, out) in out.chunks_exact_mut(STEP * PANEL).enumerate() {
             let inner = step * STEP;
@@ -159,6 +162,46 @@ vectorised! {
             }
             read_block(b, first, columns, inner, width, &mut block);
             write_block(&block, out);
+        }
+    }
+}
+
+/// [`pack_panel`] where columns lie side by side, as the panel has them: nothing is transposed.
+#[inline(always)]
+fn pack_across<T: Packed>(b: &Matrix<'_>, first: usize, columns: usize, out: &mut [T]) {
+    let mut group = [[0.0_f32; PANEL]; 2];
+    for (step, out) in out.chunks_exact_mut(T::GROUP * PANEL).enumerate() {
+        for (g, values) in group.iter_mut().enumerate().take(T::GROUP) {
+            let inner = step * T::GROUP + g;
+            if inner < b.columns {
+                let start = first + inner * b.column_stride;
+                match b.values {
+                    Values::F32(from) => read_columns(&from[start..][..columns], |x| x, values),
+                    Values::F16(from) => read_columns(&from[start..][..columns], from_f16, values),
+                    Values::Bf16(from) => read_columns(&from[start..][..columns], from_bf16, values),
+                }
+            } else {
+                *values = [0.0; PANEL];
+            }
+        }
+        for (column, out) in out.chunks_exact_mut(T::GROUP).enumerate() {
+            for (out, values) in out.iter_mut().zip(&group) {
+                *out = T::from_f32(values[column]);
+            }
+        }
+    }
+}
+
+/// The first values of a row of a panel; the rest stay 0.
+#[inline(always)]
+fn read_columns<V: Copy>(from: &[V], widen: impl Fn(V) -> f32, values: &mut [f32; PANEL]) {
+    if let Ok(from) = <&[V; PANEL]>::try_from(from) {
+        for (out, x) in values.iter_mut().zip(from) {
+            *out = widen(*x);
+        }
+    } else {
+        for (out, x) in values.iter_mut().zip(from) {
+            *out = widen(*x);
         }
     }
 }

@@ -6,7 +6,7 @@
 use burn::tensor::ops::{AttentionModuleOptions, ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{DType, Tensor, activation, module};
 
-use super::{Activation, After, Before, GroupNormed, Qkv, Residual, Window, tracked};
+use super::{Activation, After, Before, GroupNormed, Qkv, Residual, Window};
 use crate::Precision;
 
 /// [`crate::ops::linear`].
@@ -24,11 +24,7 @@ pub fn linear<const D: usize>(
     shape[D - 1] = width_out;
 
     let x = x.reshape([rows, width_in]);
-    let product = if tracked::serves(&x.device()) {
-        tracked::linear(x, weight_OI, precision)
-    } else {
-        factor(x, precision).matmul(factor(weight_OI, precision).transpose()).cast(DType::F32)
-    };
+    let product = factor(x, precision).matmul(factor(weight_OI, precision).transpose()).cast(DType::F32);
     let product = match bias_O {
         Some(bias) => product + bias.unsqueeze(),
         None => product,
@@ -78,13 +74,13 @@ pub fn attention<const N: usize>(
     bias: AttentionBias,
     precision: Precision,
 ) -> [Tensor<3>; N] {
-    let lengths = streams.each_ref().map(|stream| stream.q.dims()[1]);
-    let [batch, _, heads, width] = streams[0].q.dims();
-    let joined = |of: fn(&Qkv) -> &Tensor<4>| {
-        let parts = streams.iter().map(|stream| factor(of(stream).clone(), precision)).collect();
+    let lengths = streams.each_ref().map(|stream| stream.dims()[1]);
+    let [batch, _, heads, width] = streams[0].dims();
+    let streams = streams.map(Qkv::apart);
+    let [q, k, v] = [0, 1, 2].map(|role| {
+        let parts = streams.iter().map(|stream| factor(stream[role].clone(), precision)).collect();
         Tensor::cat(parts, 1).swap_dims(1, 2)
-    };
-    let [q, k, v] = [joined(|s| &s.q), joined(|s| &s.k), joined(|s| &s.v)];
+    });
     let (causal, bias) = match bias {
         AttentionBias::None => (false, None),
         AttentionBias::Causal => (true, None),
@@ -154,6 +150,12 @@ pub fn modulated_norm(x_BLD: Tensor<3>, shift_B1D: Tensor<3>, scale_B1D: Tensor<
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight_D: Tensor<1>, eps: f64) -> Tensor<D> {
     let inverse = (x.clone().square().mean_dim(D - 1) + eps).sqrt().recip();
     x * inverse * weight_D.unsqueeze()
+}
+
+/// [`crate::ops::heads_norm`], in f32.
+pub fn heads_norm(heads_BL3HE: Tensor<5>, [queries_E, keys_E]: [Tensor<1>; 2], eps: f64) -> Tensor<5> {
+    let part = |index| widen(heads_BL3HE.clone().narrow(2, index, 1));
+    Tensor::cat(vec![rms_norm(part(0), queries_E, eps), rms_norm(part(1), keys_E, eps), part(2)], 2)
 }
 
 /// Group norm. x `[B, C, H, W]`.

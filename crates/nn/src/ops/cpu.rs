@@ -4,24 +4,24 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{DispatchDevice, Flex, TensorMetadata};
-use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
+use burn::tensor::{AllocationProperty, Bytes, DType, Device, FloatDType, Tensor, TensorData};
 use half::bf16;
 use rectiflow_kernels::attention::{self, Bias, OutputPart, Part, Sequence};
-use rectiflow_kernels::norm::{Affine, Norm, Rows, norm};
+use rectiflow_kernels::norm::{Affine, Heads, Norm, Rows, norm};
 use rectiflow_kernels::picture::{self, ConvShape, Gather, Picture, ScaleShift, convolve};
 use rectiflow_kernels::product::{
     self, Epilogue, Factor, Int8Factor, Matrix, Output, PackedShape, Values, multiply, multiply_int8,
 };
-use rectiflow_kernels::{Buffer, Isa, Plain};
+use rectiflow_kernels::{Buffer, Isa};
 
-use super::tracked::Form;
 use super::{After, AttentionBias, Before, Qkv, Residual, Window};
 use crate::Precision;
 
 /// A tensor as the CPU device has it: storage, shape, strides.
-type Stored = FloatTensor<Flex>;
+pub(super) type Stored = FloatTensor<Flex>;
 
 /// Whether operations on `device` run on kernels.
 pub(crate) fn runs_on_kernels(device: &Device) -> bool {
@@ -33,7 +33,7 @@ pub(super) fn serves<const D: usize>(x: &Tensor<D>) -> bool {
     runs_on_kernels(&x.device())
 }
 
-fn isa() -> Isa {
+pub(super) fn isa() -> Isa {
     // `DeviceChoice::open` has told the user already; a library user learns it here.
     Isa::chosen().unwrap_or_else(|error| panic!("{error}"))
 }
@@ -46,12 +46,16 @@ fn stored<const D: usize>(x: Tensor<D>) -> Stored {
 
 /// A tensor's storage in row-major order, copied only if it is not so.
 fn contiguous<const D: usize>(x: Tensor<D>) -> Stored {
-    let stored = stored(x);
-    if stored.layout().is_contiguous() { stored } else { stored.to_contiguous() }
+    contiguous_stored(stored(x))
+}
+
+/// In row-major order, copied only if it is not so.
+pub(super) fn contiguous_stored(x: Stored) -> Stored {
+    if x.layout().is_contiguous() { x } else { x.to_contiguous() }
 }
 
 /// The numbers from the tensor's first on.
-fn values(x: &Stored) -> Values<'_> {
+pub(super) fn values(x: &Stored) -> Values<'_> {
     let all = match x.dtype() {
         DType::F32 => Values::F32(x.storage()),
         DType::F16 => Values::F16(x.storage()),
@@ -61,32 +65,44 @@ fn values(x: &Stored) -> Values<'_> {
     all.after(x.layout().start_offset())
 }
 
-fn strides(x: &Stored) -> Vec<usize> {
+pub(super) fn strides(x: &Stored) -> Vec<usize> {
     x.layout().strides().iter().map(|stride| stride.unsigned_abs()).collect()
 }
 
 /// All numbers of a tensor as f32, row-major.
-struct Floats(Stored);
+pub(super) struct Floats(Stored);
 
 impl Floats {
     fn of<const D: usize>(x: Tensor<D>) -> Self {
-        Floats(contiguous(x.cast(DType::F32)))
+        Floats::new(stored(x))
     }
 
-    fn get(&self) -> &[f32] {
+    pub(super) fn new(x: Stored) -> Self {
+        Floats(contiguous_stored(if x.dtype() == DType::F32 { x } else { Flex::float_cast(x, FloatDType::F32) }))
+    }
+
+    pub(super) fn into_stored(self) -> Stored {
+        self.0
+    }
+
+    pub(super) fn shape(&self) -> Vec<usize> {
+        self.0.shape().to_vec()
+    }
+
+    pub(super) fn get(&self) -> &[f32] {
         let start = self.0.layout().start_offset();
         &self.0.storage::<f32>()[start..][..self.0.layout().num_elements()]
     }
 }
 
 /// A result's storage, before and after it is written.
-enum Result {
+pub(super) enum Result {
     F32(Buffer<f32>),
     Bf16(Buffer<bf16>),
 }
 
 impl Result {
-    fn new(dtype: DType, length: usize) -> Self {
+    pub(super) fn new(dtype: DType, length: usize) -> Self {
         match dtype {
             DType::F32 => Result::F32(Buffer::reused(length)),
             DType::BF16 => Result::Bf16(Buffer::reused(length)),
@@ -94,25 +110,39 @@ impl Result {
         }
     }
 
-    fn output(&mut self) -> Output<'_> {
+    pub(super) fn output(&mut self) -> Output<'_> {
         match self {
             Result::F32(values) => Output::F32(values),
             Result::Bf16(values) => Output::Bf16(values),
         }
     }
 
-    /// Without a copy: the buffer goes back to the kernels when the tensor goes.
-    fn tensor<const D: usize>(self, shape: [usize; D], device: &Device) -> Tensor<D> {
+    /// A result that was made in f32.
+    pub(super) fn floats(&mut self) -> &mut [f32] {
         match self {
-            Result::F32(values) => tensor(values, DType::F32, shape, device),
-            Result::Bf16(values) => tensor(values, DType::BF16, shape, device),
+            Result::F32(values) => values,
+            Result::Bf16(_) => panic!("a result of bf16 as f32"),
         }
     }
-}
 
-fn tensor<T: Plain, const D: usize>(values: Buffer<T>, dtype: DType, shape: [usize; D], device: &Device) -> Tensor<D> {
-    let bytes = Bytes::from_shared(bytes::Bytes::from_owner(values), AllocationProperty::Other);
-    Tensor::from_data(TensorData::from_bytes(bytes, shape, dtype), (device, dtype))
+    /// Without a copy: the buffer goes back to the kernels when the tensor goes.
+    fn data(self, shape: Vec<usize>) -> TensorData {
+        let (bytes, dtype) = match self {
+            Result::F32(values) => (bytes::Bytes::from_owner(values), DType::F32),
+            Result::Bf16(values) => (bytes::Bytes::from_owner(values), DType::BF16),
+        };
+        TensorData::from_bytes(Bytes::from_shared(bytes, AllocationProperty::Other), shape, dtype)
+    }
+
+    pub(super) fn stored(self, shape: Vec<usize>) -> Stored {
+        Stored::from_data(self.data(shape))
+    }
+
+    fn tensor<const D: usize>(self, shape: [usize; D], device: &Device) -> Tensor<D> {
+        let data = self.data(shape.to_vec());
+        let dtype = data.dtype();
+        Tensor::from_data(data, (device, dtype))
+    }
 }
 
 /// A weight in the order that kernels read, made at its first use and kept, or made anew in each.
@@ -265,23 +295,16 @@ pub(super) fn linear<const D: usize>(
     result.tensor(shape, &device)
 }
 
-/// A product of two matrices in f32, both packed for this one use.
-pub(super) fn product(left: Stored, right: Stored, form: Form, precision: Precision) -> Stored {
-    let [left, right] = [left, right].map(|x| if x.layout().is_contiguous() { x } else { x.to_contiguous() });
-    let (a, b) = match form {
-        Form::ByRows => (matrix(&left), matrix(&right)),
-        Form::Plain => (matrix(&left), matrix(&right).transposed()),
-        Form::ByColumns => (matrix(&left).transposed(), matrix(&right).transposed()),
-    };
-    let shape = [a.rows(), b.rows()];
-    let mut result = Result::new(DType::F32, shape[0] * shape[1]);
-    let end = Epilogue::default();
-    match precision {
-        Precision::F32 => multiply::<f32>(isa(), a, Factor::Plain(b), &end, result.output()),
-        Precision::Bf16 => multiply::<bf16>(isa(), a, Factor::Plain(b), &end, result.output()),
-        Precision::Int8 => panic!("int8 products are for drawing"),
-    }
-    stored(result.tensor(shape, &Device::flex()))
+/// A contiguous tensor as the rows of its last axis.
+pub(super) fn matrix_of_rows(x: &Stored) -> Matrix<'_> {
+    let width = last_axis(x);
+    let numbers = x.shape().num_elements();
+    Matrix::new(values(x).first(numbers), numbers.checked_div(width).unwrap_or(0), width)
+}
+
+/// How long the last axis is.
+pub(super) fn last_axis(x: &Stored) -> usize {
+    x.shape().last().copied().unwrap_or(1)
 }
 
 pub(super) fn attention<const N: usize>(
@@ -290,12 +313,11 @@ pub(super) fn attention<const N: usize>(
     bias: AttentionBias,
     precision: Precision,
 ) -> [Tensor<3>; N] {
-    let device = streams[0].q.device();
-    let [batch, _, heads, width] = streams[0].q.dims();
-    let lengths = streams.each_ref().map(|stream| stream.q.dims()[1]);
-    let [q, k, v] = [|s: &Qkv| s.q.clone(), |s: &Qkv| s.k.clone(), |s: &Qkv| s.v.clone()]
-        .map(|of| streams.each_ref().map(|stream| with_whole_heads(of(stream))));
-    let parts = [&q, &k, &v].map(|of| of.each_ref().map(part));
+    let device = streams[0].device();
+    let [batch, _, heads, width] = streams[0].dims();
+    let lengths = streams.each_ref().map(|stream| stream.dims()[1]);
+    let streams = streams.map(|stream| stream.apart().map(|x| whole_heads(stored(x))));
+    let parts = [0, 1, 2].map(|role| streams.each_ref().map(|stream| part(&stream[role])));
     let sequences = parts.each_ref().map(|parts| Sequence { batch, heads, width, parts });
     let added = match &bias {
         AttentionBias::Added(bias) => Some(Floats::of(bias.clone())),
@@ -313,9 +335,9 @@ pub(super) fn attention<const N: usize>(
         .map(|(result, tokens)| OutputPart { values: result.output(), tokens })
         .collect();
     match precision {
-        Precision::F32 => attention::attention::<f32>(isa(), sequences, scale as f32, bias, &mut outputs),
+        Precision::F32 => attention::attention::<f32>(isa(), sequences, scale as f32, bias, &mut outputs, None),
         Precision::Bf16 | Precision::Int8 => {
-            attention::attention::<bf16>(isa(), sequences, scale as f32, bias, &mut outputs)
+            attention::attention::<bf16>(isa(), sequences, scale as f32, bias, &mut outputs, None)
         }
     }
     drop(outputs);
@@ -326,11 +348,10 @@ pub(super) fn attention<const N: usize>(
     })
 }
 
-/// A head's width side by side, the rest as it is. x `[B, L, H, E]`.
-fn with_whole_heads(x: Tensor<4>) -> Stored {
-    let width = x.dims()[3];
-    let stored = stored(x);
-    if width <= 1 || strides(&stored)[3] == 1 { stored } else { stored.to_contiguous() }
+/// A head's width side by side, the rest as it is. x `[.., E]`.
+pub(super) fn whole_heads(x: Stored) -> Stored {
+    let together = last_axis(&x) <= 1 || strides(&x).last() == Some(&1);
+    if together && x.layout().has_positive_strides() { x } else { x.to_contiguous() }
 }
 
 /// x `[B, L, H, E]`.
@@ -428,25 +449,57 @@ pub(super) fn rms_norm<const D: usize>(x: Tensor<D>, weight_D: Tensor<1>, eps: f
     norm_rows(x, Norm::Rms { eps: eps as f32 }, Affine::Learned { weight: weight.get(), bias: None }, out)
 }
 
-/// Norms the last axis. The first axis is the one that modulations follow.
-fn norm_rows<const D: usize>(x: Tensor<D>, which: Norm, affine: Affine<'_>, out: DType) -> Tensor<D> {
-    let (device, shape) = (x.device(), x.dims());
-    let width = shape[D - 1];
-    let outer = if D > 1 { shape[0] } else { 1 };
-    let inner = shape[..D - 1].iter().product::<usize>().checked_div(outer).unwrap_or(0);
-    let x = stored(x);
-    // Rows that lie evenly along two axes, however the tensor came about, need no copy.
-    let layout = even_rows(&x, D);
-    let x = if layout.is_some() { x } else { x.to_contiguous() };
-    let (count, strides) = layout.unwrap_or(([outer, inner], [inner * width, width]));
-    let mut result = Result::new(out, outer * inner * width);
-    norm(isa(), Rows { values: values(&x), count, strides, width }, which, affine, result.output());
+/// The norms of queries and keys. heads `[B, L, 3, H, E]`, weights `[E]`.
+pub(super) fn heads_norm(heads_BL3HE: Tensor<5>, weights: [Tensor<1>; 2], eps: f64, out: DType) -> Tensor<5> {
+    let (device, shape) = (heads_BL3HE.device(), heads_BL3HE.dims());
+    let [batch, length, _, heads, width] = shape;
+    let x = contiguous(heads_BL3HE);
+    let [queries, keys] = weights.map(Floats::of);
+    let mut result = Result::new(out, shape.iter().product());
+    let given = Heads { values: whole(&x), tokens: batch * length, heads, width };
+    rectiflow_kernels::norm::heads_norm(isa(), given, eps as f32, [queries.get(), keys.get()], result.output());
     result.tensor(shape, &device)
 }
 
+/// Norms the last axis. The first axis is the one that modulations follow.
+fn norm_rows<const D: usize>(x: Tensor<D>, which: Norm, affine: Affine<'_>, out: DType) -> Tensor<D> {
+    let (device, shape) = (x.device(), x.dims());
+    let x = NormRows::new(stored(x));
+    let mut result = Result::new(out, shape.iter().product());
+    norm(isa(), x.rows(), which, affine, result.output());
+    result.tensor(shape, &device)
+}
+
+/// A tensor whose last axis is normed.
+pub(super) struct NormRows {
+    pub(super) stored: Stored,
+    count: [usize; 2],
+    strides: [usize; 2],
+}
+
+impl NormRows {
+    /// Rows that lie evenly along two axes, however the tensor came about, need no copy.
+    pub(super) fn new(x: Stored) -> Self {
+        let shape = x.shape().to_vec();
+        let Some((&width, axes)) = shape.split_last() else { panic!("a norm of one number") };
+        let outer = if axes.is_empty() { 1 } else { axes[0] };
+        let inner = axes.iter().product::<usize>().checked_div(outer).unwrap_or(0);
+        let layout = if x.layout().has_positive_strides() { even_rows(&x) } else { None };
+        let stored = if layout.is_some() { x } else { x.to_contiguous() };
+        let (count, strides) = layout.unwrap_or(([outer, inner], [inner * width, width]));
+        NormRows { stored, count, strides }
+    }
+
+    pub(super) fn rows(&self) -> Rows<'_> {
+        let width = last_axis(&self.stored);
+        Rows { values: values(&self.stored), count: self.count, strides: self.strides, width }
+    }
+}
+
 /// The rows of a tensor as two axes with a stride each, the outer one the tensor's first.
-fn even_rows(x: &Stored, rank: usize) -> Option<([usize; 2], [usize; 2])> {
+fn even_rows(x: &Stored) -> Option<([usize; 2], [usize; 2])> {
     let (shape, strides) = (x.shape(), strides(x));
+    let rank = shape.num_dims();
     if rank < 2 || (shape[rank - 1] > 1 && strides[rank - 1] != 1) {
         return None;
     }

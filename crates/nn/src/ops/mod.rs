@@ -1,8 +1,8 @@
 //! The operations that take nearly all of a model's time.
 //!
-//! On the CPU device they run on `rectiflow-kernels`; on every other device, and where gradients are tracked, they
-//! are composed from Burn's operations ([`composed`]), but for the products of linear layers, whose gradients are
-//! kernels too. All compute the same formulas with the same roundings of factors.
+//! On the CPU device they run on `rectiflow-kernels`, with gradients (`tracked`) and without (`cpu`); on every other
+//! device they are composed from Burn's operations ([`composed`]). All compute the same formulas with the same
+//! roundings of factors.
 //!
 //! Shape letters: B batch, L tokens, H heads, S query tokens, T key tokens, E head width, D width,
 //! C channels, I and O the inner and outer width of a product.
@@ -14,7 +14,7 @@ pub mod composed;
 mod cpu;
 mod tracked;
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 pub use rectiflow_kernels::product::Activation;
 
 pub use rectiflow_kernels::picture::Window;
@@ -70,20 +70,56 @@ pub fn linear<const D: usize>(
     assert_eq!(shape[D - 1], width_in, "linear: input {shape:?}, weight [{width_out}, {width_in}]");
     if cpu::serves(&x) {
         cpu::linear(x, weight_OI, packed, bias_O, after, precision)
+    } else if tracked::serves(&x.device()) {
+        tracked::linear(x, weight_OI, bias_O, after, precision)
     } else {
         composed::linear(x, weight_OI, bias_O, after, precision)
     }
 }
 
-/// Queries, keys and values of one stream, `[B, L, H, E]` each.
+/// Queries, keys and values of one stream.
 #[derive(Clone, Debug)]
-pub struct Qkv {
-    /// What asks.
-    pub q: Tensor<4>,
-    /// What is asked.
-    pub k: Tensor<4>,
-    /// What is mixed.
-    pub v: Tensor<4>,
+#[expect(clippy::large_enum_variant, reason = "made once a call and moved, never stored in numbers")]
+pub enum Qkv {
+    /// In this order, as one product makes them: `[B, L, 3, H, E]`.
+    Together(Tensor<5>),
+    /// Each `[B, L, H, E]`.
+    Apart {
+        /// What asks.
+        q: Tensor<4>,
+        /// What is asked.
+        k: Tensor<4>,
+        /// What is mixed.
+        v: Tensor<4>,
+    },
+}
+
+impl Qkv {
+    /// `[B, L, H, E]`.
+    pub fn dims(&self) -> [usize; 4] {
+        match self {
+            Qkv::Together(heads) => {
+                let [batch, length, _, heads, width] = heads.dims();
+                [batch, length, heads, width]
+            }
+            Qkv::Apart { q, .. } => q.dims(),
+        }
+    }
+
+    fn device(&self) -> Device {
+        match self {
+            Qkv::Together(heads) => heads.device(),
+            Qkv::Apart { q, .. } => q.device(),
+        }
+    }
+
+    /// Each `[B, L, H, E]`, without a copy.
+    pub fn apart(self) -> [Tensor<4>; 3] {
+        match self {
+            Qkv::Together(heads) => [0, 1, 2].map(|index| heads.clone().narrow(2, index, 1).squeeze_dim(2)),
+            Qkv::Apart { q, k, v } => [q, k, v],
+        }
+    }
 }
 
 /// `softmax(scale q k^T + bias) v` over the tokens of all streams, which see each other in the order given.
@@ -95,8 +131,11 @@ pub fn attention<const N: usize>(
     bias: AttentionBias,
     precision: Precision,
 ) -> [Tensor<3>; N] {
-    if cpu::serves(&streams[0].q) {
+    let device = streams[0].device();
+    if cpu::runs_on_kernels(&device) {
         cpu::attention(streams, scale, bias, precision)
+    } else if tracked::serves(&device) {
+        tracked::attention(streams, scale, bias, precision)
     } else {
         composed::attention(streams, scale, bias, precision)
     }
@@ -163,6 +202,8 @@ pub fn modulated_norm(
 ) -> Tensor<3> {
     if cpu::serves(&x_BLD) {
         cpu::modulated_norm(x_BLD, shift_B1D, scale_B1D, eps, precision.factor())
+    } else if tracked::serves(&x_BLD.device()) {
+        tracked::modulated_norm(x_BLD, shift_B1D, scale_B1D, eps, precision.factor())
     } else {
         composed::modulated_norm(x_BLD, shift_B1D, scale_B1D, eps).cast(precision.factor())
     }
@@ -178,6 +219,8 @@ pub fn layer_norm<const D: usize>(
 ) -> Tensor<D> {
     if cpu::serves(&x) {
         cpu::layer_norm(x, weight_D, bias_D, eps, out)
+    } else if tracked::serves(&x.device()) {
+        tracked::layer_norm(x, weight_D, bias_D, eps, out)
     } else {
         (composed::plain_norm(x, eps) * weight_D.unsqueeze() + bias_D.unsqueeze()).cast(out)
     }
@@ -187,7 +230,23 @@ pub fn layer_norm<const D: usize>(
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight_D: Tensor<1>, eps: f64, out: DType) -> Tensor<D> {
     if cpu::serves(&x) {
         cpu::rms_norm(x, weight_D, eps, out)
+    } else if tracked::serves(&x.device()) {
+        tracked::rms_norm(x, weight_D, eps, out)
     } else {
         composed::rms_norm(widen(x), weight_D, eps).cast(out)
+    }
+}
+
+/// The RMS norm of every head of the queries and of the keys, as `out`; values stay as they are.
+///
+/// heads `[B, L, 3, H, E]`, weights of queries and keys `[E]`.
+pub fn heads_norm(heads_BL3HE: Tensor<5>, weights: [Tensor<1>; 2], eps: f64, out: DType) -> Tensor<5> {
+    let device = heads_BL3HE.device();
+    if cpu::runs_on_kernels(&device) {
+        cpu::heads_norm(heads_BL3HE, weights, eps, out)
+    } else if tracked::serves(&device) {
+        tracked::heads_norm(heads_BL3HE, weights, eps, out)
+    } else {
+        composed::heads_norm(heads_BL3HE, weights, eps).cast(out)
     }
 }

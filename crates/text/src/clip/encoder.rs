@@ -170,7 +170,7 @@ impl SelfAttention {
         let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj]
             .map(|product| split_heads(product.forward_factor(x_BLD.clone()), self.heads));
         let scale = (q.dims()[3] as f64).powf(-0.5);
-        let [mixed_BLD] = ops::attention([Qkv { q, k, v }], scale, AttentionBias::Causal, self.precision);
+        let [mixed_BLD] = ops::attention([Qkv::Apart { q, k, v }], scale, AttentionBias::Causal, self.precision);
         self.out_proj.forward_added(mixed_BLD, residual_BLD)
     }
 }

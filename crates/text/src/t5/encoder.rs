@@ -129,7 +129,7 @@ impl SelfAttention {
         // T5 does not divide by the root of the head width: its initialisation did.
         let scale = 1.0;
         let bias = AttentionBias::Added(bias_1HLL);
-        let [mixed_BLD] = ops::attention([Qkv { q, k, v }], scale, bias, self.precision);
+        let [mixed_BLD] = ops::attention([Qkv::Apart { q, k, v }], scale, bias, self.precision);
         self.o.forward_added(mixed_BLD, residual_BLD)
     }
 }

@@ -2,11 +2,17 @@
 //!
 //! Rows are independent: each is read once from memory and written once.
 
+mod backward;
+mod heads;
+
 use rayon::prelude::*;
 
 use crate::product::{Output, Packed, Values, read_run};
 use crate::vector::{multiply_add, vectorised};
 use crate::{Buffer, Isa};
+
+pub use backward::{NormGradients, norm_backward};
+pub use heads::{Heads, heads_norm, heads_norm_backward};
 
 /// Rows of equal width, anywhere in memory: `count[0] * count[1]` of them, `strides` apart along either axis.
 #[derive(Clone, Copy, Debug)]
@@ -57,28 +63,61 @@ pub enum Norm {
     },
 }
 
+impl Rows<'_> {
+    /// Where a row begins; rows are counted along the inner axis first.
+    fn start(&self, row: usize) -> usize {
+        row / self.count[1] * self.strides[0] + row % self.count[1] * self.strides[1]
+    }
+
+    /// Panics unless there are values for every row.
+    fn check(&self) {
+        if self.count[0] * self.count[1] * self.width > 0 {
+            let end = self.start(self.count[0] * self.count[1] - 1) + self.width;
+            assert!(self.values.len() >= end, "{} values for rows that reach {end}", self.values.len());
+        }
+    }
+}
+
+impl Affine<'_> {
+    /// Panics unless it fits rows of `width` in `outer` groups.
+    fn check(&self, outer: usize, width: usize) {
+        match self {
+            Affine::None => {}
+            Affine::Learned { weight, bias } => {
+                assert_eq!(weight.len(), width, "weights of rows of {width}");
+                assert!(bias.is_none_or(|bias| bias.len() == width), "biases of rows of {width}");
+            }
+            Affine::Modulated { shift, scale } => {
+                assert_eq!([shift.len(), scale.len()], [outer * width; 2], "modulations of {outer} groups");
+            }
+        }
+    }
+}
+
+/// The mean that a norm takes away, and what it multiplies with.
+fn statistics(isa: Isa, row: &[f32], norm: Norm) -> (f32, f32) {
+    let width = row.len() as f32;
+    match norm {
+        Norm::Layer { eps } => {
+            let mean = sum(isa, row) / width;
+            (mean, 1.0 / (sum_of_squares(isa, row, mean) / width + eps).sqrt())
+        }
+        Norm::Rms { eps } => (0.0, 1.0 / (sum_of_squares(isa, row, 0.0) / width + eps).sqrt()),
+    }
+}
+
 /// Norms every row. `out` is `[count[0], count[1], width]`, without gaps.
 ///
 /// # Panics
 /// Sizes that do not fit each other, or an instruction set that the machine lacks: bugs of the caller.
 pub fn norm(isa: Isa, rows: Rows<'_>, norm: Norm, affine: Affine<'_>, out: Output<'_>) {
-    let Rows { values, count, strides, width } = rows;
+    let Rows { count, width, .. } = rows;
     assert_eq!(out.len(), count[0] * count[1] * width, "values of normed rows");
-    match affine {
-        Affine::None => {}
-        Affine::Learned { weight, bias } => {
-            assert_eq!(weight.len(), width, "weights of rows of {width}");
-            assert!(bias.is_none_or(|bias| bias.len() == width), "biases of rows of {width}");
-        }
-        Affine::Modulated { shift, scale } => {
-            assert_eq!([shift.len(), scale.len()], [count[0] * width; 2], "modulations of {} groups", count[0]);
-        }
-    }
+    rows.check();
+    affine.check(count[0], width);
     if out.len() == 0 {
         return;
     }
-    let end = (count[0] - 1) * strides[0] + (count[1] - 1) * strides[1] + width;
-    assert!(values.len() >= end, "{} values for rows that reach {end}", values.len());
     match out {
         Output::F32(out) => run(isa, rows, norm, affine, out),
         Output::Bf16(out) => run(isa, rows, norm, affine, out),
@@ -89,22 +128,15 @@ pub fn norm(isa: Isa, rows: Rows<'_>, norm: Norm, affine: Affine<'_>, out: Outpu
 const ROWS_AT_ONCE: usize = 16;
 
 fn run<T: Packed>(isa: Isa, rows: Rows<'_>, norm: Norm, affine: Affine<'_>, out: &mut [T]) {
-    let Rows { values, count, strides, width } = rows;
+    let Rows { count, width, .. } = rows;
     out.par_chunks_mut(ROWS_AT_ONCE * width).enumerate().for_each(|(chunk, out)| {
         let mut wide = Buffer::<f32>::reused(width);
         for (index, out) in out.chunks_exact_mut(width).enumerate() {
             let row = chunk * ROWS_AT_ONCE + index;
-            let (outer, inner) = (row / count[1], row % count[1]);
-            let start = outer * strides[0] + inner * strides[1];
+            let outer = row / count[1];
             let wide = &mut wide[..];
-            read_run(isa, values.after(start), wide);
-            let (mean, inverse) = match norm {
-                Norm::Layer { eps } => {
-                    let mean = sum(isa, wide) / width as f32;
-                    (mean, 1.0 / (sum_of_squares(isa, wide, mean) / width as f32 + eps).sqrt())
-                }
-                Norm::Rms { eps } => (0.0, 1.0 / (sum_of_squares(isa, wide, 0.0) / width as f32 + eps).sqrt()),
-            };
+            read_run(isa, rows.values.after(rows.start(row)), wide);
+            let (mean, inverse) = statistics(isa, wide, norm);
             match affine {
                 Affine::None => plain(isa, wide, mean, inverse, out),
                 Affine::Learned { weight, bias: None } => scaled(isa, wide, mean, inverse, weight, out),

@@ -1,0 +1,261 @@
+//! Attention over the tokens of one or several streams.
+#![allow(non_snake_case, reason = "tensor names end in their shape")]
+
+use burn::backend::TensorMetadata;
+use burn::tensor::{DType, Tensor};
+use half::bf16;
+use rectiflow_kernels::attention::{
+    Bias, GradientPart, Gradients, OutputPart, Part, Saved, Sequence, attention as run_attention, attention_backward,
+};
+
+use super::super::cpu::{Floats, Result, Stored, contiguous_stored, isa, strides, values, whole_heads};
+use super::super::{AttentionBias, Qkv};
+use super::{Operation, input, run};
+use crate::Precision;
+
+/// The inputs are the streams, one after the other, and an added bias.
+///
+/// The result is flat: the mixed tokens `[B, L, H * E]` of each stream, one after the other, since a node of the tape
+/// has one result.
+#[derive(Clone, Debug)]
+struct Attention {
+    streams: Vec<Form>,
+    causal: bool,
+    added: bool,
+    scale: f32,
+    precision: Precision,
+}
+
+/// How a stream is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// `[B, L, 3, H, E]`.
+    Together,
+    /// Three of `[B, L, H, E]`.
+    Apart,
+}
+
+/// Sizes that all streams share.
+#[derive(Clone, Copy)]
+struct Sizes {
+    batch: usize,
+    heads: usize,
+    width: usize,
+}
+
+impl Sizes {
+    fn of(stored: &Stored) -> Self {
+        let shape = stored.shape();
+        let axes = shape.num_dims();
+        Sizes { batch: shape[0], heads: shape[axes - 2], width: shape[axes - 1] }
+    }
+
+    fn mixed(self, tokens: usize) -> usize {
+        self.batch * tokens * self.heads * self.width
+    }
+}
+
+/// One of queries, keys and values of a stream: 0, 1 or 2.
+fn part(form: Form, inputs: &[Stored], role: usize) -> Part<'_> {
+    match form {
+        Form::Apart => {
+            let x = &inputs[role];
+            let strides = strides(x);
+            Part { values: values(x), tokens: x.shape()[1], strides: [strides[0], strides[2], strides[1]] }
+        }
+        Form::Together => {
+            let x = &inputs[0];
+            let strides = strides(x);
+            let values = values(x).after(if x.shape().num_elements() > 0 { role * strides[2] } else { 0 });
+            Part { values, tokens: x.shape()[1], strides: [strides[0], strides[3], strides[1]] }
+        }
+    }
+}
+
+impl Attention {
+    /// The inputs of each stream.
+    fn by_stream<'a>(&self, inputs: &'a [Stored]) -> Vec<(Form, &'a [Stored])> {
+        let mut rest = inputs;
+        let mut take = |form: &Form| {
+            let (stream, others) = rest.split_at(if *form == Form::Apart { 3 } else { 1 });
+            rest = others;
+            (*form, stream)
+        };
+        self.streams.iter().map(&mut take).collect()
+    }
+
+    fn bias<'a>(&self, added: Option<&'a Floats>) -> Bias<'a> {
+        match added {
+            Some(added) => Bias::Added(added.get()),
+            None if self.causal => Bias::Causal,
+            None => Bias::None,
+        }
+    }
+
+    fn added(&self, inputs: &[Stored]) -> Option<Floats> {
+        self.added.then(|| Floats::new(inputs[self.inputs_of_streams()].clone()))
+    }
+
+    fn inputs_of_streams(&self) -> usize {
+        self.streams.iter().map(|form| if *form == Form::Apart { 3 } else { 1 }).sum()
+    }
+}
+
+impl Operation for Attention {
+    fn forward(&self, inputs: Vec<Stored>, keep: bool) -> (Stored, Vec<Stored>) {
+        let inputs: Vec<Stored> = inputs.into_iter().map(whole_heads).collect();
+        let (streams, sizes) = (self.by_stream(&inputs), Sizes::of(&inputs[0]));
+        let parts = [0, 1, 2].map(|role| streams.iter().map(|(form, x)| part(*form, x, role)).collect::<Vec<_>>());
+        let Sizes { batch, heads, width } = sizes;
+        let sequences = parts.each_ref().map(|parts| Sequence { batch, heads, width, parts });
+        let tokens = sequences[0].tokens();
+        let added = self.added(&inputs);
+        let mut result = Result::new(self.precision.factor(), sizes.mixed(tokens));
+        let mut log_sums = keep.then(|| Result::new(DType::F32, batch * heads * tokens));
+        let mut outputs = split(result.output(), parts[0].iter().map(|part| (part.tokens, sizes.mixed(part.tokens))));
+        let (bias, sums) = (self.bias(added.as_ref()), log_sums.as_mut().map(Result::floats));
+        match self.precision {
+            Precision::F32 => run_attention::<f32>(isa(), sequences, self.scale, bias, &mut outputs, sums),
+            Precision::Bf16 => run_attention::<bf16>(isa(), sequences, self.scale, bias, &mut outputs, sums),
+            Precision::Int8 => panic!("int8 products are for drawing, not for training"),
+        }
+        drop(outputs);
+        let result = result.stored(vec![sizes.mixed(tokens)]);
+        let Some(log_sums) = log_sums else { return (result, Vec::new()) };
+        let log_sums = log_sums.stored(vec![batch * heads * tokens]);
+        let kept = inputs.into_iter().chain([result.clone(), log_sums]).collect();
+        (result, kept)
+    }
+
+    fn backward(&self, mut kept: Vec<Stored>, gradient: Stored, wanted: &[bool]) -> Vec<Stored> {
+        let (Some(log_sums), Some(mixed)) = (kept.pop().map(Floats::new), kept.pop()) else {
+            unreachable!("both are kept")
+        };
+        let (streams, sizes) = (self.by_stream(&kept), Sizes::of(&kept[0]));
+        let parts = [0, 1, 2].map(|role| streams.iter().map(|(form, x)| part(*form, x, role)).collect::<Vec<_>>());
+        let Sizes { batch, heads, width } = sizes;
+        let sequences = parts.each_ref().map(|parts| Sequence { batch, heads, width, parts });
+        let gradient = contiguous_stored(gradient);
+        let [mixed_parts, gradient_parts] = [&mixed, &gradient].map(|flat| flat_parts(flat, &parts[0], sizes));
+        let saved = Saved {
+            out: Sequence { batch, heads, width, parts: &mixed_parts },
+            gradient: Sequence { batch, heads, width, parts: &gradient_parts },
+            log_sums: log_sums.get(),
+        };
+        let added = self.added(&kept);
+        let wants_bias = self.added && wanted[self.inputs_of_streams()];
+        let mut bias = added.as_ref().filter(|_| wants_bias).map(|bias| Result::new(DType::F32, bias.get().len()));
+        let mut results: Vec<Result> = streams
+            .iter()
+            .zip(&parts[0])
+            .map(|((_, x), part)| Result::new(x[0].dtype(), 3 * sizes.mixed(part.tokens)))
+            .collect();
+        let places = results.iter_mut().zip(&streams).zip(&parts[0]);
+        let mut gradients = Gradients {
+            parts: places.map(|((result, (form, _)), part)| place(result, *form, part.tokens, sizes)).collect(),
+            bias: bias.as_mut().map(Result::floats),
+        };
+        let (isa, scale, of) = (isa(), self.scale, self.bias(added.as_ref()));
+        match self.precision {
+            Precision::F32 => attention_backward::<f32>(isa, sequences, scale, of, saved, &mut gradients),
+            _ => attention_backward::<bf16>(isa, sequences, scale, of, saved, &mut gradients),
+        }
+        drop(gradients);
+        let mut all = Vec::new();
+        for ((result, (form, _)), part) in results.into_iter().zip(&streams).zip(&parts[0]) {
+            match form {
+                Form::Together => all.push(result.stored(vec![batch, part.tokens, 3, heads, width])),
+                Form::Apart => {
+                    let three = result.stored(vec![3, batch, part.tokens, heads, width]);
+                    let one = |role| three.narrow(0, role, 1).reshape([batch, part.tokens, heads, width].into());
+                    all.extend([0, 1, 2].map(one));
+                }
+            }
+        }
+        all.extend(bias.zip(added).map(|(slopes, bias)| slopes.stored(bias.shape())));
+        let bias_missing = self.added && !wants_bias;
+        let wanted = &wanted[..wanted.len() - usize::from(bias_missing)];
+        all.into_iter().zip(wanted).filter(|(_, wanted)| **wanted).map(|(gradient, _)| gradient).collect()
+    }
+}
+
+/// Where a stream's gradients go.
+fn place(result: &mut Result, form: Form, tokens: usize, sizes: Sizes) -> GradientPart<'_> {
+    let Sizes { heads, width, .. } = sizes;
+    let (row, between) = match form {
+        Form::Together => (3 * heads * width, heads * width),
+        Form::Apart => (heads * width, sizes.mixed(tokens)),
+    };
+    GradientPart {
+        values: result.output(),
+        tokens,
+        strides: [tokens * row, width, row],
+        starts: [Some(0), Some(between), Some(2 * between)],
+    }
+}
+
+/// The streams of a flat result.
+fn flat_parts<'a>(flat: &'a Stored, like: &[Part<'_>], sizes: Sizes) -> Vec<Part<'a>> {
+    let row = sizes.heads * sizes.width;
+    let mut start = 0;
+    like.iter()
+        .map(|part| {
+            let values = values(flat).after(start);
+            start += sizes.mixed(part.tokens);
+            Part { values, tokens: part.tokens, strides: [part.tokens * row, sizes.width, row] }
+        })
+        .collect()
+}
+
+/// The parts of a flat output, by tokens and numbers.
+fn split<'a>(
+    output: rectiflow_kernels::product::Output<'a>,
+    parts: impl Iterator<Item = (usize, usize)>,
+) -> Vec<OutputPart<'a>> {
+    let mut rest = Some(output);
+    parts
+        .map(|(tokens, numbers)| {
+            let (values, others) = rest.take().expect("put back below").split_at(numbers);
+            rest = Some(others);
+            OutputPart { values, tokens }
+        })
+        .collect()
+}
+
+/// [`super::super::attention`].
+pub(in super::super) fn attention<const N: usize>(
+    streams: [Qkv; N],
+    scale: f64,
+    bias: AttentionBias,
+    precision: Precision,
+) -> [Tensor<3>; N] {
+    let [batch, _, heads, width] = streams[0].dims();
+    let lengths = streams.each_ref().map(|stream| stream.dims()[1]);
+    let forms = streams.each_ref().map(|stream| match stream {
+        Qkv::Together(_) => Form::Together,
+        Qkv::Apart { .. } => Form::Apart,
+    });
+    let mut inputs = Vec::new();
+    for stream in streams {
+        match stream {
+            Qkv::Together(heads) => inputs.push(input(heads)),
+            Qkv::Apart { q, k, v } => inputs.extend([q, k, v].map(input)),
+        }
+    }
+    let causal = matches!(bias, AttentionBias::Causal);
+    let added = match bias {
+        AttentionBias::Added(bias) => Some(input(bias)),
+        AttentionBias::None | AttentionBias::Causal => None,
+    };
+    let operation =
+        Attention { streams: forms.to_vec(), causal, added: added.is_some(), scale: scale as f32, precision };
+    inputs.extend(added);
+    let flat: Tensor<1> = run(operation, inputs);
+    let row = heads * width;
+    let mut start = 0;
+    lengths.map(|length| {
+        let mixed = if N == 1 { flat.clone() } else { flat.clone().narrow(0, start, batch * length * row) };
+        start += batch * length * row;
+        mixed.reshape([batch, length, row])
+    })
+}
