@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The size of a cache line, and of the widest vector.
 pub const ALIGNMENT: usize = 64;
@@ -108,7 +109,26 @@ struct Kept {
 static KEPT: Mutex<Kept> = Mutex::new(Kept { blocks: BTreeMap::new(), bytes: 0 });
 
 /// Blocks beyond this in all are given back.
-const KEPT_BYTES_MAX: usize = 512 << 20;
+static KEPT_BYTES_MAX: AtomicUsize = AtomicUsize::new(512 << 20);
+
+/// Keeps up to `bytes` of freed memory for its next use instead of giving it back to the system, in buffers and in the
+/// C library's allocator, for the rest of the process.
+///
+/// A training step needs the memory of the one before again, and clearing new pages takes the system as long as a
+/// quarter of the step's products.
+pub fn keep_freed_memory(bytes: usize) {
+    KEPT_BYTES_MAX.store(bytes, Ordering::Relaxed);
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        /// The most that glibc takes from memory that it keeps.
+        const LARGEST: i32 = 32 << 20;
+        // SAFETY: these only change when the allocator asks the system for memory and gives it back.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, i32::try_from(bytes).unwrap_or(i32::MAX));
+        }
+    }
+}
 /// Pages that a processor maps as one, on x86-64 and most Arm.
 #[cfg(target_os = "linux")]
 const HUGE_PAGE: usize = 2 << 20;
@@ -145,7 +165,7 @@ impl Block {
             return;
         }
         let mut kept = KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if kept.bytes + self.bytes <= KEPT_BYTES_MAX {
+        if kept.bytes + self.bytes <= KEPT_BYTES_MAX.load(Ordering::Relaxed) {
             kept.bytes += self.bytes;
             kept.blocks.entry(self.bytes).or_default().push(self);
         } else {

@@ -28,5 +28,5 @@ mod testing;
 mod tiles;
 mod vector;
 
-pub use buffer::{ALIGNMENT, Buffer, Plain};
+pub use buffer::{ALIGNMENT, Buffer, Plain, keep_freed_memory};
 pub use isa::{ISA_VARIABLE, Isa, IsaError};

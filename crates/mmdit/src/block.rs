@@ -70,8 +70,10 @@ impl JointBlock {
         let precision = self.image.attn.precision;
         let text_mods = self.text.modulations(cond_BD);
         let image_mods = self.image.modulations(cond_BD);
-        let text_qkv = self.text.attn.qkv(text_mods.attention.norm(text_BTD.clone(), precision));
-        let image_qkv = self.image.attn.qkv(image_mods.attention.norm(image_BID.clone(), precision));
+        let [text_normed_BTD, text_BTD] = text_mods.attention.norm(text_BTD, precision);
+        let [image_normed_BID, image_BID] = image_mods.attention.norm(image_BID, precision);
+        let text_qkv = self.text.attn.qkv(text_normed_BTD);
+        let image_qkv = self.image.attn.qkv(image_normed_BID);
 
         let [text_mix_BTD, image_mix_BID] = attend([text_qkv, image_qkv], precision);
 
@@ -97,7 +99,7 @@ impl DualBlock {
 
     fn forward(&self, text_BTD: Tensor<3>, image_BID: Tensor<3>, cond_BD: &Tensor<2>) -> (Tensor<3>, Tensor<3>) {
         let text_mods = self.text.modulations(cond_BD);
-        let text_normed_BTD = text_mods.attention.norm(text_BTD.clone(), self.text.attn.precision);
+        let [text_normed_BTD, text_BTD] = text_mods.attention.norm(text_BTD, self.text.attn.precision);
         let text_qkv = self.text.attn.qkv(text_normed_BTD);
         let (image_BID, text_mix_BTD) = self.image.forward(image_BID, text_qkv, cond_BD);
         (self.text.finish(text_BTD, text_mix_BTD, text_mods), image_BID)
@@ -135,7 +137,8 @@ impl LastBlock {
         match &self.image {
             LastImageStream::Single(image) => {
                 let mods = image.modulations(cond_BD);
-                let image_qkv = image.attn.qkv(mods.attention.norm(image_BID.clone(), image.attn.precision));
+                let [normed_BID, image_BID] = mods.attention.norm(image_BID, image.attn.precision);
+                let image_qkv = image.attn.qkv(normed_BID);
                 let [_, image_mix_BID] = attend([text_qkv, image_qkv], image.attn.precision);
                 image.finish(image_BID, image_mix_BID, mods)
             }
@@ -152,7 +155,8 @@ struct Modulation {
 }
 
 impl Modulation {
-    fn norm(&self, x_BLD: Tensor<3>, precision: Precision) -> Tensor<3> {
+    /// The normed tokens, and the tokens for the branch to be added to.
+    fn norm(&self, x_BLD: Tensor<3>, precision: Precision) -> [Tensor<3>; 2] {
         ops::modulated_norm(x_BLD, self.shift_B1D.clone(), self.scale_B1D.clone(), EPS, precision)
     }
 }
@@ -219,8 +223,10 @@ impl DualStream {
         let own = Modulation { shift_B1D: shift2, scale_B1D: scale2, gate_B1D: gate2 };
 
         let precision = self.attn.precision;
-        let image_qkv = self.attn.qkv(joint.norm(image_BID.clone(), precision));
-        let own_qkv = self.attn2.qkv(own.norm(image_BID.clone(), precision));
+        let [joint_normed_BID, image_BID] = joint.norm(image_BID, precision);
+        let [own_normed_BID, image_BID] = own.norm(image_BID, precision);
+        let image_qkv = self.attn.qkv(joint_normed_BID);
+        let own_qkv = self.attn2.qkv(own_normed_BID);
         let [text_mix_BTD, image_mix_BID] = attend([text_qkv, image_qkv], precision);
         let [own_mix_BID] = attend([own_qkv], precision);
 
@@ -248,7 +254,8 @@ impl LastTextStream {
 
     fn qkv(&self, text_BTD: Tensor<3>, cond_BD: &Tensor<2>) -> Qkv {
         let [shift_B1D, scale_B1D] = rows(&self.ada_ln, cond_BD);
-        self.attn.forward(ops::modulated_norm(text_BTD, shift_B1D, scale_B1D, EPS, self.attn.precision))
+        let [normed_BTD, _] = ops::modulated_norm(text_BTD, shift_B1D, scale_B1D, EPS, self.attn.precision);
+        self.attn.forward(normed_BTD)
     }
 }
 
@@ -328,7 +335,7 @@ impl Mlp {
 
     /// `x + gate * mlp(norm(x))`.
     fn branch(&self, x_BLD: Tensor<3>, mods: Modulation) -> Tensor<3> {
-        let normed_BLD = mods.norm(x_BLD.clone(), self.precision);
+        let [normed_BLD, x_BLD] = mods.norm(x_BLD, self.precision);
         let hidden = self.fc1.forward_activated(normed_BLD, Activation::GeluTanh);
         self.fc2.forward_gated(hidden, x_BLD, mods.gate_B1D)
     }

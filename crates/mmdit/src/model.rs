@@ -111,7 +111,8 @@ impl Mmdit {
     /// `[B, I, D]` to `[B, I, patch * patch * C_out]`.
     fn finish(&self, image_BID: Tensor<3>, cond_BD: &Tensor<2>) -> Tensor<3> {
         let [shift_B1D, scale_B1D] = rows(&self.final_ada_ln, cond_BD);
-        self.final_linear.forward(ops::modulated_norm(image_BID, shift_B1D, scale_B1D, 1e-6, self.precision))
+        let [normed_BID, _] = ops::modulated_norm(image_BID, shift_B1D, scale_B1D, 1e-6, self.precision);
+        self.final_linear.forward(normed_BID)
     }
 
     /// A token's values are ordered row, column, channel.

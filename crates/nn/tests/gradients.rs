@@ -222,14 +222,17 @@ fn gradients_of_norms() {
         let (shift, scale) = (leaf("shift", [2, 1, 24]), leaf("scale", [2, 1, 24]));
         let (weight, bias) = (leaf("weight", [24]), leaf("bias", [24]));
         let ys = if kernels {
+            let [normed, again] = ops::modulated_norm(x.clone(), shift.clone(), scale.clone(), 1e-3, Precision::F32);
             [
-                ops::modulated_norm(x.clone(), shift.clone(), scale.clone(), 1e-3, Precision::F32),
+                normed,
+                again.square(),
                 ops::layer_norm(x.clone(), weight.clone(), bias.clone(), 1e-3, DType::F32),
                 ops::rms_norm(x.clone(), weight.clone(), 1e-3, DType::F32),
             ]
         } else {
             [
                 composed::modulated_norm(x.clone(), shift.clone(), scale.clone(), 1e-3),
+                x.clone().square(),
                 composed::plain_norm(x.clone(), 1e-3) * weight.clone().unsqueeze() + bias.clone().unsqueeze(),
                 composed::rms_norm(x.clone(), weight.clone(), 1e-3),
             ]
@@ -265,5 +268,28 @@ fn gradients_of_the_norms_of_heads() {
         assert_same("heads", found, expected, relative);
         assert_same("queries", queries, queries_expected, relative);
         assert_same("keys", keys, keys_expected, relative);
+    }
+}
+
+/// Either of two results may be read alone.
+#[test]
+fn gradients_of_a_norm_of_which_one_result_is_read() {
+    for read in [0, 1] {
+        let run = |kernels: bool| {
+            let x = leaf("x", [2, 7, 24]);
+            let (shift, scale) = (leaf("shift", [2, 1, 24]), leaf("scale", [2, 1, 24]));
+            let results = if kernels {
+                ops::modulated_norm(x.clone(), shift.clone(), scale.clone(), 1e-3, Precision::F32)
+            } else {
+                [composed::modulated_norm(x.clone(), shift.clone(), scale.clone(), 1e-3), x.clone()]
+            };
+            let gradients = loss(results[read].clone()).backward();
+            (x.grad(&gradients), shift.grad(&gradients))
+        };
+        let ((x, shift), (x_expected, shift_expected)) = (run(true), run(false));
+        assert_same("x", x, x_expected, 2e-5);
+        if read == 0 {
+            assert_same("shift", shift, shift_expected, 2e-5);
+        }
     }
 }

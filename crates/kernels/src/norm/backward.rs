@@ -18,6 +18,9 @@ pub struct NormGradients<'a> {
 
 /// The gradients of [`super::norm`] with the same arguments, from that of its result, `[count[0], count[1], width]`.
 ///
+/// `also` `[count[0], count[1], width]` is a gradient that reached the rows another way, as a residual's does; that of
+/// the rows is the sum of both.
+///
 /// With `xhat` the normed row and `g` the gradient times weight or scale, that of the row is
 /// `(g - mean(g) - xhat mean(g xhat)) / deviation`, without `mean(g)` for an RMS norm. Results do not depend on the
 /// number of threads.
@@ -30,6 +33,7 @@ pub fn norm_backward(
     norm: Norm,
     affine: Affine<'_>,
     gradient: Values<'_>,
+    also: Option<Values<'_>>,
     mut out: NormGradients<'_>,
 ) {
     let Rows { count, width, .. } = rows;
@@ -37,6 +41,7 @@ pub fn norm_backward(
     affine.check(count[0], width);
     let all = count[0] * count[1];
     assert_eq!([gradient.len(), out.rows.len()], [all * width; 2], "gradients of normed rows");
+    assert!(also.is_none_or(|also| also.len() == all * width), "the other gradient of normed rows");
     let groups = if matches!(affine, Affine::Modulated { .. }) { count[0] } else { 1 };
     for sums in [&out.scale, &out.shift].into_iter().flatten() {
         assert_eq!(sums.len(), groups * width, "gradients of weights or modulations");
@@ -68,6 +73,11 @@ pub fn norm_backward(
                 }
             }
             back(isa, &mut slope, &x, inverse, matches!(norm, Norm::Layer { .. }));
+            if let Some(also) = also {
+                // The normed row is not needed any more.
+                read_run(isa, also.after(row * width), &mut x);
+                add(isa, &mut slope, &x);
+            }
             // SAFETY: the output has a place for every row, checked above, and a row is in one chunk only.
             unsafe { place.write(isa, row * width, &slope) };
         }
@@ -182,7 +192,10 @@ mod tests {
         let mut found = [vec![f32::NAN; all * width], vec![f32::NAN; groups * width], vec![f32::NAN; groups * width]];
         let [out, scales, shifts] = &mut found;
         let gradients = NormGradients { rows: Output::F32(out), scale: Some(scales), shift: Some(shifts) };
-        norm_backward(isa, rows, which, affine, Values::F32(&slope), gradients);
+        // As if the rows had also been added to the result: their slope is 1 for the loss below.
+        let ones = vec![bf16::ONE; all * width];
+        let also = modulated.then_some(Values::Bf16(&ones));
+        norm_backward(isa, rows, which, affine, Values::F32(&slope), also, gradients);
 
         let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
         let whole: Vec<f32> = x.chunks(stride).flat_map(|row| &row[..width]).copied().collect();
@@ -197,7 +210,8 @@ mod tests {
                     let mut at = |by: f64| {
                         inputs[which_input][i] += by;
                         let [x, scale, shift] = &inputs;
-                        let loss = loss(x, which, [scale, shift], &slope, width, all / groups);
+                        let added = if modulated { x.iter().sum::<f64>() } else { 0.0 };
+                        let loss = added + loss(x, which, [scale, shift], &slope, width, all / groups);
                         inputs[which_input][i] -= by;
                         loss
                     };
@@ -223,7 +237,7 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             let affine = Affine::Modulated { scale: &scale, shift: &shift };
             let norm = Norm::Layer { eps: 1e-6 };
-            pool.install(|| norm_backward(Isa::best(), rows, norm, affine, Values::Bf16(&slope), gradients));
+            pool.install(|| norm_backward(Isa::best(), rows, norm, affine, Values::Bf16(&slope), None, gradients));
             found
         };
         let one = run(1);
@@ -232,7 +246,7 @@ mod tests {
         let mut scales = [1.0; 40];
         let gradients = NormGradients { rows: Output::F32(&mut []), scale: Some(&mut scales), shift: None };
         let affine = Affine::Learned { weight: &scale[..40], bias: None };
-        norm_backward(Isa::best(), none, Norm::Rms { eps: 0.1 }, affine, Values::F32(&[]), gradients);
+        norm_backward(Isa::best(), none, Norm::Rms { eps: 0.1 }, affine, Values::F32(&[]), None, gradients);
         assert_eq!(scales, [0.0; 40]);
     }
 
@@ -245,7 +259,7 @@ mod tests {
             let rows = Rows { values: Values::F32(&x), count: [1, 3], strides: [0, 8], width: 8 };
             let (slope, mut out) = (values(2, 24), [0.0; 24]);
             let gradients = NormGradients { rows: Output::F32(&mut out), scale: None, shift: None };
-            norm_backward(isa, rows, Norm::Layer { eps: 0.1 }, Affine::None, Values::F32(&slope), gradients);
+            norm_backward(isa, rows, Norm::Layer { eps: 0.1 }, Affine::None, Values::F32(&slope), None, gradients);
             assert!(out.iter().enumerate().all(|(i, x)| x.is_nan() == (i / 8 == 1)), "{isa}");
             let mut normed = [0.0; 24];
             norm(isa, rows, Norm::Layer { eps: 0.1 }, Affine::None, Output::F32(&mut normed));

@@ -205,7 +205,7 @@ mod tests {
                     let mut weights = vec![0.0; width];
                     let rows_out = Output::F32(&mut expected);
                     let gradients = NormGradients { rows: rows_out, scale: Some(&mut weights), shift: None };
-                    norm_backward(isa, rows, rms, affine, Values::F32(&slope), gradients);
+                    norm_backward(isa, rows, rms, affine, Values::F32(&slope), None, gradients);
                     let case = format!("{isa} {tokens} {heads} {width} backward");
                     let largest = expected.iter().fold(1.0_f32, |m, x| m.max(x.abs()));
                     assert_close(&back, &wide(&expected), 2e-5 * f64::from(largest), &case);

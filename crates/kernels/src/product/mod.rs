@@ -18,6 +18,7 @@ mod int8;
 mod matrix;
 mod micro;
 mod panels;
+mod transpose;
 
 pub(crate) use driver::{Direct, Ends, Panels, Product, RowSource, Segment, Widened};
 pub use driver::{Factor, Factored, multiply, multiply_keeping};

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::epilogue::Output;
 use super::matrix::{Matrix, Values};
+use super::transpose::{across, transpose, words_across, words_along};
 use crate::vector::{from_bf16, from_f16, to_bf16, vectorised};
 use crate::{Buffer, Isa, Plain};
 
@@ -28,6 +29,10 @@ pub trait Packed: Plain + Sized {
     fn output(numbers: &mut [Self]) -> Output<'_>;
     /// The same number.
     fn to_f32(self) -> f32;
+    /// The numbers of a group as they lie in memory; a group of one is `first`.
+    fn word(first: Self, last: Self) -> u32;
+    /// Groups one after the other.
+    fn write_words(words: &[u32; PANEL], out: &mut [Self]);
 }
 
 impl Packed for f32 {
@@ -56,6 +61,18 @@ impl Packed for f32 {
     fn to_f32(self) -> f32 {
         self
     }
+
+    #[inline(always)]
+    fn word(first: f32, _: f32) -> u32 {
+        first.to_bits()
+    }
+
+    #[inline(always)]
+    fn write_words(words: &[u32; PANEL], out: &mut [f32]) {
+        for (out, word) in out.iter_mut().zip(words) {
+            *out = f32::from_bits(*word);
+        }
+    }
 }
 
 impl Packed for bf16 {
@@ -83,6 +100,18 @@ impl Packed for bf16 {
 
     fn to_f32(self) -> f32 {
         from_bf16(self)
+    }
+
+    #[inline(always)]
+    fn word(first: bf16, last: bf16) -> u32 {
+        u32::from(first.to_bits()) | u32::from(last.to_bits()) << 16
+    }
+
+    #[inline(always)]
+    fn write_words(words: &[u32; PANEL], out: &mut [bf16]) {
+        for (out, word) in out.as_chunks_mut::<2>().0.iter_mut().zip(words) {
+            *out = [bf16::from_bits(*word as u16), bf16::from_bits((word >> 16) as u16)];
+        }
     }
 }
 
@@ -134,7 +163,10 @@ impl PackedShape {
         if self.is_empty() {
             return;
         }
-        out.par_chunks_mut(self.panel_len()).enumerate().for_each(|(panel, out)| pack_panel(isa, &b, panel, out));
+        let panels = if b.column_stride == 1 { 1 } else { PANELS_ACROSS };
+        out.par_chunks_mut(panels * self.panel_len())
+            .enumerate()
+            .for_each(|(chunk, out)| pack_panels(isa, &b, chunk * panels, self.panel_len(), out));
     }
 
     /// [`Self::pack`] into new memory.
@@ -145,133 +177,94 @@ impl PackedShape {
     }
 }
 
-vectorised! {
-    /// Packs 16 columns from `panel * 16` on.
-    pub(crate) fn pack_panel<T: Packed>(b: &Matrix<'_>, panel: usize, out: &mut [T]) {
-        let first = panel * PANEL;
-        let columns = PANEL.min(b.rows - first);
-        if b.row_stride == 1 && b.column_stride != 1 {
-            return pack_across(b, first, columns, out);
-        }
-        let mut block = [[0.0_f32; STEP]; PANEL];
-        for (step, out) in out.chunks_exact_mut(STEP * PANEL).enumerate() {
-            let inner = step * STEP;
-            let width = STEP.min(b.columns - inner);
-            if width < STEP {
-                block = [[0.0; STEP]; PANEL];
-            }
-            read_block(b, first, columns, inner, width, &mut block);
-            write_block(&block, out);
-        }
-    }
+/// Panels that are packed together where values lie along the columns, so that what is read of a row are whole cache
+/// lines that follow each other.
+const PANELS_ACROSS: usize = 8;
+/// Groups of 16 rows that are copied together, for the same reason.
+pub(super) const GROUPS_ACROSS: usize = 8;
+
+/// Packs 16 columns from `panel * 16` on.
+pub(crate) fn pack_panel<T: Packed>(isa: Isa, b: &Matrix<'_>, panel: usize, out: &mut [T]) {
+    pack_panels(isa, b, panel, out.len(), out);
 }
 
-/// [`pack_panel`] where columns lie side by side, as the panel has them: nothing is transposed.
-#[inline(always)]
-fn pack_across<T: Packed>(b: &Matrix<'_>, first: usize, columns: usize, out: &mut [T]) {
-    let mut group = [[0.0_f32; PANEL]; 2];
-    for (step, out) in out.chunks_exact_mut(T::GROUP * PANEL).enumerate() {
-        for (g, values) in group.iter_mut().enumerate().take(T::GROUP) {
-            let inner = step * T::GROUP + g;
-            if inner < b.columns {
-                let start = first + inner * b.column_stride;
-                match b.values {
-                    Values::F32(from) => read_columns(&from[start..][..columns], |x| x, values),
-                    Values::F16(from) => read_columns(&from[start..][..columns], from_f16, values),
-                    Values::Bf16(from) => read_columns(&from[start..][..columns], from_bf16, values),
-                }
-            } else {
-                *values = [0.0; PANEL];
-            }
-        }
-        for (column, out) in out.chunks_exact_mut(T::GROUP).enumerate() {
-            for (out, values) in out.iter_mut().zip(&group) {
-                *out = T::from_f32(values[column]);
-            }
-        }
+/// Packs panels of `length` numbers each, as many as `out` has.
+fn pack_panels<T: Packed>(isa: Isa, b: &Matrix<'_>, panel: usize, length: usize, out: &mut [T]) {
+    if b.column_stride != 1 {
+        return pack_across(isa, b, panel, length, out);
     }
-}
-
-/// The first values of a row of a panel; the rest stay 0.
-#[inline(always)]
-fn read_columns<V: Copy>(from: &[V], widen: impl Fn(V) -> f32, values: &mut [f32; PANEL]) {
-    if let Ok(from) = <&[V; PANEL]>::try_from(from) {
-        for (out, x) in values.iter_mut().zip(from) {
-            *out = widen(*x);
-        }
-    } else {
-        for (out, x) in values.iter_mut().zip(from) {
-            *out = widen(*x);
-        }
-    }
-}
-
-/// `rows` x `width` values from (`row`, `column`) of `b` on, in f32.
-#[inline(always)]
-fn read_block(b: &Matrix<'_>, row: usize, rows: usize, column: usize, width: usize, block: &mut [[f32; STEP]; PANEL]) {
-    match b.values {
-        Values::F32(values) => read_values(values, |x| x, b, [row, rows, column, width], block),
-        Values::F16(values) => read_values(values, from_f16, b, [row, rows, column, width], block),
-        Values::Bf16(values) => read_values(values, from_bf16, b, [row, rows, column, width], block),
-    }
-}
-
-#[inline(always)]
-fn read_values<V: Copy>(
-    values: &[V],
-    widen: impl Fn(V) -> f32,
-    b: &Matrix<'_>,
-    [row, rows, column, width]: [usize; 4],
-    block: &mut [[f32; STEP]; PANEL],
-) {
-    let start = row * b.row_stride + column * b.column_stride;
-    if b.column_stride == 1 {
-        for (r, out) in block.iter_mut().enumerate().take(rows) {
-            let from = &values[start + r * b.row_stride..][..width];
-            for (out, x) in out.iter_mut().zip(from) {
-                *out = widen(*x);
-            }
-        }
-    } else {
-        for c in 0..width {
-            let from = &values[start + c * b.column_stride..][..(rows - 1) * b.row_stride + 1];
-            for (r, x) in from.iter().step_by(b.row_stride).enumerate() {
-                block[r][c] = widen(*x);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn write_block<T: Packed>(block: &[[f32; STEP]; PANEL], out: &mut [T]) {
-    for (k, out) in out.chunks_exact_mut(T::GROUP * PANEL).enumerate() {
-        for (out, values) in out.chunks_exact_mut(T::GROUP).zip(block) {
-            for (g, out) in out.iter_mut().enumerate() {
-                *out = T::from_f32(values[k * T::GROUP + g]);
+    let mut words = [[0; PANEL]; PANEL];
+    for (panel, out) in (panel..).zip(out.chunks_exact_mut(length)) {
+        for (step, out) in out.chunks_exact_mut(T::GROUP * PANEL * PANEL).enumerate() {
+            words_along::<T>(isa, b, panel * PANEL, step * T::GROUP * PANEL, &mut words);
+            transpose(isa, &mut words);
+            for (words, out) in words.iter().zip(out.chunks_exact_mut(T::GROUP * PANEL)) {
+                T::write_words(words, out);
             }
         }
     }
 }
 
 vectorised! {
-    /// Copies rows of `a` from `first` on into `out`, `stride` apart, rounded, padded with zeros to whole steps.
-    pub(crate) fn copy_rows<T: Packed>(a: &Matrix<'_>, first: usize, stride: usize, out: &mut [T]) {
-        for (group, out) in out.chunks_mut(PANEL * stride).enumerate() {
-            let row = first + group * PANEL;
-            let count = PANEL.min(a.rows.saturating_sub(row)).min(out.len() / stride);
-            for column in (0..a.columns).step_by(STEP) {
-                let width = STEP.min(a.columns - column);
-                let mut block = [[0.0_f32; STEP]; PANEL];
-                if count > 0 {
-                    read_block(a, row, count, column, width, &mut block);
-                }
-                for (values, out) in block.iter().zip(out.chunks_exact_mut(stride)) {
-                    for (out, x) in out[column..column + STEP].iter_mut().zip(values) {
-                        *out = T::from_f32(*x);
-                    }
+    /// [`pack_panels`] of values that lie along the columns, as the panels have them: nothing is transposed.
+    fn pack_across<T: Packed>(b: &Matrix<'_>, panel: usize, length: usize, out: &mut [T]) {
+        let mut words = [[0; PANEL]; PANEL];
+        let step = T::GROUP * PANEL;
+        for start in (0..length).step_by(step * PANEL) {
+            for (panel, out) in (panel..).zip(out.chunks_exact_mut(length)) {
+                across::<T>(b, [panel * PANEL, start / PANEL], &mut words);
+                for (words, out) in words.iter().zip(out[start..].chunks_exact_mut(step)) {
+                    T::write_words(words, out);
                 }
             }
         }
+    }
+}
+
+/// Copies rows of `a` from `first` on into `out`, `stride` apart, rounded, padded with zeros to whole steps.
+pub(crate) fn copy_rows<T: Packed>(isa: Isa, a: &Matrix<'_>, first: usize, stride: usize, out: &mut [T]) {
+    if a.column_stride == 1 {
+        return copy_rows_along(isa, a, first, stride, out);
+    }
+    let padded = a.columns.next_multiple_of(STEP);
+    let mut words = [[0; PANEL]; PANEL];
+    for (chunk, out) in out.chunks_mut(GROUPS_ACROSS * PANEL * stride).enumerate() {
+        for column in (0..padded).step_by(PANEL * T::GROUP) {
+            for (group, out) in out.chunks_mut(PANEL * stride).enumerate() {
+                let row = first + (chunk * GROUPS_ACROSS + group) * PANEL;
+                words_across::<T>(isa, a, row, column, &mut words);
+                transpose(isa, &mut words);
+                for (words, out) in words.iter().zip(out.chunks_exact_mut(stride)) {
+                    T::write_words(words, &mut out[column..][..PANEL * T::GROUP]);
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    fn copy_rows_along<T: Packed>(a: &Matrix<'_>, first: usize, stride: usize, out: &mut [T]) {
+        for (row, out) in (first..).zip(out.chunks_exact_mut(stride)) {
+            let (whole, padding) = out[..a.columns.next_multiple_of(STEP)].split_at_mut(a.columns);
+            padding.fill(T::from_f32(0.0));
+            if row >= a.rows {
+                whole.fill(T::from_f32(0.0));
+                continue;
+            }
+            let start = row * a.row_stride;
+            match a.values {
+                Values::F32(values) => copy(&values[start..], |x| x, whole),
+                Values::F16(values) => copy(&values[start..], from_f16, whole),
+                Values::Bf16(values) => copy(&values[start..], from_bf16, whole),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn copy<T: Packed, V: Copy>(values: &[V], widen: impl Fn(V) -> f32, out: &mut [T]) {
+    for (out, x) in out.iter_mut().zip(values) {
+        *out = T::from_f32(widen(*x));
     }
 }
 

@@ -145,6 +145,16 @@ impl Result {
     }
 }
 
+/// For a result that nobody read: its gradient.
+pub(super) fn zeros(dtype: DType, shape: Vec<usize>) -> Stored {
+    let length = shape.iter().product();
+    let result = match dtype {
+        DType::BF16 => Result::Bf16(Buffer::zeroed(length)),
+        _ => Result::F32(Buffer::zeroed(length)),
+    };
+    result.stored(shape)
+}
+
 /// A weight in the order that kernels read, made at its first use and kept, or made anew in each.
 #[derive(Clone)]
 pub struct PackedWeight(Option<Arc<Mutex<Option<Packed>>>>);

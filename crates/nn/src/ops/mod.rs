@@ -190,22 +190,24 @@ pub fn group_norm(x_BCHW: Tensor<4>, norm: GroupNormed) -> Tensor<4> {
     composed::group_norm(x_BCHW, norm)
 }
 
-/// adaLN: `plain_norm(x) * (1 + scale) + shift`, for a product to take.
+/// adaLN: `plain_norm(x) * (1 + scale) + shift`, for a product to take, and x again, for the branch that begins here to
+/// be added to: what comes back to both is then added in one pass.
 ///
-/// x `[B, L, D]`, shift and scale `[B, 1, D]`. Returns `[B, L, D]` in the type of the precision's factors.
+/// x `[B, L, D]`, shift and scale `[B, 1, D]`. Returns `[B, L, D]` in the type of the precision's factors, and x.
 pub fn modulated_norm(
     x_BLD: Tensor<3>,
     shift_B1D: Tensor<3>,
     scale_B1D: Tensor<3>,
     eps: f64,
     precision: Precision,
-) -> Tensor<3> {
+) -> [Tensor<3>; 2] {
+    let out = precision.factor();
     if cpu::serves(&x_BLD) {
-        cpu::modulated_norm(x_BLD, shift_B1D, scale_B1D, eps, precision.factor())
+        [cpu::modulated_norm(x_BLD.clone(), shift_B1D, scale_B1D, eps, out), x_BLD]
     } else if tracked::serves(&x_BLD.device()) {
-        tracked::modulated_norm(x_BLD, shift_B1D, scale_B1D, eps, precision.factor())
+        tracked::modulated_norm(x_BLD, shift_B1D, scale_B1D, eps, out)
     } else {
-        composed::modulated_norm(x_BLD, shift_B1D, scale_B1D, eps).cast(precision.factor())
+        [composed::modulated_norm(x_BLD.clone(), shift_B1D, scale_B1D, eps).cast(out), x_BLD]
     }
 }
 

@@ -8,15 +8,13 @@ use rectiflow_kernels::attention::{
     Bias, GradientPart, Gradients, OutputPart, Part, Saved, Sequence, attention as run_attention, attention_backward,
 };
 
-use super::super::cpu::{Floats, Result, Stored, contiguous_stored, isa, strides, values, whole_heads};
+use super::super::cpu::{Floats, Result, Stored, contiguous_stored, isa, strides, values, whole_heads, zeros};
 use super::super::{AttentionBias, Qkv};
 use super::{Operation, input, run};
 use crate::Precision;
 
-/// The inputs are the streams, one after the other, and an added bias.
-///
-/// The result is flat: the mixed tokens `[B, L, H * E]` of each stream, one after the other, since a node of the tape
-/// has one result.
+/// The inputs are the streams, one after the other, and an added bias; the results the mixed tokens `[B, L, H * E]` of
+/// each stream.
 #[derive(Clone, Debug)]
 struct Attention {
     streams: Vec<Form>,
@@ -102,7 +100,7 @@ impl Attention {
 }
 
 impl Operation for Attention {
-    fn forward(&self, inputs: Vec<Stored>, keep: bool) -> (Stored, Vec<Stored>) {
+    fn forward(&self, inputs: Vec<Stored>, keep: bool) -> (Vec<Stored>, Vec<Stored>) {
         let inputs: Vec<Stored> = inputs.into_iter().map(whole_heads).collect();
         let (streams, sizes) = (self.by_stream(&inputs), Sizes::of(&inputs[0]));
         let parts = [0, 1, 2].map(|role| streams.iter().map(|(form, x)| part(*form, x, role)).collect::<Vec<_>>());
@@ -110,9 +108,12 @@ impl Operation for Attention {
         let sequences = parts.each_ref().map(|parts| Sequence { batch, heads, width, parts });
         let tokens = sequences[0].tokens();
         let added = self.added(&inputs);
-        let mut result = Result::new(self.precision.factor(), sizes.mixed(tokens));
+        let mut results: Vec<Result> =
+            parts[0].iter().map(|part| Result::new(self.precision.factor(), sizes.mixed(part.tokens))).collect();
         let mut log_sums = keep.then(|| Result::new(DType::F32, batch * heads * tokens));
-        let mut outputs = split(result.output(), parts[0].iter().map(|part| (part.tokens, sizes.mixed(part.tokens))));
+        let places = results.iter_mut().zip(&parts[0]);
+        let mut outputs: Vec<OutputPart<'_>> =
+            places.map(|(result, part)| OutputPart { values: result.output(), tokens: part.tokens }).collect();
         let (bias, sums) = (self.bias(added.as_ref()), log_sums.as_mut().map(Result::floats));
         match self.precision {
             Precision::F32 => run_attention::<f32>(isa(), sequences, self.scale, bias, &mut outputs, sums),
@@ -120,29 +121,37 @@ impl Operation for Attention {
             Precision::Int8 => panic!("int8 products are for drawing, not for training"),
         }
         drop(outputs);
-        let result = result.stored(vec![sizes.mixed(tokens)]);
-        let Some(log_sums) = log_sums else { return (result, Vec::new()) };
+        let shapes = parts[0].iter().map(|part| vec![batch, part.tokens, heads * width]);
+        let results: Vec<Stored> =
+            results.into_iter().zip(shapes).map(|(result, shape)| result.stored(shape)).collect();
+        let Some(log_sums) = log_sums else { return (results, Vec::new()) };
         let log_sums = log_sums.stored(vec![batch * heads * tokens]);
-        let kept = inputs.into_iter().chain([result.clone(), log_sums]).collect();
-        (result, kept)
+        let kept = inputs.into_iter().chain(results.iter().cloned()).chain([log_sums]).collect();
+        (results, kept)
     }
 
-    fn backward(&self, mut kept: Vec<Stored>, gradient: Stored, wanted: &[bool]) -> Vec<Stored> {
-        let (Some(log_sums), Some(mixed)) = (kept.pop().map(Floats::new), kept.pop()) else {
-            unreachable!("both are kept")
-        };
-        let (streams, sizes) = (self.by_stream(&kept), Sizes::of(&kept[0]));
+    fn backward(&self, kept: Vec<Stored>, gradients: Vec<Option<Stored>>, wanted: &[bool]) -> Vec<Stored> {
+        let (inputs, rest) = kept.split_at(self.inputs_of_streams() + usize::from(self.added));
+        let (mixed, log_sums) = rest.split_at(self.streams.len());
+        let log_sums = Floats::new(log_sums[0].clone());
+        let (streams, sizes) = (self.by_stream(inputs), Sizes::of(&inputs[0]));
         let parts = [0, 1, 2].map(|role| streams.iter().map(|(form, x)| part(*form, x, role)).collect::<Vec<_>>());
         let Sizes { batch, heads, width } = sizes;
         let sequences = parts.each_ref().map(|parts| Sequence { batch, heads, width, parts });
-        let gradient = contiguous_stored(gradient);
-        let [mixed_parts, gradient_parts] = [&mixed, &gradient].map(|flat| flat_parts(flat, &parts[0], sizes));
+        let nothing = |mixed: &Stored| zeros(mixed.dtype(), mixed.shape().to_vec());
+        let gradients: Vec<Stored> = gradients
+            .into_iter()
+            .zip(mixed)
+            .map(|(gradient, mixed)| contiguous_stored(gradient.unwrap_or_else(|| nothing(mixed))))
+            .collect();
+        let [mixed_parts, gradient_parts] =
+            [mixed, &gradients].map(|streams| streams.iter().map(|x| rows_of(x, sizes)).collect::<Vec<_>>());
         let saved = Saved {
             out: Sequence { batch, heads, width, parts: &mixed_parts },
             gradient: Sequence { batch, heads, width, parts: &gradient_parts },
             log_sums: log_sums.get(),
         };
-        let added = self.added(&kept);
+        let added = self.added(inputs);
         let wants_bias = self.added && wanted[self.inputs_of_streams()];
         let mut bias = added.as_ref().filter(|_| wants_bias).map(|bias| Result::new(DType::F32, bias.get().len()));
         let mut results: Vec<Result> = streams
@@ -150,17 +159,17 @@ impl Operation for Attention {
             .zip(&parts[0])
             .map(|((_, x), part)| Result::new(x[0].dtype(), 3 * sizes.mixed(part.tokens)))
             .collect();
-        let places = results.iter_mut().zip(&streams).zip(&parts[0]);
-        let mut gradients = Gradients {
-            parts: places.map(|((result, (form, _)), part)| place(result, *form, part.tokens, sizes)).collect(),
+        let each = results.iter_mut().zip(&streams).zip(&parts[0]);
+        let mut places = Gradients {
+            parts: each.map(|((result, (form, _)), part)| place(result, *form, part.tokens, sizes)).collect(),
             bias: bias.as_mut().map(Result::floats),
         };
         let (isa, scale, of) = (isa(), self.scale, self.bias(added.as_ref()));
         match self.precision {
-            Precision::F32 => attention_backward::<f32>(isa, sequences, scale, of, saved, &mut gradients),
-            _ => attention_backward::<bf16>(isa, sequences, scale, of, saved, &mut gradients),
+            Precision::F32 => attention_backward::<f32>(isa, sequences, scale, of, saved, &mut places),
+            _ => attention_backward::<bf16>(isa, sequences, scale, of, saved, &mut places),
         }
-        drop(gradients);
+        drop(places);
         let mut all = Vec::new();
         for ((result, (form, _)), part) in results.into_iter().zip(&streams).zip(&parts[0]) {
             match form {
@@ -194,32 +203,10 @@ fn place(result: &mut Result, form: Form, tokens: usize, sizes: Sizes) -> Gradie
     }
 }
 
-/// The streams of a flat result.
-fn flat_parts<'a>(flat: &'a Stored, like: &[Part<'_>], sizes: Sizes) -> Vec<Part<'a>> {
-    let row = sizes.heads * sizes.width;
-    let mut start = 0;
-    like.iter()
-        .map(|part| {
-            let values = values(flat).after(start);
-            start += sizes.mixed(part.tokens);
-            Part { values, tokens: part.tokens, strides: [part.tokens * row, sizes.width, row] }
-        })
-        .collect()
-}
-
-/// The parts of a flat output, by tokens and numbers.
-fn split<'a>(
-    output: rectiflow_kernels::product::Output<'a>,
-    parts: impl Iterator<Item = (usize, usize)>,
-) -> Vec<OutputPart<'a>> {
-    let mut rest = Some(output);
-    parts
-        .map(|(tokens, numbers)| {
-            let (values, others) = rest.take().expect("put back below").split_at(numbers);
-            rest = Some(others);
-            OutputPart { values, tokens }
-        })
-        .collect()
+/// Mixed tokens `[B, L, H * E]`, contiguous.
+fn rows_of(mixed: &Stored, sizes: Sizes) -> Part<'_> {
+    let (tokens, row) = (mixed.shape()[1], sizes.heads * sizes.width);
+    Part { values: values(mixed), tokens, strides: [tokens * row, sizes.width, row] }
 }
 
 /// [`super::super::attention`].
@@ -229,8 +216,6 @@ pub(in super::super) fn attention<const N: usize>(
     bias: AttentionBias,
     precision: Precision,
 ) -> [Tensor<3>; N] {
-    let [batch, _, heads, width] = streams[0].dims();
-    let lengths = streams.each_ref().map(|stream| stream.dims()[1]);
     let forms = streams.each_ref().map(|stream| match stream {
         Qkv::Together(_) => Form::Together,
         Qkv::Apart { .. } => Form::Apart,
@@ -250,12 +235,5 @@ pub(in super::super) fn attention<const N: usize>(
     let operation =
         Attention { streams: forms.to_vec(), causal, added: added.is_some(), scale: scale as f32, precision };
     inputs.extend(added);
-    let flat: Tensor<1> = run(operation, inputs);
-    let row = heads * width;
-    let mut start = 0;
-    lengths.map(|length| {
-        let mixed = if N == 1 { flat.clone() } else { flat.clone().narrow(0, start, batch * length * row) };
-        start += batch * length * row;
-        mixed.reshape([batch, length, row])
-    })
+    run(operation, inputs).map(Tensor::from_dispatch)
 }

@@ -10,7 +10,7 @@ use rectiflow_kernels::product::{
 
 use super::super::cpu::{Floats, Result, Stored, contiguous_stored, isa, last_axis, matrix_of_rows, values};
 use super::super::{After, Residual};
-use super::{Operation, input, run};
+use super::{Operation, input, only, run};
 use crate::Precision;
 
 /// `x + gate * times * activation(x weight^T + bias)`; inputs in the order x, weight, and those of [`Others`] that are
@@ -72,7 +72,7 @@ impl Linear {
 }
 
 impl Operation for Linear {
-    fn forward(&self, inputs: Vec<Stored>, keep: bool) -> (Stored, Vec<Stored>) {
+    fn forward(&self, inputs: Vec<Stored>, keep: bool) -> (Vec<Stored>, Vec<Stored>) {
         let mut inputs = inputs.into_iter().map(contiguous_stored);
         let (Some(x), Some(weight)) = (inputs.next(), inputs.next()) else { unreachable!("both factors are there") };
         let others = self.others.take(inputs);
@@ -99,20 +99,20 @@ impl Operation for Linear {
         }
         let result = result.stored(shape);
         if !keep {
-            return (result, Vec::new());
+            return (vec![result], Vec::new());
         }
         let ends = [times, gate].into_iter().flatten().map(Floats::into_stored);
         let sums = sums.map(|sums| sums.stored(vec![rows, columns]));
-        (result, [x, weight].into_iter().chain(sums).chain(ends).collect())
+        (vec![result], [x, weight].into_iter().chain(sums).chain(ends).collect())
     }
 
-    fn backward(&self, kept: Vec<Stored>, gradient: Stored, wanted: &[bool]) -> Vec<Stored> {
+    fn backward(&self, kept: Vec<Stored>, gradients: Vec<Option<Stored>>, wanted: &[bool]) -> Vec<Stored> {
         let mut kept = kept.into_iter();
         let (Some(x), Some(weight)) = (kept.next(), kept.next()) else { unreachable!("both factors are kept") };
         let sums = if self.reads_sums() { kept.next() } else { None };
         let [times, gate] =
             [self.others.times, self.others.gate].map(|there| if there { kept.next().map(Floats::new) } else { None });
-        let gradient = contiguous_stored(gradient);
+        let gradient = contiguous_stored(only(gradients));
         let (rows, columns) = (matrix_of_rows(&gradient).rows(), last_axis(&gradient));
         let (wants_x, wants_weight) = (wanted[0], wanted[1]);
         let wants = self.others.take(wanted[2..].iter().copied());
@@ -209,5 +209,6 @@ pub(in super::super) fn linear<const D: usize>(
     let inputs = [Some(input(x)), Some(input(weight_OI)), bias_O.map(input), times.map(input)];
     let ends = [residual.map(input), gate.map(input)];
     let operation = Linear { activation, others, out, precision };
-    run(operation, inputs.into_iter().chain(ends).flatten().collect())
+    let [result] = run(operation, inputs.into_iter().chain(ends).flatten().collect());
+    Tensor::from_dispatch(result)
 }

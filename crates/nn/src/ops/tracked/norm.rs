@@ -7,10 +7,13 @@ use rectiflow_kernels::norm::{
     Affine, Heads, Norm, NormGradients, heads_norm as run_heads, heads_norm_backward, norm as run_norm, norm_backward,
 };
 
-use super::super::cpu::{Floats, NormRows, Result, Stored, contiguous_stored, isa, values};
-use super::{Operation, input, run};
+use super::super::cpu::{Floats, NormRows, Result, Stored, contiguous_stored, isa, values, zeros};
+use super::{Operation, input, only, run};
 
 /// What follows a norm; the inputs are x and, in this order, what the variants say.
+///
+/// A modulated one gives x again as a second result: the tokens that a branch is added to, whose gradient is then added
+/// to the norm's in one pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// Scale and shift, `[B, 1, D]`.
@@ -38,7 +41,7 @@ impl Normed {
 }
 
 impl Operation for Normed {
-    fn forward(&self, inputs: Vec<Stored>, keep: bool) -> (Stored, Vec<Stored>) {
+    fn forward(&self, inputs: Vec<Stored>, keep: bool) -> (Vec<Stored>, Vec<Stored>) {
         let mut inputs = inputs.into_iter();
         let x = NormRows::new(inputs.next().expect("the rows are there"));
         let scale = Floats::new(inputs.next().expect("a norm without weights is not tracked"));
@@ -46,21 +49,27 @@ impl Operation for Normed {
         let mut result = Result::new(self.out, x.stored.shape().num_elements());
         run_norm(isa(), x.rows(), self.which, self.affine(&scale, shift.as_ref()), result.output());
         let result = result.stored(x.stored.shape().to_vec());
+        let again = (self.form == Form::Modulated).then(|| x.stored.clone());
         let kept = if keep {
             [x.stored, scale.into_stored()].into_iter().chain(shift.map(Floats::into_stored)).collect()
         } else {
             Vec::new()
         };
-        (result, kept)
+        (std::iter::once(result).chain(again).collect(), kept)
     }
 
-    fn backward(&self, kept: Vec<Stored>, gradient: Stored, wanted: &[bool]) -> Vec<Stored> {
+    fn backward(&self, kept: Vec<Stored>, gradients: Vec<Option<Stored>>, wanted: &[bool]) -> Vec<Stored> {
         let mut kept = kept.into_iter();
         let x = NormRows::new(kept.next().expect("the rows are kept"));
         let scale = Floats::new(kept.next().expect("the weights are kept"));
         let shift = kept.next().map(Floats::new);
-        let gradient = contiguous_stored(gradient);
-        let mut rows = Result::new(x.stored.dtype(), x.stored.shape().num_elements());
+        let count = x.stored.shape().num_elements();
+        let mut gradients = gradients.into_iter().map(|gradient| gradient.map(contiguous_stored));
+        let normed = gradients.next().flatten();
+        // Rows that were only read again have a gradient, but not by way of the norm.
+        let normed = normed.unwrap_or_else(|| zeros(DType::F32, x.stored.shape().to_vec()));
+        let again = gradients.next().flatten();
+        let mut rows = Result::new(x.stored.dtype(), count);
         let place = |index: usize| {
             let wanted = wanted.get(index).is_some_and(|wanted| *wanted);
             wanted.then(|| Result::new(DType::F32, scale.get().len()))
@@ -72,14 +81,8 @@ impl Operation for Normed {
             shift: shifts.as_mut().map(Result::floats),
         };
         let affine = self.affine(&scale, shift.as_ref());
-        norm_backward(
-            isa(),
-            x.rows(),
-            self.which,
-            affine,
-            values(&gradient).first(gradient.shape().num_elements()),
-            out,
-        );
+        let [normed, again] = [Some(&normed), again.as_ref()].map(|x| x.map(|x| values(x).first(count)));
+        norm_backward(isa(), x.rows(), self.which, affine, normed.expect("given above"), again, out);
         let rows = wanted[0].then(|| rows.stored(x.stored.shape().to_vec()));
         let ends = [scales, shifts].into_iter().flatten().map(|sums| sums.stored(scale.shape()));
         rows.into_iter().chain(ends).collect()
@@ -93,9 +96,9 @@ pub(in super::super) fn modulated_norm(
     scale_B1D: Tensor<3>,
     eps: f64,
     out: DType,
-) -> Tensor<3> {
+) -> [Tensor<3>; 2] {
     let operation = Normed { which: Norm::Layer { eps: eps as f32 }, form: Form::Modulated, out };
-    run(operation, vec![input(x_BLD), input(scale_B1D), input(shift_B1D)])
+    run(operation, vec![input(x_BLD), input(scale_B1D), input(shift_B1D)]).map(Tensor::from_dispatch)
 }
 
 /// [`super::super::layer_norm`].
@@ -107,13 +110,15 @@ pub(in super::super) fn layer_norm<const D: usize>(
     out: DType,
 ) -> Tensor<D> {
     let operation = Normed { which: Norm::Layer { eps: eps as f32 }, form: Form::Learned, out };
-    run(operation, vec![input(x), input(weight_D), input(bias_D)])
+    let [result] = run(operation, vec![input(x), input(weight_D), input(bias_D)]);
+    Tensor::from_dispatch(result)
 }
 
 /// [`super::super::rms_norm`].
 pub(in super::super) fn rms_norm<const D: usize>(x: Tensor<D>, weight_D: Tensor<1>, eps: f64, out: DType) -> Tensor<D> {
     let operation = Normed { which: Norm::Rms { eps: eps as f32 }, form: Form::Scaled, out };
-    run(operation, vec![input(x), input(weight_D)])
+    let [result] = run(operation, vec![input(x), input(weight_D)]);
+    Tensor::from_dispatch(result)
 }
 
 /// The norms of queries and keys; inputs are `[B, L, 3, H, E]` and both weights `[E]`.
@@ -124,20 +129,20 @@ struct HeadsNormed {
 }
 
 impl Operation for HeadsNormed {
-    fn forward(&self, inputs: Vec<Stored>, keep: bool) -> (Stored, Vec<Stored>) {
+    fn forward(&self, inputs: Vec<Stored>, keep: bool) -> (Vec<Stored>, Vec<Stored>) {
         let [heads, queries, keys] = three(inputs);
         let (heads, queries, keys) = (contiguous_stored(heads), Floats::new(queries), Floats::new(keys));
         let mut result = Result::new(self.out, heads.shape().num_elements());
         run_heads(isa(), heads_of(&heads), self.eps, [queries.get(), keys.get()], result.output());
         let result = result.stored(heads.shape().to_vec());
         let kept = if keep { vec![heads, queries.into_stored(), keys.into_stored()] } else { Vec::new() };
-        (result, kept)
+        (vec![result], kept)
     }
 
-    fn backward(&self, kept: Vec<Stored>, gradient: Stored, wanted: &[bool]) -> Vec<Stored> {
+    fn backward(&self, kept: Vec<Stored>, gradients: Vec<Option<Stored>>, wanted: &[bool]) -> Vec<Stored> {
         let [heads, queries, keys] = three(kept);
         let (queries, keys) = (Floats::new(queries), Floats::new(keys));
-        let gradient = contiguous_stored(gradient);
+        let gradient = contiguous_stored(only(gradients));
         let count = heads.shape().num_elements();
         let mut result = Result::new(heads.dtype(), count);
         let mut sums = [&queries, &keys].map(|weight| Result::new(DType::F32, weight.get().len()));
@@ -172,5 +177,6 @@ pub(in super::super) fn heads_norm(
     out: DType,
 ) -> Tensor<5> {
     let operation = HeadsNormed { eps: eps as f32, out };
-    run(operation, vec![input(heads_BL3HE), input(queries_E), input(keys_E)])
+    let [result] = run(operation, vec![input(heads_BL3HE), input(queries_E), input(keys_E)]);
+    Tensor::from_dispatch(result)
 }
