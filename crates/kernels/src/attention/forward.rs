@@ -4,6 +4,7 @@ use rayon::prelude::*;
 use super::backward;
 use super::gradients::{Gradients, Saved};
 use super::sequence::{OutputPart, Sequence};
+use super::statistics::{self, HeadStatistics};
 use super::tiles::{Factors, GAP, tiles};
 use crate::product::{
     Kernel, Matrix, Output, PANEL, Packed, PackedShape, STEP, SharedOutput, bf16_kernel, f32_kernel, pack_panel, round,
@@ -34,6 +35,8 @@ pub trait Attended: Sized {
     fn dispatch(call: &Call<'_>, out: &mut [OutputPart<'_>], log_sums: Option<&mut [f32]>);
     #[doc(hidden)]
     fn dispatch_backward(call: &Call<'_>, saved: &Saved<'_>, gradients: &mut Gradients<'_>);
+    #[doc(hidden)]
+    fn dispatch_statistics(call: &Call<'_>) -> Vec<HeadStatistics>;
 }
 
 /// One attention's arguments.
@@ -120,6 +123,10 @@ impl Attended for f32 {
     fn dispatch_backward(call: &Call<'_>, saved: &Saved<'_>, gradients: &mut Gradients<'_>) {
         backward::run(call, &f32_kernel(call.isa), None, saved, gradients);
     }
+
+    fn dispatch_statistics(call: &Call<'_>) -> Vec<HeadStatistics> {
+        statistics::of_f32(call)
+    }
 }
 
 impl Attended for bf16 {
@@ -135,6 +142,10 @@ impl Attended for bf16 {
             Some(kernel) => backward::run(call, &kernel, None, saved, gradients),
             None => backward::run(call, &f32_kernel(call.isa), Some(round), saved, gradients),
         }
+    }
+
+    fn dispatch_statistics(call: &Call<'_>) -> Vec<HeadStatistics> {
+        statistics::of_bf16(call)
     }
 }
 

@@ -13,11 +13,13 @@ mod backward;
 mod forward;
 mod gradients;
 mod sequence;
+mod statistics;
 mod tiles;
 
 pub use forward::{Attended, Bias, attention};
 pub use gradients::{GradientPart, Gradients, Saved, attention_backward};
 pub use sequence::{OutputPart, Part, Sequence};
+pub use statistics::{HeadStatistics, attention_statistics};
 
 #[cfg(test)]
 mod gradient_tests;
