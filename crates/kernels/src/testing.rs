@@ -21,3 +21,9 @@ pub(crate) fn assert_close(found: &[f32], expected: &[f64], tolerance: f64, case
         assert!(error <= tolerance, "{case}: element {i} is {found} instead of {expected}");
     }
 }
+
+/// Leaves NaN in the memory that buffers up to a quarter of a megabyte get next: what kernels must not read.
+pub(crate) fn spoil_memory() {
+    let mut buffers: Vec<crate::Buffer<f32>> = (1..600).map(|lines| crate::Buffer::reused(lines * 96)).collect();
+    buffers.iter_mut().for_each(|numbers| numbers.fill(f32::NAN));
+}

@@ -142,7 +142,8 @@ impl<T: Packed> HeadFactors<T> {
         };
         let across = |rows: &[T]| {
             let matrix = Matrix::strided(T::values(rows), [sizes.width, sizes.queries], [1, sizes.row()]);
-            let mut out = Buffer::<T>::reused(sizes.padded_width() * sizes.across());
+            // A unit of queries can be longer than the whole step that is copied.
+            let mut out = Buffer::<T>::zeroed(sizes.padded_width() * sizes.across());
             copy_rows(isa, &matrix, 0, sizes.across(), &mut out);
             out
         };

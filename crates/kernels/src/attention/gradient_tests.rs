@@ -6,7 +6,7 @@ use super::tests::{Sizes, inputs, part, reference, sequence};
 use super::*;
 use crate::Isa;
 use crate::product::{Output, Values};
-use crate::testing::{assert_close, values};
+use crate::testing::{assert_close, spoil_memory, values};
 
 const SIZES: [Sizes; 9] = [
     Sizes { batch: 1, heads: 1, queries: 1, keys: 1, width: 8 },
@@ -215,6 +215,21 @@ fn the_formulas_are_finite_differences() {
             let difference = (at(step) - at(-step)) / (2.0 * f64::from(step));
             assert!((difference - gradient).abs() < 2e-3, "{which} {i}: {difference} and {gradient}");
         }
+    }
+}
+
+/// Memory comes from earlier kernels with what they left in it.
+#[test]
+fn what_memory_held_before_reaches_no_gradient() {
+    // Tiles of 6 rows and steps of 32 make 192 of 129 queries, which no step of 32 ends at.
+    let sizes = Sizes { batch: 1, heads: 1, queries: 129, keys: 60, width: 24 };
+    let [q, k, v] = inputs(sizes, 1.0);
+    let slope = slope(sizes);
+    let expected = formulas(sizes, [&q, &k, &v], 0.3, |_, _, _| 0.0, &slope);
+    for isa in Isa::available() {
+        spoil_memory();
+        let found = run::<f32>(isa, sizes, [&q, &k, &v], 0.3, Bias::None, &slope);
+        assert_gradients(&found, &expected, 2e-6, &isa.to_string());
     }
 }
 
