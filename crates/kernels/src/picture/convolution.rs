@@ -1,5 +1,6 @@
 use half::bf16;
 
+use super::backward::{InputGradient, WeightGradient};
 use super::gather::{Bordered, Gather, Picture, gather, padded};
 use crate::product::{
     Direct, Ends, Epilogue, Factored, Kernel, Matrix, Output, PANEL, Packed, PackedShape, Panels, Product, RowSource,
@@ -16,6 +17,26 @@ pub enum Window {
     Halve,
     /// Stride equal to the kernel, no zeros: one output for each patch.
     Patch,
+}
+
+impl Window {
+    /// Pixels from a window to the next.
+    pub(super) fn stride(self, kernel: usize) -> usize {
+        match self {
+            Window::Same => 1,
+            Window::Halve => 2,
+            Window::Patch => kernel,
+        }
+    }
+
+    /// Rows of zeros above and below, and columns to the left and to the right.
+    pub(super) fn border(self, kernel: usize) -> [usize; 2] {
+        match self {
+            Window::Same => [kernel / 2; 2],
+            Window::Halve => [0, 1],
+            Window::Patch => [0, 0],
+        }
+    }
 }
 
 /// The sizes of a convolution's weight `[O, C, K, K]`.
@@ -89,13 +110,11 @@ pub fn convolve<T: Convolved>(
 ) {
     assert!(isa <= Isa::best(), "{isa} on a processor without it");
     picture.check();
-    let [batch, channels, height, width] = picture.shape;
-    let size = if how.doubled { [2 * height, 2 * width] } else { [height, width] };
+    how.check(picture);
+    let [batch, channels, ..] = picture.shape;
+    let size = how.size_of(picture);
     assert_eq!(channels, shape.channels_in, "channels of a convolution");
     assert_eq!(weight.len(), shape.packed_len(), "numbers of a packed {shape:?}");
-    if let Some(normed) = how.normed {
-        assert_eq!([normed.scale.len(), normed.shift.len()], [batch * channels; 2], "a norm of {channels} channels");
-    }
     let [rows, columns] = shape.size_out(window, size);
     assert_eq!(out.len(), batch * rows * columns * shape.channels_out, "values of a convolution");
     epilogue.check(batch * rows * columns, shape.channels_out);
@@ -122,12 +141,24 @@ pub struct Call<'a> {
 pub trait Convolved: Factored {
     #[doc(hidden)]
     fn convolve(call: &Call<'_>, weight: &[Self], out: Output<'_>);
+    #[doc(hidden)]
+    fn weight_gradient(of: &WeightGradient<'_>, out: &mut [f32]);
+    #[doc(hidden)]
+    fn input_gradient(of: &InputGradient<'_>, out: &mut [f32]);
 }
 
 impl Convolved for f32 {
     fn convolve(call: &Call<'_>, weight: &[f32], out: Output<'_>) {
         let panels = Direct { values: weight, shape: call.shape.packed_shape() };
         run(call, f32_kernel(call.isa), panels, None, out);
+    }
+
+    fn weight_gradient(of: &WeightGradient<'_>, out: &mut [f32]) {
+        of.run(f32_kernel(of.isa), None, out);
+    }
+
+    fn input_gradient(of: &InputGradient<'_>, out: &mut [f32]) {
+        of.run(f32_kernel(of.isa), None, out);
     }
 }
 
@@ -139,38 +170,65 @@ impl Convolved for bf16 {
             None => run(call, f32_kernel(isa), Widened { isa, values: weight, shape }, Some(round), out),
         }
     }
+
+    fn weight_gradient(of: &WeightGradient<'_>, out: &mut [f32]) {
+        match bf16_kernel(of.isa) {
+            Some(kernel) => of.run(kernel, None, out),
+            None => of.run(f32_kernel(of.isa), Some(round), out),
+        }
+    }
+
+    fn input_gradient(of: &InputGradient<'_>, out: &mut [f32]) {
+        match bf16_kernel(of.isa) {
+            Some(kernel) => of.run(kernel, None, out),
+            None => of.run(f32_kernel(of.isa), Some(round), out),
+        }
+    }
 }
 
-/// Gathered pixels: every tile's rows are there, and so many more that the last tile may reach beyond.
-struct Pixels<'a, T> {
-    values: &'a [T],
+/// Numbers whose rows lie evenly: every tile's rows are there, and so many more that the last tile may reach beyond.
+pub(super) struct Even<'a, T> {
+    pub(super) values: &'a [T],
     /// Numbers from a row of the product to the next.
-    stride: usize,
+    pub(super) stride: usize,
 }
 
-impl<T: Packed> RowSource<T> for Pixels<'_, T> {
+impl<T: Packed> RowSource<T> for Even<'_, T> {
     fn at(&self, start: usize, row: usize) -> (*const T, usize) {
         (self.values[start + row * self.stride..].as_ptr(), self.stride)
     }
 }
 
-fn run<T: Packed, P: Panels<T>>(
-    call: &Call<'_>,
-    kernel: Kernel<T>,
-    panels: P,
-    adjust: Option<fn(Isa, &mut [T])>,
-    out: Output<'_>,
-) {
-    let Call { isa, picture, how, shape, window, size: [height, width], epilogue } = *call;
+/// How numbers are changed after they are gathered, for a kernel of a wider type.
+pub(super) type Adjust<T> = Option<fn(Isa, &mut [T])>;
+
+/// All pictures with their border, and `beyond` zeros behind them.
+pub(super) fn gathered<T: Packed>(
+    isa: Isa,
+    (picture, how): (Picture<'_>, Gather<'_>),
+    border: Bordered,
+    beyond: usize,
+    adjust: Adjust<T>,
+) -> Buffer<T> {
+    let pixels = picture.shape[0] * border.len();
+    let mut values = Buffer::<T>::reused(pixels + beyond);
+    let (pixels, beyond) = values.split_at_mut(pixels);
+    gather(isa, picture, how, border, pixels);
+    beyond.fill(T::from_f32(0.0));
+    if let Some(adjust) = adjust {
+        use rayon::prelude::*;
+        pixels.par_chunks_mut(border.width * border.channels).for_each(|line| adjust(isa, line));
+    }
+    values
+}
+
+fn run<T: Packed, P: Panels<T>>(call: &Call<'_>, kernel: Kernel<T>, panels: P, adjust: Adjust<T>, out: Output<'_>) {
+    let Call { isa, picture, how, shape, window, size, epilogue } = *call;
     let batch = picture.shape[0];
-    let (stride, before, after) = match window {
-        Window::Same => (1, shape.kernel / 2, shape.kernel / 2),
-        Window::Halve => (2, 0, 1),
-        Window::Patch => (shape.kernel, 0, 0),
-    };
-    let channels = padded(shape.channels_in);
-    let border = Bordered { before, height: height + before + after, width: width + before + after, channels };
-    let [rows, columns] = shape.size_out(window, [height, width]);
+    let stride = window.stride(shape.kernel);
+    let border = Bordered::around(size, window.border(shape.kernel), shape.channels_in);
+    let channels = border.channels;
+    let [rows, columns] = shape.size_out(window, size);
     let taps: Vec<usize> = (0..shape.kernel * shape.kernel)
         .map(|tap| (tap / shape.kernel * border.width + tap % shape.kernel) * channels)
         .collect();
@@ -185,31 +243,23 @@ fn run<T: Packed, P: Panels<T>>(
                     out: first,
                     pitch: border.width,
                     width: columns,
+                    out_step: 1,
+                    out_line: columns,
                 };
                 vec![whole]
             } else {
                 let line = |line: usize| Segment {
                     start: start + line * stride * border.width * channels,
-                    rows: columns,
                     out: first + line * columns,
-                    pitch: 1,
-                    width: 1,
+                    ..Segment::plain(columns)
                 };
                 (0..rows).map(line).collect()
             }
         })
         .collect();
-    let pixels = batch * border.len();
     // The last tile's rows, at the last tap, begin at most so far behind the last pixel that is needed.
     let beyond = kernel.rows * stride * channels + taps.last().copied().unwrap_or(0) + channels;
-    let mut values = Buffer::<T>::reused(pixels + beyond);
-    let (pixels, beyond) = values.split_at_mut(pixels);
-    gather(isa, picture, how, border, pixels);
-    beyond.fill(T::from_f32(0.0));
-    if let Some(adjust) = adjust {
-        use rayon::prelude::*;
-        pixels.par_chunks_mut(border.width * channels).for_each(|line| adjust(isa, line));
-    }
+    let values = gathered(isa, (picture, how), border, beyond, adjust);
     let product = Product {
         isa,
         kernel,
@@ -219,5 +269,5 @@ fn run<T: Packed, P: Panels<T>>(
         panels,
         ends: Ends::plain(epilogue),
     };
-    product.run(&Pixels { values: &values, stride: stride * channels }, out);
+    product.run(&Even { values: &values, stride: stride * channels }, out);
 }

@@ -36,6 +36,23 @@ pub struct Gather<'a> {
     pub doubled: bool,
 }
 
+impl Gather<'_> {
+    /// H and W of what is gathered from `picture`.
+    pub(super) fn size_of(&self, picture: Picture<'_>) -> [usize; 2] {
+        let [_, _, height, width] = picture.shape;
+        if self.doubled { [2 * height, 2 * width] } else { [height, width] }
+    }
+
+    /// Panics unless the norm has numbers for all channels of `picture`.
+    pub(super) fn check(&self, picture: Picture<'_>) {
+        let [batch, channels, ..] = picture.shape;
+        if let Some(normed) = self.normed {
+            let lengths = [normed.scale.len(), normed.shift.len()];
+            assert_eq!(lengths, [batch * channels; 2], "a norm of {channels} channels");
+        }
+    }
+}
+
 impl Picture<'_> {
     /// All channels of the pixel at `[batch, row, column]`.
     pub(super) fn read_pixel(&self, isa: Isa, [batch, row, column]: [usize; 3], out: &mut [f32]) {
@@ -81,6 +98,12 @@ pub(super) struct Bordered {
 }
 
 impl Bordered {
+    /// So many zeros before and after `[height, width]` pixels of `channels`.
+    pub(super) fn around([height, width]: [usize; 2], [before, after]: [usize; 2], channels: usize) -> Self {
+        let channels = padded(channels);
+        Bordered { before, height: before + height + after, width: before + width + after, channels }
+    }
+
     /// Numbers of one picture.
     pub(super) fn len(&self) -> usize {
         self.height * self.width * self.channels
@@ -92,10 +115,26 @@ pub(super) fn padded(channels: usize) -> usize {
     channels.next_multiple_of(STEP)
 }
 
+/// What a convolution would take, alone: `[B, H, W, C]`, H and W after doubling.
+///
+/// # Panics
+/// Sizes that do not fit each other, or an instruction set that the machine lacks: bugs of the caller.
+pub fn gathered_picture(isa: Isa, picture: Picture<'_>, how: Gather<'_>, out: &mut [f32]) {
+    assert!(isa <= Isa::best(), "{isa} on a processor without it");
+    picture.check();
+    how.check(picture);
+    let [height, width] = how.size_of(picture);
+    let [batch, channels, ..] = picture.shape;
+    assert_eq!(out.len(), batch * height * width * channels, "values of a gathered picture");
+    if !out.is_empty() {
+        gather(isa, picture, how, Bordered { before: 0, height, width, channels }, out);
+    }
+}
+
 /// Gathers all pictures, row by row on all threads.
 pub(super) fn gather<T: Packed>(isa: Isa, picture: Picture<'_>, how: Gather<'_>, border: Bordered, out: &mut [T]) {
-    let [_, channels, height, width] = picture.shape;
-    let (height, width) = if how.doubled { (2 * height, 2 * width) } else { (height, width) };
+    let channels = picture.shape[1];
+    let [height, width] = how.size_of(picture);
     out.par_chunks_exact_mut(border.width * border.channels).enumerate().for_each(|(index, out)| {
         let (batch, row) = (index / border.height, index % border.height);
         let Some(row) = row.checked_sub(border.before).filter(|&row| row < height) else {

@@ -1,49 +1,79 @@
 use rayon::prelude::*;
 
 use super::gather::Picture;
+use crate::Isa;
 use crate::vector::vectorised;
-use crate::{Buffer, Isa};
 
 /// Pixels whose sums are taken in f32 before they go on in f64.
 const PIXELS_AT_ONCE: usize = 256;
 
-/// What a group norm of `picture` multiplies each channel with and moves it by, `[B, C]` each:
-/// `x * scale + shift = (x - mean) / sqrt(variance + eps) * weight + bias`.
-///
-/// Mean and variance are those of a group's channels in all pixels. weight and bias `[C]`; `groups` divides C.
+/// Mean and deviation of each group of channels in all pixels of each picture.
+#[derive(Clone, Debug)]
+pub struct GroupStatistics {
+    pub(super) groups: usize,
+    /// `[B, groups]`.
+    pub(super) mean: Vec<f64>,
+    /// `1 / sqrt(variance + eps)`, `[B, groups]`.
+    pub(super) inverse: Vec<f64>,
+}
+
+/// Statistics of `picture`; `groups` divides C.
 ///
 /// # Panics
 /// Sizes that do not fit each other: bugs of the caller.
-pub fn group_norm(
-    isa: Isa,
-    picture: Picture<'_>,
-    groups: usize,
-    [weight, bias]: [&[f32]; 2],
-    eps: f32,
-) -> [Buffer<f32>; 2] {
+pub fn group_statistics(isa: Isa, picture: Picture<'_>, groups: usize, eps: f32) -> GroupStatistics {
     let [batch, channels, height, width] = picture.shape;
     assert!(groups > 0 && channels % groups == 0, "{channels} channels in {groups} groups");
-    assert_eq!([weight.len(), bias.len()], [channels; 2], "weights of {channels} channels");
     picture.check();
-    let (mut scale, mut shift) = (Buffer::zeroed(batch * channels), Buffer::zeroed(batch * channels));
     let in_group = channels / groups;
-    let count = (in_group * height * width) as f64;
+    let pixels = (height * width) as f64;
+    let count = in_group as f64 * pixels;
+    let mut statistics = GroupStatistics { groups, mean: Vec::new(), inverse: Vec::new() };
     for index in 0..batch {
         let sums = sums(isa, &picture, index);
         for group in 0..groups {
-            let first = group * in_group;
-            let of_group = &sums[first..first + in_group];
-            let mean = of_group.iter().map(|sums| sums.mean_part((height * width) as f64)).sum::<f64>() / count;
-            let squares = of_group.iter().map(|sums| sums.squares_about(mean, (height * width) as f64)).sum::<f64>();
-            let inverse = 1.0 / (squares / count + f64::from(eps)).sqrt();
-            for channel in first..first + in_group {
-                let factor = inverse * f64::from(weight[channel]);
-                scale[index * channels + channel] = factor as f32;
-                shift[index * channels + channel] = (f64::from(bias[channel]) - mean * factor) as f32;
-            }
+            let of_group = &sums[group * in_group..][..in_group];
+            let mean = of_group.iter().map(|sums| sums.mean_part(pixels)).sum::<f64>() / count;
+            let squares = of_group.iter().map(|sums| sums.squares_about(mean, pixels)).sum::<f64>();
+            statistics.mean.push(mean);
+            statistics.inverse.push(1.0 / (squares / count + f64::from(eps)).sqrt());
         }
     }
-    [scale, shift]
+    statistics
+}
+
+impl GroupStatistics {
+    /// What the norm multiplies each channel of picture `index` with and moves it by, `[C]` each.
+    pub(super) fn scale_shift(&self, index: usize, [weight, bias]: [&[f32]; 2]) -> [Vec<f32>; 2] {
+        let in_group = weight.len() / self.groups;
+        let (mut scales, mut shifts) = (Vec::new(), Vec::new());
+        for (channel, (weight, bias)) in weight.iter().zip(bias).enumerate() {
+            let group = index * self.groups + channel / in_group;
+            let factor = self.inverse[group] * f64::from(*weight);
+            scales.push(factor as f32);
+            shifts.push((f64::from(*bias) - self.mean[group] * factor) as f32);
+        }
+        [scales, shifts]
+    }
+
+    /// What a group norm multiplies each channel with and moves it by, `[B, C]` each:
+    /// `x * scale + shift = (x - mean) / sqrt(variance + eps) * weight + bias`.
+    ///
+    /// weight and bias `[C]`.
+    ///
+    /// # Panics
+    /// Sizes that do not fit each other: bugs of the caller.
+    pub fn scales_and_shifts(&self, [weight, bias]: [&[f32]; 2]) -> [Vec<f32>; 2] {
+        assert_eq!(weight.len(), bias.len(), "weights and biases of a norm");
+        assert_eq!(weight.len() % self.groups, 0, "{} channels in {} groups", weight.len(), self.groups);
+        let (mut scales, mut shifts) = (Vec::new(), Vec::new());
+        for index in 0..self.mean.len() / self.groups {
+            let [scale, shift] = self.scale_shift(index, [weight, bias]);
+            scales.extend(scale);
+            shifts.extend(shift);
+        }
+        [scales, shifts]
+    }
 }
 
 /// Sums of one channel over all pixels, of differences from its first pixel: a channel far from 0 then loses no

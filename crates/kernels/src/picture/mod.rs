@@ -1,4 +1,4 @@
-//! Convolution, and the group norm that stands before nearly every one of them.
+//! Convolution, the group norm that stands before nearly every one of them, and the gradients of both.
 //!
 //! Letters: B batch, H and W pixels, C channels in, O channels out.
 //!
@@ -7,13 +7,15 @@
 //! the window is then the same rows, a fixed distance away, so nothing is copied for each tap. Results are
 //! `[B, H, W, O]`.
 
+mod backward;
 mod convolution;
 mod gather;
 mod group_norm;
 
+pub use backward::{NormOf, bias_gradient, convolve_input_gradient, convolve_weight_gradient, gather_gradient};
 pub use convolution::{ConvShape, Convolved, Window, convolve};
-pub use gather::{Gather, Picture, ScaleShift};
-pub use group_norm::group_norm;
+pub use gather::{Gather, Picture, ScaleShift, gathered_picture};
+pub use group_norm::{GroupStatistics, group_statistics};
 
 #[cfg(test)]
 mod tests;

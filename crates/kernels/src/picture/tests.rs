@@ -137,7 +137,7 @@ fn a_norm_an_activation_and_a_residual_go_along() {
         let shape = ConvShape { channels_out: out, channels_in: channels, kernel: 1 };
         let mut packed = vec![0.0; shape.packed_len()];
         shape.pack(isa, Values::F32(&weight), &mut packed);
-        let [scale, shift] = group_norm(isa, input, groups, [&gamma, &beta], 1e-6);
+        let [scale, shift] = group_statistics(isa, input, groups, 1e-6).scales_and_shifts([&gamma, &beta]);
         let how = Gather { normed: Some(ScaleShift { scale: &scale, shift: &shift }), silu: true, doubled: false };
         let residual = Some(Residual { x: &skipped, gate: None, rows_per_gate: 1 });
         let end = Epilogue { bias: Some(&bias), residual, ..Epilogue::default() };

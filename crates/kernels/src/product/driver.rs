@@ -260,18 +260,21 @@ pub(crate) struct Segment {
     /// Of every `pitch` rows of A the first `width` make rows of the result.
     pub(crate) pitch: usize,
     pub(crate) width: usize,
+    /// Rows of the result from one of those `width` to the next, and from the first of them to the next `pitch`'s.
+    pub(crate) out_step: usize,
+    pub(crate) out_line: usize,
 }
 
 impl Segment {
     /// Every row makes one.
     pub(crate) fn plain(rows: usize) -> Self {
-        Segment { start: 0, rows, out: 0, pitch: 1, width: 1 }
+        Segment { start: 0, rows, out: 0, pitch: 1, width: 1, out_step: 1, out_line: 1 }
     }
 
     /// The row of the result that a row of A makes, if any.
     fn out_row(&self, row: usize) -> Option<usize> {
         let (line, place) = (row / self.pitch, row % self.pitch);
-        (place < self.width).then(|| self.out + line * self.width + place)
+        (place < self.width).then(|| self.out + line * self.out_line + place * self.out_step)
     }
 }
 

@@ -11,14 +11,17 @@ use burn::tensor::{AllocationProperty, Bytes, DType, Device, FloatDType, Tensor,
 use half::bf16;
 use rectiflow_kernels::attention::{self, Bias, OutputPart, Part, Sequence};
 use rectiflow_kernels::norm::{Affine, Heads, Norm, Rows, norm};
-use rectiflow_kernels::picture::{self, ConvShape, Gather, Picture, ScaleShift, convolve};
 use rectiflow_kernels::product::{
     self, Epilogue, Factor, Int8Factor, Matrix, Output, PackedShape, Values, multiply, multiply_int8,
 };
 use rectiflow_kernels::{Buffer, Isa};
 
-use super::{After, AttentionBias, Before, Qkv, Residual, Window};
+use super::{After, AttentionBias, Qkv, Residual};
 use crate::Precision;
+
+pub(super) mod convolution;
+
+pub(super) use convolution::{conv2d, group_norm};
 
 /// A tensor as the CPU device has it: storage, shape, strides.
 pub(super) type Stored = FloatTensor<Flex>;
@@ -40,8 +43,12 @@ pub(super) fn isa() -> Isa {
 
 /// A tensor's storage without a copy, in any strides that are not negative.
 fn stored<const D: usize>(x: Tensor<D>) -> Stored {
-    let stored: Stored = x.try_into_primitive::<Flex>().expect("`serves` was asked first");
-    if stored.layout().has_positive_strides() { stored } else { stored.to_contiguous() }
+    forwards(x.try_into_primitive::<Flex>().expect("`serves` was asked first"))
+}
+
+/// In strides that are not negative.
+fn forwards(x: Stored) -> Stored {
+    if x.layout().has_positive_strides() { x } else { x.to_contiguous() }
 }
 
 /// A tensor's storage in row-major order, copied only if it is not so.
@@ -371,63 +378,9 @@ fn part(x: &Stored) -> Part<'_> {
     Part { values: values(x), tokens, strides: [strides[0], strides[2], strides[1]] }
 }
 
-pub(super) fn conv2d(
-    x_BCHW: Tensor<4>,
-    before: Before,
-    (weight_OCKK, packed): (Tensor<4>, &PackedWeight),
-    bias_O: Tensor<1>,
-    window: Window,
-    residual: Option<Tensor<4>>,
-    precision: Precision,
-) -> Tensor<4> {
-    let (device, [batch, channels_in, height, width]) = (x_BCHW.device(), x_BCHW.dims());
-    let [channels_out, channels, kernel, _] = weight_OCKK.dims();
-    assert_eq!(channels_in, channels, "channels of a convolution");
-    let shape = ConvShape { channels_out, channels_in, kernel };
-    let times = if before.doubled { 2 } else { 1 };
-    let [rows, columns] = shape.size_out(window, [times * height, times * width]);
-
-    let x = stored(x_BCHW);
-    let picture = Picture { values: values(&x), shape: [batch, channels, height, width], strides: four(&strides(&x)) };
-    let normed = before.normed.map(|norm| {
-        let (weight, bias) = (Floats::of(norm.weight), Floats::of(norm.bias));
-        picture::group_norm(isa(), picture, norm.groups, [weight.get(), bias.get()], norm.eps as f32)
-    });
-    let normed = normed.as_ref().map(|[scale, shift]| ScaleShift { scale, shift });
-    let how = Gather { normed, silu: before.silu, doubled: before.doubled };
-
-    let bias = Floats::of(bias_O);
-    let residual = residual.map(|x| Floats::of(x.permute([0, 2, 3, 1])));
-    let residual = residual.as_ref().map(|x| product::Residual { x: x.get(), gate: None, rows_per_gate: 1 });
-    let epilogue = Epilogue { bias: Some(bias.get()), residual, ..Epilogue::default() };
-    let weight = contiguous(weight_OCKK);
-    let mut result = Result::new(DType::F32, batch * rows * columns * channels_out);
-    match precision {
-        Precision::F32 => {
-            let mut numbers = Buffer::<f32>::reused(shape.packed_len());
-            shape.pack(isa(), whole(&weight), &mut numbers);
-            convolve(isa(), picture, how, (&numbers, shape), window, &epilogue, result.output());
-        }
-        Precision::Bf16 | Precision::Int8 => {
-            let numbers = packed.bf16(weight, |weight| {
-                let mut numbers = Buffer::reused(shape.packed_len());
-                shape.pack(isa(), whole(weight), &mut numbers);
-                numbers
-            });
-            convolve(isa(), picture, how, (&numbers, shape), window, &epilogue, result.output());
-        }
-    }
-    // Channels lie last, where the next convolution wants them.
-    result.tensor([batch, rows, columns, channels_out], &device).permute([0, 3, 1, 2])
-}
-
 /// All numbers of a contiguous tensor, and none behind it.
 fn whole(x: &Stored) -> Values<'_> {
     values(x).first(x.layout().num_elements())
-}
-
-fn four(strides: &[usize]) -> [usize; 4] {
-    strides.try_into().expect("a tensor of four axes")
 }
 
 pub(super) fn modulated_norm(

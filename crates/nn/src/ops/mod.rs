@@ -180,6 +180,8 @@ pub fn conv2d(
 ) -> Tensor<4> {
     if cpu::serves(&x_BCHW) {
         cpu::conv2d(x_BCHW, before, (weight_OCKK, packed), bias_O, window, residual, precision)
+    } else if tracked::serves(&x_BCHW.device()) {
+        tracked::conv2d(x_BCHW, before, weight_OCKK, bias_O, window, residual, precision)
     } else {
         composed::conv2d(x_BCHW, before, weight_OCKK, bias_O, window, residual, precision)
     }
@@ -187,7 +189,13 @@ pub fn conv2d(
 
 /// Group norm alone. x `[B, C, H, W]`.
 pub fn group_norm(x_BCHW: Tensor<4>, norm: GroupNormed) -> Tensor<4> {
-    composed::group_norm(x_BCHW, norm)
+    if cpu::serves(&x_BCHW) {
+        cpu::group_norm(x_BCHW, norm)
+    } else if tracked::serves(&x_BCHW.device()) {
+        tracked::group_norm(x_BCHW, norm)
+    } else {
+        composed::group_norm(x_BCHW, norm)
+    }
 }
 
 /// adaLN: `plain_norm(x) * (1 + scale) + shift`, for a product to take, and x again, for the branch that begins here to

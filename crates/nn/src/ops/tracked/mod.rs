@@ -4,6 +4,7 @@
 //! does not do: gradients of gradients.
 
 mod attention;
+mod convolution;
 mod linear;
 mod norm;
 
@@ -24,6 +25,7 @@ use burn::tensor::{Device, FloatDType, Tensor};
 use super::cpu::{self, Stored};
 
 pub(super) use attention::attention;
+pub(super) use convolution::{conv2d, group_norm};
 pub(super) use linear::linear;
 pub(super) use norm::{heads_norm, layer_norm, modulated_norm, rms_norm};
 
