@@ -3,7 +3,10 @@
 use anyhow::bail;
 use half::bf16;
 use rectiflow_kernels::attention::{Attended, Bias, OutputPart, Part, Sequence, attention};
-use rectiflow_kernels::picture::{ConvShape, Convolved, Gather, Picture, Window, convolve};
+use rectiflow_kernels::picture::{
+    ConvShape, Convolved, Gather, Picture, Window, bias_gradient, convolve, convolve_input_gradient,
+    convolve_weight_gradient,
+};
 use rectiflow_kernels::product::{
     Epilogue, Factor, Factored, Int8Factor, Matrix, Output, Packed, PackedShape, Values, multiply, multiply_int8,
 };
@@ -30,7 +33,9 @@ pub(super) fn cases() -> Vec<Maker> {
     });
     let attention = attention.map(|(name, tokens)| maker(name, move |p| by_type!(p, attention_case(name, tokens))));
     let conv = conv.map(|(name, size)| maker(name, move |p| by_type!(p, conv_case(name, size))));
-    linear.into_iter().chain(attention).chain(conv).collect()
+    let name = "conv_backward/128ch/512px";
+    let conv_backward = maker(name, move |p| by_type!(p, conv_backward_case(name, [128, 512])));
+    linear.into_iter().chain(attention).chain(conv).chain([conv_backward]).collect()
 }
 
 fn maker(name: &'static str, make: impl Fn(Precision) -> anyhow::Result<Case> + 'static) -> Maker {
@@ -188,5 +193,97 @@ fn conv_case<T: Convolved>(name: &str, [channels, side]: [usize; 2]) -> anyhow::
         name: name.into(),
         work: Work::Operations(2.0 * 9.0 * (channels * channels * side * side) as f64),
         run: Box::new(move || convolve_into(&x, &mut out)),
+    })
+}
+
+/// A convolution 3x3 of a square picture, and the gradient of its result.
+struct ConvBackward<T: Convolved> {
+    x: Buffer<f32>,
+    weight: Buffer<T>,
+    gradient: Buffer<f32>,
+    channels: usize,
+    side: usize,
+}
+
+/// What comes of it.
+struct Gradients {
+    /// `[H, W, C]`.
+    input: Buffer<f32>,
+    /// `[O, C, K, K]`.
+    weight: Buffer<f32>,
+    bias: Buffer<f32>,
+}
+
+impl<T: Convolved> ConvBackward<T> {
+    fn run(&self, isa: Isa, out: &mut Gradients) {
+        let &ConvBackward { channels, side, .. } = self;
+        let shape = ConvShape { channels_out: channels, channels_in: channels, kernel: 3 };
+        let strides = [0, 1, side * channels, channels];
+        let picture = Picture { values: Values::F32(&self.x), shape: [1, channels, side, side], strides };
+        let given = (picture, Gather::default());
+        convolve_weight_gradient::<T>(isa, given, (shape, Window::Same), &self.gradient, &mut out.weight);
+        bias_gradient(isa, &self.gradient, &mut out.bias);
+        let weight = (T::values(&self.weight), shape);
+        convolve_input_gradient::<T>(isa, &self.gradient, [1, side, side], weight, Window::Same, &mut out.input);
+    }
+
+    /// A pixel of either picture, rounded; 0 outside.
+    fn pixel(&self, of: &[f32], [row, column]: [usize; 2], channel: usize) -> f64 {
+        let inside = row < self.side && column < self.side;
+        if inside { wide(&T::from_f32(of[(row * self.side + column) * self.channels + channel])) } else { 0.0 }
+    }
+
+    /// The products that make a weight's gradient.
+    fn of_weight(&self, [o, c, tap]: [usize; 3]) -> impl Iterator<Item = f64> {
+        (0..self.side * self.side).map(move |pixel| {
+            let [row, column] = [pixel / self.side, pixel % self.side];
+            let from = [(row + tap / 3).wrapping_sub(1), (column + tap % 3).wrapping_sub(1)];
+            self.pixel(&self.gradient, [row, column], o) * self.pixel(&self.x, from, c)
+        })
+    }
+
+    /// The products that make a pixel's gradient.
+    fn of_input(&self, [row, column, c]: [usize; 3]) -> impl Iterator<Item = f64> {
+        (0..9 * self.channels).map(move |place| {
+            let (tap, o) = (place / self.channels, place % self.channels);
+            let to = [(row + 1).wrapping_sub(tap / 3), (column + 1).wrapping_sub(tap % 3)];
+            self.pixel(&self.gradient, to, o) * wide(&self.weight[(o * self.channels + c) * 9 + tap])
+        })
+    }
+
+    fn check(&self, name: &str, found: &Gradients) -> anyhow::Result<()> {
+        let &ConvBackward { channels, side, .. } = self;
+        for place @ [o, c, tap] in [[0, 0, 0], [channels / 2, channels - 1, 4], [channels - 1, 1, 8]] {
+            let largest: f64 = self.of_weight(place).map(f64::abs).sum();
+            let found = f64::from(found.weight[(o * channels + c) * 9 + tap]);
+            check(name, found, self.of_weight(place).sum(), 1e-5 * largest)?;
+        }
+        for place @ [row, column, c] in [[0, 0, 0], [side / 2, side - 1, channels / 2], [side - 1, 1, channels - 1]] {
+            let exact: f64 = self.of_input(place).sum();
+            let found = f64::from(found.input[(row * side + column) * channels + c]);
+            check(name, found, exact, 1e-3 * exact.abs() + 1e-3)?;
+        }
+        for c in [0, channels / 2, channels - 1] {
+            let exact = self.gradient.iter().skip(c).step_by(channels).map(|x| f64::from(*x)).sum();
+            check(name, f64::from(found.bias[c]), exact, 1e-6 * (side * side) as f64)?;
+        }
+        Ok(())
+    }
+}
+
+fn conv_backward_case<T: Convolved>(name: &str, [channels, side]: [usize; 2]) -> anyhow::Result<Case> {
+    let isa = Isa::chosen()?;
+    let (pixels, weights) = (side * side * channels, 9 * channels * channels);
+    let (x, weight, gradient) = (buffer(4, pixels), buffer::<T>(5, weights), buffer(6, pixels));
+    let backward = ConvBackward { x, weight, gradient, channels, side };
+    let mut found =
+        Gradients { input: Buffer::zeroed(pixels), weight: Buffer::zeroed(weights), bias: Buffer::zeroed(channels) };
+    backward.run(isa, &mut found);
+    backward.check(name, &found)?;
+    Ok(Case {
+        name: name.into(),
+        // Two products, each as large as the convolution's own.
+        work: Work::Operations(2.0 * 2.0 * 9.0 * (channels * pixels) as f64),
+        run: Box::new(move || backward.run(isa, &mut found)),
     })
 }
