@@ -3,7 +3,9 @@
 mod kernels;
 mod networks;
 mod random;
+mod roofline;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -33,14 +35,28 @@ pub(crate) struct BenchArgs {
     /// One JSON object a line instead of a table
     #[arg(long)]
     json: bool,
+    /// Draw the results under the machine's limits, as a PNG; a file of that name is replaced
+    #[arg(long, value_name = "NAME.png")]
+    roofline: Option<PathBuf>,
 }
 
-/// What a case is limited by, and how much of it one run takes.
-enum Work {
-    /// Operations, two for a multiply-add.
-    Operations(f64),
-    /// Bytes that are read at least once.
-    Bytes(f64),
+/// What one run of a case takes, and what limits it.
+struct Work {
+    /// Two for a multiply-add.
+    operations: f64,
+    /// What must be read or written at least once: inputs, weights in the type that is multiplied, and results. What
+    /// a network keeps between its layers is not among them.
+    bytes: f64,
+    limit: Limit,
+}
+
+/// What a case is compared with.
+#[derive(Clone, Copy, PartialEq)]
+enum Limit {
+    /// Multiplying from registers.
+    Arithmetic,
+    /// Reading memory.
+    Memory,
 }
 
 /// Something to time. Checked when it was made.
@@ -68,6 +84,8 @@ struct Measured {
     spread: f64,
     /// Operations, or bytes for what reading limits, in thousand millions a second.
     gflops: Option<f64>,
+    /// Operations for each byte that must be read or written.
+    intensity: f64,
     limit_gflops: Option<f64>,
     gbytes_per_s: Option<f64>,
     limit_gbytes_per_s: Option<f64>,
@@ -93,6 +111,9 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         let names: Vec<&str> = makers.iter().map(|maker| maker.name).collect();
         bail!("no case begins with {}\nhint: there are {}", args.names.join(" or "), names.join(", "));
     }
+    if let Some(path) = &args.roofline {
+        roofline::check(path)?;
+    }
     let limits = measure_limits(isa, args.precision);
     let threads = rayon::current_num_threads();
     if !args.json {
@@ -104,13 +125,31 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         ));
         data(&format!("{:<28} {:>11} {:>8} {:>14} {:>7}", "case", "median", "spread", "rate", "share"));
     }
+    let mut points = Vec::new();
     for maker in chosen {
         note(&format!("{} ...", maker.name));
         let case = (maker.make)(args.precision)?;
+        let operations = case.work.operations;
         let measured = measure(case, &limits, isa, &args);
         data(&if args.json { serde_json::to_string(&measured)? } else { measured.row() });
+        let Measured { name, intensity, median_s, .. } = measured;
+        points.push(roofline::Point { name, intensity, operations: operations / median_s });
+    }
+    if let Some(path) = &args.roofline {
+        let title = format!("rectiflow bench, {} on {isa}, {threads} threads, median of {}", args.precision, args.runs);
+        roofline::save(path, &title, &roofs(isa, args.precision, &limits), &points)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The lines of the picture: with int8 also bf16, which attention and convolutions are then computed in.
+fn roofs(isa: Isa, precision: Precision, limits: &Limits) -> roofline::Roofs {
+    let mut arithmetic = vec![(precision.to_string(), limits.operations)];
+    if precision == Precision::Int8 {
+        let bf16 = measure_limits_of(isa, Arithmetic::Bf16);
+        arithmetic.insert(0, (Precision::Bf16.to_string(), bf16));
+    }
+    roofline::Roofs { memory: limits.bytes, arithmetic }
 }
 
 fn measure_limits(isa: Isa, precision: Precision) -> Limits {
@@ -119,9 +158,13 @@ fn measure_limits(isa: Isa, precision: Precision) -> Limits {
         Precision::Bf16 => Arithmetic::Bf16,
         Precision::Int8 => Arithmetic::Int8,
     };
+    Limits { operations: measure_limits_of(isa, which), bytes: limits::read_bandwidth(isa, 1 << 30) }
+}
+
+/// Operations a second; those of f32 where there is no such product.
+fn measure_limits_of(isa: Isa, which: Arithmetic) -> f64 {
     let operations = limits::arithmetic(isa, which).or_else(|| limits::arithmetic(isa, Arithmetic::F32));
-    let operations = operations.expect("every machine multiplies f32");
-    Limits { operations, bytes: limits::read_bandwidth(isa, 1 << 30) }
+    operations.expect("every machine multiplies f32")
 }
 
 fn measure(mut case: Case, limits: &Limits, isa: Isa, args: &BenchArgs) -> Measured {
@@ -136,13 +179,12 @@ fn measure(mut case: Case, limits: &Limits, isa: Isa, args: &BenchArgs) -> Measu
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
     let spread = (seconds[seconds.len() - 1] - seconds[0]) / median;
-    let (rate, limit) = match case.work {
-        Work::Operations(count) => (count / median, limits.operations),
-        Work::Bytes(count) => (count / median, limits.bytes),
+    let Work { operations, bytes, limit: limited_by } = case.work;
+    let (rate, limit) = match limited_by {
+        Limit::Arithmetic => (operations / median, limits.operations),
+        Limit::Memory => (bytes / median, limits.bytes),
     };
-    let giga = |of_operations: bool, value: f64| {
-        (matches!(case.work, Work::Operations(_)) == of_operations).then_some(value / 1e9)
-    };
+    let giga = |which: Limit, value: f64| (limited_by == which).then_some(value / 1e9);
     Measured {
         name: case.name,
         precision: args.precision.to_string(),
@@ -151,10 +193,11 @@ fn measure(mut case: Case, limits: &Limits, isa: Isa, args: &BenchArgs) -> Measu
         runs: args.runs,
         median_s: median,
         spread,
-        gflops: giga(true, rate),
-        limit_gflops: giga(true, limit),
-        gbytes_per_s: giga(false, rate),
-        limit_gbytes_per_s: giga(false, limit),
+        gflops: giga(Limit::Arithmetic, rate),
+        intensity: operations / bytes,
+        limit_gflops: giga(Limit::Arithmetic, limit),
+        gbytes_per_s: giga(Limit::Memory, rate),
+        limit_gbytes_per_s: giga(Limit::Memory, limit),
         share: rate / limit,
     }
 }

@@ -7,7 +7,6 @@ mod names;
 mod options;
 mod say;
 mod studio;
-mod writable;
 
 use std::process::ExitCode;
 
@@ -19,8 +18,8 @@ use self::interrupt::Interrupt;
 use self::names::OutputNames;
 pub(crate) use self::options::GenerateArgs;
 use self::studio::Studio;
-use self::writable::check_writable;
 use crate::progress::Progress;
+use crate::writable::check_writable;
 
 pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     let prompts = args.prompts();

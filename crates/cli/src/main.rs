@@ -7,7 +7,9 @@ mod inspect;
 mod memory;
 mod output;
 mod progress;
+mod threads;
 mod verify;
+mod writable;
 
 use std::process::ExitCode;
 
@@ -21,6 +23,9 @@ use clap::{Parser, Subcommand};
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Threads that compute; results do not depend on it [default: RECTIFLOW_THREADS, or one a core]
+    #[arg(long, short, value_name = "N", global = true)]
+    threads: Option<threads::Threads>,
 }
 
 #[derive(Subcommand)]
@@ -32,13 +37,17 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    output::end(run(Cli::parse()).unwrap_or_else(|error| output::report(&error)))
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    threads::start(cli.threads)?;
+    match cli.command {
         Command::Generate(args) => generate::run(*args),
         Command::Bench(args) => bench::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
-    };
-    output::end(result.unwrap_or_else(|error| output::report(&error)))
+    }
 }
 
 #[cfg(test)]
@@ -52,7 +61,10 @@ mod tests {
     /// clap looks for this only in builds with debug assertions.
     #[test]
     fn no_two_options_of_a_command_have_the_same_name() {
-        for command in Cli::command().get_subcommands() {
+        let mut cli = Cli::command();
+        // Hands the options that all commands have to each.
+        cli.build();
+        for command in cli.get_subcommands() {
             let mut names = BTreeSet::new();
             for argument in command.get_arguments() {
                 let long = argument.get_long().into_iter().chain(argument.get_all_aliases().unwrap_or_default());

@@ -88,13 +88,13 @@ impl Image {
 
 fn next_step(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space, or give `--out` on another disk",
-        io::ErrorKind::NotFound => "make the folder first, or give another `--out`",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space, or give a path on another disk",
+        io::ErrorKind::NotFound => "make the folder first, or give another path",
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "give `--out` in a folder you may write to"
+            "give a path in a folder you may write to"
         }
-        io::ErrorKind::IsADirectory => "give `--out` a file name inside the folder",
-        _ => "give another `--out`",
+        io::ErrorKind::IsADirectory => "give a file name inside the folder",
+        _ => "give another path",
     }
 }
 

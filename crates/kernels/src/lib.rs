@@ -4,6 +4,7 @@
 //! - [`attention`]: queries, keys and values to mixed tokens, without the matrix of all scores.
 //! - [`norm`]: layer and RMS norms with what follows them.
 //! - [`picture`]: convolution with the group norm before it.
+//! - [`optimizer`]: AdamW in one pass, and the sum of squares of a gradient.
 //! - [`limits`]: what the machine can do at most, to measure kernels against.
 //! - [`Isa`]: the instructions a kernel may use. Every kernel takes one, so that tests can sweep them.
 //!
@@ -20,6 +21,7 @@ mod buffer;
 mod isa;
 pub mod limits;
 pub mod norm;
+pub mod optimizer;
 pub mod picture;
 pub mod product;
 #[cfg(test)]

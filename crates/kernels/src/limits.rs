@@ -220,6 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "too slow")]
     fn every_loop_runs_and_gives_a_rate() {
         for isa in Isa::available() {
             for which in [Arithmetic::F32, Arithmetic::Bf16, Arithmetic::Int8] {

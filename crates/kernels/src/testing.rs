@@ -12,6 +12,11 @@ pub(crate) fn values(seed: u32, count: usize) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
+/// Whether a case of so many multiplications is worth its time: under Miri each takes a thousand times as long.
+pub(crate) fn is_quick(multiplications: usize) -> bool {
+    !cfg!(miri) || multiplications <= 10_000
+}
+
 /// Every element within `tolerance` of the exact one.
 #[track_caller]
 pub(crate) fn assert_close(found: &[f32], expected: &[f64], tolerance: f64, case: &str) {

@@ -189,6 +189,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too slow")]
     fn exp_is_right_to_two_units_everywhere_it_is_finite() {
         for isa in Isa::available() {
             let inputs: Vec<f32> = (0..200_000).map(|i| -87.0 + i as f32 * (175.3 / 200_000.0)).collect();
@@ -221,6 +222,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too slow")]
     fn bf16_rounds_as_the_half_crate_does() {
         let specials = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-45];
         let swept = (0..1_000_000_u32).map(|i| f32::from_bits(i.wrapping_mul(4_294_967)));
@@ -231,6 +233,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too slow")]
     fn slices_round_as_single_numbers_do() {
         let values: Vec<f32> = (0..100_003_u32)
             .map(|i| f32::from_bits(i.wrapping_mul(42_949_673)))

@@ -3,7 +3,8 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
 use rectiflow_nn::ops::{
-    self, Activation, After, AttentionBias, Before, GroupNormed, PackedWeight, Qkv, Residual, Window,
+    self, Activation, AdamwMoments, AdamwStep, After, AttentionBias, Before, GroupNormed, PackedWeight, Qkv, Residual,
+    Window,
 };
 use rectiflow_nn::{DType, Device, Init, ParamSource, Precision, RandomInit, Tensor, from_f32, from_ids, to_f32};
 
@@ -338,5 +339,79 @@ fn a_layer_norm_has_weights_and_an_embedding_takes_rows() {
         let rows = ops::embedding(from_ids(&[2, 0, 2], &device), table);
         assert_eq!(rows.dims(), [1, 3, 2]);
         assert_eq!(to_f32(&rows), [2.0, 2.5, 0.0, 0.5, 2.0, 2.5]);
+    }
+}
+
+/// A few updates by the kernel and composed; what AdamW is, the kernel's own tests say.
+#[test]
+fn an_update_by_the_kernel_and_a_composed_one_are_the_same() {
+    for averaged in [false, true] {
+        let updated = devices().map(|device| {
+            let (mut param, _) = tensor_on(&device, "p", [9, 7]);
+            let mut moments = AdamwMoments::new(&param, averaged);
+            for number in 1..5 {
+                let (gradient, _) = tensor_on(&device, &format!("g{number}"), [63]);
+                let step = AdamwStep {
+                    learning_rate: 0.01,
+                    beta_1: 0.9,
+                    beta_2: 0.99,
+                    eps: 1e-3,
+                    weight_decay: 0.1,
+                    number: number.try_into().unwrap(),
+                    gradient_factor: 0.3,
+                    ema_decay: 0.8,
+                };
+                (param, moments) = ops::adamw_step(param, gradient, moments, &step);
+            }
+            let resting = moments.ema.clone().map(|ema| ops::ema_step(param.clone(), ema, 0.8));
+            (param, moments, resting)
+        });
+        let [(param, moments, resting), (composed, composed_moments, composed_resting)] = updated;
+        let wide = |x: &Tensor<1>| -> Vec<f64> { to_f32(x).into_iter().map(f64::from).collect() };
+        assert_close(&param.reshape([63]), &wide(&composed.reshape([63])), 1e-6);
+        assert_close(&moments.first, &wide(&composed_moments.first), 1e-6);
+        assert_close(&moments.second, &wide(&composed_moments.second), 1e-6);
+        assert_eq!([moments.ema.is_some(), resting.is_some()], [averaged; 2]);
+        for (found, composed) in [(moments.ema, composed_moments.ema), (resting, composed_resting)] {
+            let Some(found) = found else { continue };
+            assert_close(&found, &wide(&composed.unwrap()), 1e-6);
+        }
+    }
+}
+
+/// Rows of a transposed matrix and the middle of a larger one are updated where they are read.
+#[test]
+fn a_parameter_in_any_order_is_updated_in_its_own() {
+    let device = Device::flex();
+    let step = AdamwStep {
+        learning_rate: 0.5,
+        beta_1: 0.0,
+        beta_2: 0.0,
+        eps: 0.0,
+        weight_decay: 0.0,
+        number: 1.try_into().unwrap(),
+        gradient_factor: 1.0,
+        ema_decay: 0.0,
+    };
+    let gradient = from_f32(vec![1.0, -2.0, 3.0, -4.0, 5.0, -6.0], [6], &device);
+    let whole = from_f32((0..12).map(|i| i as f32).collect(), [4, 3], &device);
+    for (param, expected) in [
+        (whole.clone().slice([1..3, 0..3]), [2.5, 4.5, 4.5, 6.5, 6.5, 8.5]),
+        (whole.clone().slice([1..3, 0..3]).transpose().reshape([2, 3]), [2.5, 6.5, 3.5, 7.5, 4.5, 8.5]),
+        (whole.clone().slice([0..3, 0..2]).transpose(), [-0.5, 3.5, 5.5, 1.5, 3.5, 7.5]),
+    ] {
+        let (updated, _) = ops::adamw_step(param.clone(), gradient.clone(), AdamwMoments::new(&param, true), &step);
+        assert_eq!(updated.dims(), [2, 3]);
+        assert_eq!(to_f32(&updated), expected);
+    }
+    assert_eq!(to_f32(&whole), (0..12).map(|i| i as f32).collect::<Vec<_>>(), "a shared matrix changed");
+}
+
+#[test]
+fn a_sum_of_squares_is_the_same_on_any_device() {
+    for device in devices() {
+        let (x, wide) = tensor_on(&device, "x", [31, 5]);
+        let exact: f64 = wide.iter().map(|x| x * x).sum();
+        assert!((ops::sum_of_squares(x.transpose()) - exact).abs() < 1e-5 * exact);
     }
 }

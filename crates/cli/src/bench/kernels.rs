@@ -14,7 +14,7 @@ use rectiflow_kernels::{Buffer, Isa};
 use rectiflow_nn::Precision;
 
 use super::random::numbers;
-use super::{Case, Maker, Work};
+use super::{Case, Limit, Maker, Work};
 
 pub(super) fn cases() -> Vec<Maker> {
     let linear = [
@@ -62,6 +62,11 @@ fn buffer<T: Packed>(seed: u64, count: usize) -> Buffer<T> {
     buffer
 }
 
+/// What a kernel takes that multiplying limits.
+fn arithmetic(operations: f64, bytes: usize) -> Work {
+    Work { operations, bytes: bytes as f64, limit: Limit::Arithmetic }
+}
+
 /// f64 of a number of either type.
 fn wide<T: Packed>(x: &T) -> f64 {
     f64::from(x.to_f32())
@@ -94,7 +99,10 @@ fn linear_case<T: Factored>(name: &str, [rows, inner, columns]: [usize; 3]) -> a
     }
     Ok(Case {
         name: name.into(),
-        work: Work::Operations(2.0 * (rows * inner * columns) as f64),
+        work: arithmetic(
+            2.0 * (rows * inner * columns) as f64,
+            size_of::<T>() * (rows * inner + columns * inner + rows * columns),
+        ),
         run: Box::new(move || multiply_into(&a, &mut out)),
     })
 }
@@ -118,7 +126,8 @@ fn int8_case(name: &str, [rows, inner, columns]: [usize; 3]) -> anyhow::Result<C
     }
     Ok(Case {
         name: name.into(),
-        work: Work::Operations(2.0 * (rows * inner * columns) as f64),
+        // Rows come and results go in bf16; a weight is a byte.
+        work: arithmetic(2.0 * (rows * inner * columns) as f64, 2 * rows * (inner + columns) + inner * columns),
         run: Box::new(move || multiply_into(&a, &mut out)),
     })
 }
@@ -156,7 +165,8 @@ fn attention_case<T: Attended + Packed>(name: &str, tokens: usize) -> anyhow::Re
     }
     Ok(Case {
         name: name.into(),
-        work: Work::Operations(4.0 * (HEADS * WIDTH * tokens * tokens) as f64),
+        // Queries, keys and values come, mixed values go.
+        work: arithmetic(4.0 * (HEADS * WIDTH * tokens * tokens) as f64, size_of::<T>() * 4 * HEADS * WIDTH * tokens),
         run: Box::new(move || attend(&qkv, &mut out)),
     })
 }
@@ -191,7 +201,11 @@ fn conv_case<T: Convolved>(name: &str, [channels, side]: [usize; 2]) -> anyhow::
     }
     Ok(Case {
         name: name.into(),
-        work: Work::Operations(2.0 * 9.0 * (channels * channels * side * side) as f64),
+        // Pictures come and go in f32.
+        work: arithmetic(
+            2.0 * 9.0 * (channels * channels * side * side) as f64,
+            2 * size_of::<f32>() * side * side * channels + size_of::<T>() * 9 * channels * channels,
+        ),
         run: Box::new(move || convolve_into(&x, &mut out)),
     })
 }
@@ -283,7 +297,7 @@ fn conv_backward_case<T: Convolved>(name: &str, [channels, side]: [usize; 2]) ->
     Ok(Case {
         name: name.into(),
         // Two products, each as large as the convolution's own.
-        work: Work::Operations(2.0 * 2.0 * 9.0 * (channels * pixels) as f64),
+        work: arithmetic(2.0 * 2.0 * 9.0 * (channels * pixels) as f64, 12 * pixels + (size_of::<T>() + 4) * weights),
         run: Box::new(move || backward.run(isa, &mut found)),
     })
 }

@@ -2,12 +2,12 @@
 
 use anyhow::bail;
 use rectiflow_mmdit::{Mmdit, MmditConfig};
-use rectiflow_nn::{Device, DeviceChoice, Params, Precision, Tensor, from_f32, from_ids, is_finite};
+use rectiflow_nn::{Device, DeviceChoice, Module, Params, Precision, Tensor, from_f32, from_ids, is_finite};
 use rectiflow_text::{T5Config, T5Encoder};
 use rectiflow_vae::{Vae, VaeConfig};
 
 use super::random::{RandomParams, numbers};
-use super::{Case, Maker, Work};
+use super::{Case, Limit, Maker, Work};
 
 /// Layers of T5-XXL that are measured, of 24: all would need 19 GB.
 const T5_LAYERS: usize = 6;
@@ -42,6 +42,7 @@ fn mmdit_step(name: &str, side: usize, precision: Precision) -> anyhow::Result<C
     let device = DeviceChoice::Cpu.open()?;
     let config = MmditConfig { grid_stored: false, ..MmditConfig::of_depth(24) };
     let model = Mmdit::new(&config, Params::new(&mut RandomParams, &device, precision));
+    let weights = model.num_params() as f64;
     let latent = random(1, [BATCH, 16, side / 8, side / 8], &device);
     let context = random(2, [BATCH, TEXT_TOKENS, config.context_width], &device);
     let pooled = random(3, [BATCH, config.pooled_width], &device);
@@ -49,9 +50,11 @@ fn mmdit_step(name: &str, side: usize, precision: Precision) -> anyhow::Result<C
     let forward = move || model.forward(latent.clone(), timestep.clone(), context.clone(), pooled.clone());
     check(name, &forward())?;
     let operations = BATCH as f64 * mmdit_operations(&config, (side / 16).pow(2), TEXT_TOKENS);
+    // The latent comes and the velocity goes in f32, and the context comes.
+    let tensors = 4 * BATCH * (2 * 16 * (side / 8).pow(2) + TEXT_TOKENS * config.context_width);
     Ok(Case {
         name: name.into(),
-        work: Work::Operations(operations),
+        work: Work { operations, bytes: weights * number_bytes(precision) + tensors as f64, limit: Limit::Arithmetic },
         run: Box::new(move || drop(std::hint::black_box(forward()))),
     })
 }
@@ -69,43 +72,73 @@ fn mmdit_operations(config: &MmditConfig, image: usize, text: usize) -> f64 {
 fn vae_decode(name: &str, side: usize, precision: Precision) -> anyhow::Result<Case> {
     let device = DeviceChoice::Cpu.open()?;
     let config = VaeConfig::released();
-    let operations = decoder_operations(&config, side / 8);
+    let products = decoder_products(&config, side / 8);
+    // Convolutions are bf16 where linear layers are int8.
+    let number = number_bytes(if precision == Precision::Int8 { Precision::Bf16 } else { precision });
+    let tensors = 4 * (16 * (side / 8).pow(2) + 3 * side * side);
     let vae = Vae::new(&config, Params::new(&mut RandomParams, &device, precision));
     let latent = random(1, [1, 16, side / 8, side / 8], &device);
     let decode = move || vae.decode(latent.clone());
     check(name, &decode())?;
     Ok(Case {
         name: name.into(),
-        work: Work::Operations(operations),
+        work: Work {
+            operations: products.operations,
+            bytes: products.weights * number + tensors as f64,
+            limit: Limit::Arithmetic,
+        },
         run: Box::new(move || drop(std::hint::black_box(decode()))),
     })
 }
 
-/// Products of the decoder's convolutions and of its attention, for a latent of `side` x `side`.
-fn decoder_operations(config: &VaeConfig, side: usize) -> f64 {
-    let conv =
-        |from: usize, to: usize, kernel: usize, side: usize| 2.0 * (from * to * kernel * kernel * side * side) as f64;
+/// What the decoder multiplies.
+struct Products {
+    operations: f64,
+    /// Numbers of its weights.
+    weights: f64,
+}
+
+/// The decoder's convolutions and its attention, for a latent of `side` x `side`.
+fn decoder_products(config: &VaeConfig, side: usize) -> Products {
+    let mut all = Products { operations: 0.0, weights: 0.0 };
+    let mut conv = |count: usize, from: usize, to: usize, kernel: usize, side: usize| {
+        let weights = (count * from * to * kernel * kernel) as f64;
+        all.weights += weights;
+        all.operations += 2.0 * weights * (side * side) as f64;
+    };
     let deepest = config.widths[config.widths.len() - 1];
     let tokens = (side * side) as f64;
-    let middle = 4.0 * conv(deepest, deepest, 3, side)
-        + 4.0 * conv(deepest, deepest, 1, side)
-        + 4.0 * tokens * tokens * deepest as f64;
-    let mut sum = conv(config.latent_channels, deepest, 3, side) + middle;
+    conv(1, config.latent_channels, deepest, 3, side);
+    conv(4, deepest, deepest, 3, side);
+    conv(4, deepest, deepest, 1, side);
+    let attention = 4.0 * tokens * tokens * deepest as f64;
     let (mut width, mut side) = (deepest, side);
     for (level, &out) in config.widths.iter().enumerate().rev() {
         for _ in 0..=config.blocks {
-            sum += conv(width, out, 3, side) + conv(out, out, 3, side);
+            conv(1, width, out, 3, side);
+            conv(1, out, out, 3, side);
             if width != out {
-                sum += conv(width, out, 1, side);
+                conv(1, width, out, 1, side);
             }
             width = out;
         }
         if level > 0 {
             side *= 2;
-            sum += conv(width, width, 3, side);
+            conv(1, width, width, 3, side);
         }
     }
-    sum + conv(width, 3, 3, side)
+    conv(1, width, 3, 3, side);
+    all.operations += attention;
+    all
+}
+
+/// Bytes of a weight as it is multiplied.
+fn number_bytes(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 4.0,
+        Precision::Bf16 => 2.0,
+        Precision::Int8 => 1.0,
+    }
 }
 
 /// Layers of T5-XXL, for one text: each weight is read once and used for few tokens.
@@ -119,14 +152,13 @@ fn t5_encode(name: &str, tokens: usize, precision: Precision) -> anyhow::Result<
     let ids = from_ids(&ids, &device);
     let encode = move || encoder.forward(ids.clone());
     check(name, &encode())?;
-    let bytes = match precision {
-        Precision::F32 => 4.0,
-        Precision::Bf16 => 2.0,
-        Precision::Int8 => 1.0,
+    // Features come from a table and go, in f32.
+    let tensors = (4 * 2 * tokens * d) as f64;
+    // Scores and mixing are below a percent of the products with weights.
+    let work = Work {
+        operations: 2.0 * tokens as f64 * weights,
+        bytes: weights * number_bytes(precision) + tensors,
+        limit: Limit::Memory,
     };
-    Ok(Case {
-        name: name.into(),
-        work: Work::Bytes(weights * bytes),
-        run: Box::new(move || drop(std::hint::black_box(encode()))),
-    })
+    Ok(Case { name: name.into(), work, run: Box::new(move || drop(std::hint::black_box(encode()))) })
 }

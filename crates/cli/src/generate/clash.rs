@@ -6,7 +6,7 @@ use anyhow::bail;
 use rectiflow_weights::shown;
 
 use super::names::OutputNames;
-use super::writable::folder_of;
+use crate::writable::folder_of;
 
 /// Files of a model's folder lie in it or in the folders of its parts.
 const FOLDERS_DEEP: usize = 2;

@@ -8,7 +8,7 @@ use rectiflow_generate::ImageError;
 use rectiflow_weights::{IfThere, shown};
 
 use super::clash::{is_same, place, settled};
-use super::writable::{check_folder, check_writable, ends_in_separator, folder_of};
+use crate::writable::{check_folder, check_writable, ends_in_separator, folder_of};
 
 /// What the names of pictures in a folder begin with.
 const PREFIX: &str = "rectiflow-";

@@ -9,4 +9,5 @@ mod layouts;
 mod official;
 mod outputs;
 mod support;
+mod threads;
 mod verify;

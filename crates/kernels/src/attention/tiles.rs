@@ -1,4 +1,4 @@
-use crate::product::{Kernel, PANEL, STEP, Tile};
+use crate::product::{Kernel, PANEL, STEP, Tile, lines};
 
 /// Between rows of scratch that tiles read, so that they do not all fall on the same cache lines.
 pub(super) const GAP: usize = STEP;
@@ -20,8 +20,11 @@ pub(super) struct Factors<'a, T> {
 /// A product of `rows` rows, tile by tile.
 ///
 /// # Safety
-/// The machine has the kernel's instructions, and tiles are configured on this thread where the kernel needs them.
-/// `a` and `sums` have whole tiles of rows, `a` in whole steps; the panels hold `start + inner` values for each column.
+/// The machine has the kernel's instructions, and tiles are configured on this thread where the kernel needs them. The
+/// inner width is whole steps.
+///
+/// # Panics
+/// `a` or `sums` has no whole tiles of rows, or the panels hold less than `start + inner` values for each column.
 pub(super) unsafe fn tiles<T>(
     kernel: &Kernel<T>,
     rows: usize,
@@ -36,20 +39,22 @@ pub(super) unsafe fn tiles<T>(
         let panels = width.min(factors.panels - first);
         let panel = (factors.first_panel + first) * factors.panel_stride + factors.start * PANEL;
         for row in (0..rows).step_by(kernel.rows) {
+            let sums = &mut sums[row * sum_stride + first * PANEL..];
             let tile = Tile {
-                a: factors.a[row * factors.a_stride..].as_ptr(),
+                a: lines(factors.a, row * factors.a_stride, factors.a_stride, kernel.rows, factors.inner),
                 row_stride: factors.a_stride,
                 taps: &[0],
-                b: factors.b[panel..].as_ptr(),
+                b: lines(factors.b, panel, factors.panel_stride, panels, factors.inner * PANEL),
                 panel_stride: factors.panel_stride,
                 panels,
                 inner: factors.inner,
-                sums: sums[row * sum_stride + first * PANEL..].as_mut_ptr(),
+                sums: sums[..(kernel.rows - 1) * sum_stride + panels * PANEL].as_mut_ptr(),
                 sum_stride,
                 accumulate: factors.accumulate,
                 prefetch: factors.b.as_ptr(),
             };
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller's promise; `lines` and the slice of `sums` checked that a whole tile may be read and
+            // written.
             unsafe { (kernel.run)(tile) };
         }
     }

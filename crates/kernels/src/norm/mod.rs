@@ -227,7 +227,8 @@ mod tests {
     #[test]
     fn norms_are_their_formulas_for_all_widths() {
         for isa in Isa::available() {
-            for width in [1, 7, 63, 64, 65, 77, 333, 1536] {
+            let widths = if cfg!(miri) { &[1, 65][..] } else { &[1, 7, 63, 64, 65, 77, 333, 1536] };
+            for &width in widths {
                 let (count, strides) = ([2, 19], [20 * (width + 3), width + 3]);
                 let x = values(1, 2 * strides[0]);
                 let rows = Rows { values: Values::F32(&x), count, strides, width };

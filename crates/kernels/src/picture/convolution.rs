@@ -4,7 +4,7 @@ use super::backward::{InputGradient, WeightGradient};
 use super::gather::{Bordered, Gather, Picture, gather, padded};
 use crate::product::{
     Direct, Ends, Epilogue, Factored, Kernel, Matrix, Output, PANEL, Packed, PackedShape, Panels, Product, RowSource,
-    Segment, Values, Widened, bf16_kernel, f32_kernel, pack_panel, round,
+    Segment, Values, Widened, bf16_kernel, f32_kernel, lines, pack_panel, round,
 };
 use crate::{Buffer, Isa};
 
@@ -194,8 +194,8 @@ pub(super) struct Even<'a, T> {
 }
 
 impl<T: Packed> RowSource<T> for Even<'_, T> {
-    fn at(&self, start: usize, row: usize) -> (*const T, usize) {
-        (self.values[start + row * self.stride..].as_ptr(), self.stride)
+    fn at(&self, start: usize, row: usize, rows: usize, width: usize) -> (*const T, usize) {
+        (lines(self.values, start + row * self.stride, self.stride, rows, width), self.stride)
     }
 }
 

@@ -9,7 +9,8 @@ use super::micro::{Kernel, Tile, bf16_kernel, f32_kernel};
 use super::panels::{GROUPS_ACROSS, PANEL, Packed, PackedShape, STEP, copy_rows, round};
 use crate::{ALIGNMENT, Buffer, Isa, Plain};
 
-/// Rows of a block: with a step of depth they fill about half of a second-level cache of one megabyte.
+/// Rows of a block, less what is no whole tile: with a step of depth they fill about half of a second-level cache of one
+/// megabyte.
 const BLOCK_ROWS: usize = 256;
 /// Panels of a block.
 const BLOCK_PANELS: usize = 16;
@@ -153,14 +154,22 @@ struct Rows<'a, T> {
 /// Where the rows of A lie.
 pub(crate) trait RowSource<T>: Sync {
     /// The first number of a row that begins a tile, and the distance to the next row. `start` is the segment's.
-    fn at(&self, start: usize, row: usize) -> (*const T, usize);
+    ///
+    /// # Panics
+    /// Of the `rows` rows from there on, one has less than `width` numbers.
+    fn at(&self, start: usize, row: usize, rows: usize, width: usize) -> (*const T, usize);
+}
+
+/// A pointer to `first`, from which `count` lines of `width` numbers, `stride` apart, may be read.
+pub(crate) fn lines<T>(values: &[T], first: usize, stride: usize, count: usize, width: usize) -> *const T {
+    values[first..][..(count - 1) * stride + width].as_ptr()
 }
 
 impl<T: Packed> RowSource<T> for Rows<'_, T> {
-    fn at(&self, _: usize, row: usize) -> (*const T, usize) {
+    fn at(&self, _: usize, row: usize, rows: usize, width: usize) -> (*const T, usize) {
         match row.checked_sub(self.tail_start) {
-            None => (self.body[row * self.stride..].as_ptr(), self.stride),
-            Some(row) => (self.tail[row * self.tail_stride..].as_ptr(), self.tail_stride),
+            None => (lines(self.body, row * self.stride, self.stride, rows, width), self.stride),
+            Some(row) => (lines(self.tail, row * self.tail_stride, self.tail_stride, rows, width), self.tail_stride),
         }
     }
 }
@@ -205,9 +214,9 @@ pub(crate) struct Direct<'a, T> {
 }
 
 impl<T: Plain> Panels<T> for Direct<'_, T> {
-    fn at(&self, panel: usize, _: usize, inner: usize, _: usize, _: &mut [T]) -> (*const T, usize) {
+    fn at(&self, panel: usize, panels: usize, inner: usize, depth: usize, _: &mut [T]) -> (*const T, usize) {
         let stride = self.shape.panel_len();
-        (self.values[panel * stride + inner * PANEL..].as_ptr(), stride)
+        (lines(self.values, panel * stride + inner * PANEL, stride, panels, depth * PANEL), stride)
     }
 
     fn scratch(&self, _: usize, _: usize) -> usize {
@@ -332,10 +341,12 @@ impl<T: Plain, P: Panels<T>> Product<'_, T, P> {
     /// Runs the product. `out` has the rows that the segments make, all of them, and the shape's columns.
     pub(crate) fn run(&self, rows: &impl RowSource<T>, mut out: Output<'_>) {
         let place = SharedOutput::of(&mut out);
+        // The rows after the last whole tile are filled up to one; those of a tile that began elsewhere are not.
+        let block_rows = BLOCK_ROWS / self.kernel.rows * self.kernel.rows;
         let row_blocks: Vec<(&Segment, usize)> = self
             .segments
             .iter()
-            .flat_map(|segment| (0..segment.rows).step_by(BLOCK_ROWS).map(move |row| (segment, row)))
+            .flat_map(|segment| (0..segment.rows).step_by(block_rows).map(move |row| (segment, row)))
             .collect();
         let block_panels = self.block_panels(row_blocks.len());
         let panel_blocks = self.shape.panels().div_ceil(block_panels);
@@ -346,7 +357,7 @@ impl<T: Plain, P: Panels<T>> Product<'_, T, P> {
             let block = Block {
                 segment,
                 row,
-                rows: BLOCK_ROWS.min(segment.rows - row),
+                rows: block_rows.min(segment.rows - row),
                 panel,
                 panels: block_panels.min(self.shape.panels() - panel),
             };
@@ -402,12 +413,14 @@ impl<T: Plain, P: Panels<T>> Product<'_, T, P> {
         }
         for (index, depth) in self.depths().enumerate() {
             let inner = depth.taps.len() * depth.width;
+            let reach = depth.taps.iter().max().map_or(0, |tap| tap + depth.start + depth.width);
             for first in (0..block.panels).step_by(kernel.panels) {
                 let panels = kernel.panels.min(block.panels - first);
                 let (b, panel_stride) = self.panels.at(block.panel + first, panels, depth.b_start, inner, scratch);
                 let ahead = Ahead::new(b, panels, panel_stride, inner, block.rows.div_ceil(kernel.rows));
                 for row in (0..block.rows).step_by(kernel.rows) {
-                    let (a, row_stride) = rows.at(block.segment.start, block.row + row);
+                    let (a, row_stride) = rows.at(block.segment.start, block.row + row, kernel.rows, reach);
+                    let sums = &mut sums[row * sum_stride + first * PANEL..];
                     let tile = Tile {
                         a: a.wrapping_add(depth.start),
                         row_stride,
@@ -416,15 +429,14 @@ impl<T: Plain, P: Panels<T>> Product<'_, T, P> {
                         panel_stride,
                         panels,
                         inner: depth.width,
-                        sums: sums[row * sum_stride + first * PANEL..].as_mut_ptr(),
+                        sums: sums[..(kernel.rows - 1) * sum_stride + panels * PANEL].as_mut_ptr(),
                         sum_stride,
                         accumulate: index > 0,
                         prefetch: ahead.of(row / kernel.rows),
                     };
                     // SAFETY: `multiply` checked that the machine has the instruction set, and `block` configured
-                    // tiles where the kernel needs them. The row source has whole tiles of rows, each a whole
-                    // number of steps long at every tap; the panels have all inner values; `sums` has room for
-                    // whole tiles.
+                    // tiles where the kernel needs them. `rows.at`, `panels.at` and the slice of `sums` checked that a
+                    // whole tile may be read and written, up to the last of its taps and inner values.
                     unsafe { (kernel.run)(tile) };
                 }
             }

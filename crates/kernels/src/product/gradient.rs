@@ -308,6 +308,9 @@ mod tests {
     fn gradients_of_the_end_are_finite_differences() {
         for isa in Isa::available() {
             for (rows, rows_per_gate, columns) in [(1, 1, 1), (6, 3, 17), (140, 70, 33), (256, 128, 64)] {
+                if cfg!(miri) && rows > 1 {
+                    continue;
+                }
                 let case = Case::new(rows, rows / rows_per_gate, columns);
                 for which in ALL {
                     for (with_times, with_gate) in [(false, false), (true, false), (false, true), (true, true)] {

@@ -20,7 +20,7 @@ mod micro;
 mod panels;
 mod transpose;
 
-pub(crate) use driver::{Direct, Ends, Panels, Product, RowSource, Segment, Widened};
+pub(crate) use driver::{Direct, Ends, Panels, Product, RowSource, Segment, Widened, lines};
 pub use driver::{Factor, Factored, multiply, multiply_keeping};
 pub(crate) use epilogue::SharedOutput;
 pub use epilogue::{Activation, Epilogue, Output, Residual};

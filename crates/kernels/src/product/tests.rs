@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use super::*;
 use crate::Isa;
-use crate::testing::{assert_close, values};
+use crate::testing::{assert_close, is_quick, values};
 use crate::vector::{from_bf16, to_bf16};
 
 fn bf16s(values: &[f32]) -> Vec<bf16> {
@@ -39,7 +39,7 @@ const SIZES: [[usize; 3]; 15] = [
 #[test]
 fn f32_products_of_all_sizes() {
     for isa in Isa::available() {
-        for size @ [rows, inner, columns] in SIZES {
+        for size @ [rows, inner, columns] in SIZES.into_iter().filter(|size| is_quick(size.iter().product())) {
             let (a, b) = (values(1, rows * inner), values(2, columns * inner));
             let mut out = vec![f32::NAN; rows * columns];
             multiply::<f32>(
@@ -57,7 +57,7 @@ fn f32_products_of_all_sizes() {
 #[test]
 fn bf16_products_of_all_sizes_sum_in_f32() {
     for isa in Isa::available() {
-        for size @ [rows, inner, columns] in SIZES {
+        for size @ [rows, inner, columns] in SIZES.into_iter().filter(|size| is_quick(size.iter().product())) {
             let (a, b) = (bf16s(&values(1, rows * inner)), bf16s(&values(2, columns * inner)));
             let wide = |x: &[bf16]| x.iter().map(|&x| from_bf16(x)).collect::<Vec<_>>();
             let expected = reference(&wide(&a), &wide(&b), size);
@@ -79,7 +79,7 @@ fn bf16_products_of_all_sizes_sum_in_f32() {
 /// f32 and f16 factors are rounded to bf16 as they are packed, transposed ones are read across.
 #[test]
 fn factors_of_any_type_and_order() {
-    let [rows, inner, columns] = [37, 70, 53];
+    let [rows, inner, columns] = if cfg!(miri) { [5, 33, 18] } else { [37, 70, 53] };
     let (a, b) = (values(3, rows * inner), values(4, columns * inner));
     let halves: Vec<f16> = b.iter().map(|&x| f16::from_f32(x)).collect();
     let widened: Vec<f32> = halves.iter().map(|x| x.to_f32()).collect();
@@ -108,6 +108,7 @@ fn factors_of_any_type_and_order() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too slow")]
 fn f16_values_widen_exactly() {
     let all: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|x| x.is_finite()).collect();
     for isa in Isa::available() {
@@ -119,9 +120,27 @@ fn f16_values_widen_exactly() {
     }
 }
 
+/// Blocks begin at rows that begin tiles, whatever rows a tile has: else the last tile reads rows that are not there.
+#[test]
+fn rows_beyond_the_first_block_are_read_in_whole_tiles() {
+    for isa in Isa::available() {
+        let rows = if cfg!(miri) { &[257][..] } else { &[251, 252, 253, 255, 256, 257, 260, 299, 515] };
+        for &rows in rows {
+            for inner in [32, 33] {
+                let (a, b) = (values(1, rows * inner), values(2, 17 * inner));
+                let expected = reference(&a, &b, [rows, inner, 17]);
+                let (a, b) = (Matrix::new(Values::F32(&a), rows, inner), Matrix::new(Values::F32(&b), 17, inner));
+                let mut out = vec![f32::NAN; rows * 17];
+                multiply::<f32>(isa, a, Factor::Plain(b), &Epilogue::default(), Output::F32(&mut out));
+                assert_close(&out, &expected, 1e-4, &format!("{isa} {rows} x {inner}"));
+            }
+        }
+    }
+}
+
 #[test]
 fn epilogues_are_their_formulas() {
-    let [rows, inner, columns] = [34, 32, 50];
+    let [rows, inner, columns] = if cfg!(miri) { [6, 32, 18] } else { [34, 32, 50] };
     let (a, b, bias) = (values(5, rows * inner), values(6, columns * inner), values(7, columns));
     let (x, gate, times) = (values(8, rows * columns), values(9, 2 * columns), values(10, rows * columns));
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
@@ -174,6 +193,7 @@ fn the_gelus_differ_and_the_exact_one_is_exact() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too slow")]
 fn not_a_number_stays_in_its_row_and_nothing_hangs() {
     let [rows, inner, columns] = [20, 64, 20];
     for isa in Isa::available() {
@@ -199,6 +219,7 @@ fn not_a_number_stays_in_its_row_and_nothing_hangs() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too slow")]
 fn the_number_of_threads_changes_nothing() {
     let [rows, inner, columns] = [300, 544, 290];
     let (a, b) = (values(1, rows * inner), values(2, columns * inner));

@@ -123,13 +123,8 @@ pub(super) fn transpose(isa: Isa, words: &mut Words) {
         // SAFETY: the assertion above: the processor has these instructions.
         return unsafe { avx512(words) };
     }
-    for row in 0..PANEL {
-        for column in 0..row {
-            let word = words[row][column];
-            words[row][column] = words[column][row];
-            words[column][row] = word;
-        }
-    }
+    let rows = *words;
+    *words = std::array::from_fn(|row| rows.each_ref().map(|from| from[row]));
 }
 
 /// Four rounds, each of which exchanges halves between rows that are 1, 2, 4 and 8 apart.

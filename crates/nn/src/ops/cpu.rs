@@ -52,7 +52,7 @@ fn forwards(x: Stored) -> Stored {
 }
 
 /// A tensor's storage in row-major order, copied only if it is not so.
-fn contiguous<const D: usize>(x: Tensor<D>) -> Stored {
+pub(super) fn contiguous<const D: usize>(x: Tensor<D>) -> Stored {
     contiguous_stored(stored(x))
 }
 
@@ -80,7 +80,7 @@ pub(super) fn strides(x: &Stored) -> Vec<usize> {
 pub(super) struct Floats(Stored);
 
 impl Floats {
-    fn of<const D: usize>(x: Tensor<D>) -> Self {
+    pub(super) fn of<const D: usize>(x: Tensor<D>) -> Self {
         Floats::new(stored(x))
     }
 

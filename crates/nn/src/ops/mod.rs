@@ -12,16 +12,19 @@
 
 pub mod composed;
 mod cpu;
+mod optimizer;
 mod tracked;
 
 use burn::tensor::{DType, Device, Tensor};
 pub use rectiflow_kernels::product::Activation;
 
+pub use rectiflow_kernels::optimizer::AdamwStep;
 pub use rectiflow_kernels::picture::Window;
 
 pub use composed::{AttentionBias, embedding, silu, widen};
 pub use cpu::PackedWeight;
 pub(crate) use cpu::runs_on_kernels;
+pub use optimizer::{AdamwMoments, adamw_step, ema_step, sum_of_squares};
 
 use crate::Precision;
 

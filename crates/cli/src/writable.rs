@@ -1,4 +1,4 @@
-//! Finds out now, not after an hour of drawing, that a file cannot be written.
+//! Finds out now, not after an hour of work, that a file cannot be written.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use rectiflow_weights::shown;
 /// # Errors
 /// It is a folder, a device or a pipe, its name is none that the file system takes, its folder is missing or not
 /// writable.
-pub(super) fn check_writable(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn check_writable(path: &Path) -> anyhow::Result<()> {
     check_name(path)?;
     check_can_hold(folder_of(path))
 }
@@ -20,7 +20,7 @@ pub(super) fn check_writable(path: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// A part of it is a file, or has a name that the file system does not take; nothing can be written there.
-pub(super) fn check_folder(folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn check_folder(folder: &Path) -> anyhow::Result<()> {
     // Without the separator at its end, which hides a file of that name.
     let folder: PathBuf = folder.components().collect();
     let there = folder.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));
@@ -35,12 +35,12 @@ pub(super) fn check_folder(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// The folder that `path` is in.
-pub(super) fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Whether the last character is a slash.
-pub(super) fn ends_in_separator(path: &Path) -> bool {
+pub(crate) fn ends_in_separator(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().last().is_some_and(|&byte| std::path::is_separator(byte.into()))
 }
 
