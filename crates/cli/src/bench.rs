@@ -1,9 +1,11 @@
 //! `rectiflow bench`
 
+mod attention;
 mod kernels;
 mod networks;
 mod random;
 mod roofline;
+mod training;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,7 +26,8 @@ use crate::output::{data, note};
 /// and random weights; all of them together need 12 GB of memory.
 #[derive(clap::Args)]
 pub(crate) struct BenchArgs {
-    /// Only the cases whose names begin so: linear, attention, conv, mmdit_step, vae_decode, t5_encode
+    /// Only the cases whose names begin so: linear, attention, conv, mmdit_step, mmdit_levels, vae_decode,
+    /// t5_encode, train_step
     names: Vec<String>,
     /// What products are computed in: f32, bf16 or int8
     #[arg(long, default_value_t = Precision::Bf16)]
@@ -103,7 +106,8 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     if args.runs == 0 {
         bail!("--runs 0 measures nothing\nhint: 5 is usual");
     }
-    let makers: Vec<Maker> = kernels::cases().into_iter().chain(networks::cases()).collect();
+    let makers: Vec<Maker> =
+        [kernels::cases(), attention::cases(), networks::cases(), training::cases()].into_iter().flatten().collect();
     let wanted =
         |maker: &&Maker| args.names.is_empty() || args.names.iter().any(|name| maker.name.starts_with(name.as_str()));
     let chosen: Vec<&Maker> = makers.iter().filter(wanted).collect();

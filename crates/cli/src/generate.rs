@@ -78,6 +78,7 @@ fn resolve(
         solver: args.solver,
         t5_length: args.t5_length,
         compat: args.compat,
+        tiling: args.vae_tiling,
     };
     let plan = request.resolve(model)?;
     if let (Some(noise), Some(path)) = (&noise, given) {

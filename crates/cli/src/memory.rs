@@ -51,9 +51,18 @@ impl Watcher {
     }
 }
 
+/// Bytes that the system could give without swapping, where it tells.
+pub(crate) fn available() -> Option<u64> {
+    field_of("/proc/meminfo", "MemAvailable:")
+}
+
 fn field(name: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    field_of("/proc/self/status", name)
+}
+
+fn field_of(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 

@@ -22,6 +22,7 @@ mod parts;
 mod plan;
 mod prompt;
 mod settings;
+mod tiling;
 
 use std::ops::ControlFlow;
 
@@ -40,6 +41,7 @@ pub use parts::Parts;
 pub use plan::{ModelFacts, Plan, PlanError, Request};
 pub use prompt::{Encoder, PromptTokens, TextEncoders, Told};
 pub use settings::{ModelName, Settings};
+pub use tiling::Tiling;
 
 /// A picture and how it came about.
 pub struct Picture {
@@ -53,8 +55,8 @@ pub struct Picture {
 
 /// Sees a run happen.
 pub trait Watch {
-    /// A phase begins: `encode T5`, `denoise`, `decode`, `write`. `Break` stops the run; a picture that is decoded
-    /// is still handed over.
+    /// A phase begins: `encode T5`, `denoise`, `decode` or `decode in strips`, `write`. `Break` stops the run; a
+    /// picture that is decoded is still handed over.
     fn phase(&mut self, name: &str) -> ControlFlow<()>;
 
     /// A step of the solver is done. `Break` stops the run; pictures that were taken stay.
@@ -62,6 +64,11 @@ pub trait Watch {
 
     /// A text did not fit an encoder: `words` are what it will not see.
     fn cut(&mut self, encoder: Encoder, tokens: usize, words: &str);
+
+    /// Bytes of memory that are free now, where that is known: [`Tiling::Auto`] asks.
+    fn memory_available(&self) -> Option<u64> {
+        None
+    }
 
     /// Takes a picture.
     ///
@@ -115,8 +122,9 @@ pub fn generate(
         let latent = denoise(&transformer, &conditionings.of(prompt), start, plan, watch)
             .map_err(|error| GenerateError::from(error).under(plan.guidance))?;
 
-        go_on(watch.phase("decode"))?;
-        let decoded = vae.decode(latent.clone());
+        let decoding = plan.tiling.decoding(vae.config(), plan.latent_size(), watch.memory_available());
+        go_on(watch.phase(tiling::phase(decoding)))?;
+        let decoded = vae.decode_as(latent.clone(), decoding);
         if !is_finite(&decoded) {
             return Err(GenerateError::NotFinite { stage: "the decoded picture" }.under(plan.guidance));
         }

@@ -8,6 +8,7 @@ use rectiflow_sample::Solver;
 use rectiflow_text::T5_LENGTHS;
 
 use crate::compat::Compat;
+use crate::tiling::Tiling;
 
 /// Stretch of the noise levels where neither the user nor the checkpoint says: every release but one.
 const SHIFT: f32 = 3.0;
@@ -41,6 +42,8 @@ pub struct Request {
     pub t5_length: Option<usize>,
     /// Whose picture to draw where references differ.
     pub compat: Compat,
+    /// Whether pictures are decoded in strips.
+    pub tiling: Tiling,
 }
 
 /// What the settings must fit: facts of the model's headers.
@@ -91,6 +94,8 @@ pub struct Plan {
     pub t5_length: usize,
     /// Whose picture to draw where references differ.
     pub compat: Compat,
+    /// Whether pictures are decoded in strips.
+    pub tiling: Tiling,
 }
 
 /// A setting that cannot be carried out.
@@ -198,6 +203,7 @@ impl Request {
             seed: self.seed,
             count: self.count,
             compat: self.compat,
+            tiling: self.tiling,
             guidance,
             shift,
             t5_length,
@@ -209,6 +215,12 @@ impl Plan {
     /// Whether each step asks the model with the prompt and with the negative prompt.
     pub fn is_guided(&self) -> bool {
         self.guidance > 1.0
+    }
+
+    /// Height and width of a latent.
+    pub fn latent_size(&self) -> [usize; 2] {
+        let [_, _, height, width] = self.latent_shape;
+        [height, width]
     }
 }
 

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 /// The size of a cache line, and of the widest vector.
 pub const ALIGNMENT: usize = 64;
@@ -104,12 +104,11 @@ unsafe impl Sync for Block {}
 struct Kept {
     blocks: BTreeMap<usize, Vec<Block>>,
     bytes: usize,
+    /// Blocks beyond this in all are given back.
+    bytes_max: usize,
 }
 
-static KEPT: Mutex<Kept> = Mutex::new(Kept { blocks: BTreeMap::new(), bytes: 0 });
-
-/// Blocks beyond this in all are given back.
-static KEPT_BYTES_MAX: AtomicUsize = AtomicUsize::new(512 << 20);
+static KEPT: Mutex<Kept> = Mutex::new(Kept::new());
 
 /// Keeps up to `bytes` of freed memory for its next use instead of giving it back to the system, in buffers and in the
 /// C library's allocator, for the rest of the process.
@@ -117,7 +116,7 @@ static KEPT_BYTES_MAX: AtomicUsize = AtomicUsize::new(512 << 20);
 /// A training step needs the memory of the one before again, and clearing new pages takes the system as long as a
 /// quarter of the step's products.
 pub fn keep_freed_memory(bytes: usize) {
-    KEPT_BYTES_MAX.store(bytes, Ordering::Relaxed);
+    Block::kept().bytes_max = bytes;
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         /// The most that glibc takes from memory that it keeps.
@@ -129,6 +128,81 @@ pub fn keep_freed_memory(bytes: usize) {
         }
     }
 }
+
+impl Kept {
+    const fn new() -> Self {
+        Kept { blocks: BTreeMap::new(), bytes: 0, bytes_max: 512 << 20 }
+    }
+
+    fn take(&mut self, bytes: usize) -> Option<Block> {
+        let block = self.blocks.get_mut(&bytes)?.pop()?;
+        self.bytes -= bytes;
+        Some(block)
+    }
+
+    /// Takes out, largest first, what has to go before `bytes` of new memory are asked for: new memory counts as if
+    /// it were kept. A network that has come to larger pictures will not use the smaller ones' blocks again, and
+    /// would hold both.
+    fn make_room(&mut self, bytes: usize) -> Vec<Block> {
+        let mut gone = Vec::new();
+        while self.bytes > self.bytes_max.saturating_sub(bytes) {
+            let Some(mut largest) = self.blocks.last_entry() else { break };
+            match largest.get_mut().pop() {
+                Some(block) => {
+                    self.bytes -= block.bytes;
+                    gone.push(block);
+                }
+                None => drop(largest.remove()),
+            }
+        }
+        gone
+    }
+
+    /// Keeps a block, or hands it back where there is no room.
+    fn keep(&mut self, block: Block) -> Option<Block> {
+        if self.bytes + block.bytes > self.bytes_max {
+            return Some(block);
+        }
+        self.bytes += block.bytes;
+        self.blocks.entry(block.bytes).or_default().push(block);
+        None
+    }
+}
+
+/// Bytes of all buffers that are in use, now and at most: what a computation needs, told exactly and on every system.
+///
+/// Counted for the whole process, in the sizes that blocks come in. What is kept for a next use is not in use.
+pub struct BytesInUse;
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static IN_USE_MOST: AtomicUsize = AtomicUsize::new(0);
+
+impl BytesInUse {
+    /// In this moment.
+    pub fn now() -> usize {
+        IN_USE.load(Ordering::Relaxed)
+    }
+
+    /// The most since [`Self::restart`], or since the process began.
+    pub fn most() -> usize {
+        IN_USE_MOST.load(Ordering::Relaxed)
+    }
+
+    /// Forgets what was.
+    pub fn restart() {
+        IN_USE_MOST.store(Self::now(), Ordering::Relaxed);
+    }
+
+    fn add(bytes: usize) {
+        let now = IN_USE.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        IN_USE_MOST.fetch_max(now, Ordering::Relaxed);
+    }
+
+    fn subtract(bytes: usize) {
+        IN_USE.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 /// Pages that a processor maps as one, on x86-64 and most Arm.
 #[cfg(all(target_os = "linux", not(miri)))]
 const HUGE_PAGE: usize = 2 << 20;
@@ -139,14 +213,20 @@ impl Block {
         if bytes == 0 {
             return Block { start: NonNull::<AlignedLine>::dangling().cast(), bytes, mapped: false };
         }
-        // A thread that panicked while it held the lock left whole blocks behind.
-        let mut kept = KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(block) = kept.blocks.get_mut(&bytes).and_then(Vec::pop) {
-            kept.bytes -= bytes;
+        BytesInUse::add(bytes);
+        let mut kept = Block::kept();
+        if let Some(block) = kept.take(bytes) {
             return block;
         }
+        let gone = kept.make_room(bytes);
         drop(kept);
+        gone.into_iter().for_each(Block::give_back);
         Block::new(bytes)
+    }
+
+    /// A thread that panicked while it held the lock left whole blocks behind.
+    fn kept() -> MutexGuard<'static, Kept> {
+        KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn new(bytes: usize) -> Block {
@@ -164,19 +244,20 @@ impl Block {
         if self.bytes == 0 {
             return;
         }
-        let mut kept = KEPT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if kept.bytes + self.bytes <= KEPT_BYTES_MAX.load(Ordering::Relaxed) {
-            kept.bytes += self.bytes;
-            kept.blocks.entry(self.bytes).or_default().push(self);
+        BytesInUse::subtract(self.bytes);
+        let without_room = Block::kept().keep(self);
+        if let Some(block) = without_room {
+            block.give_back();
+        }
+    }
+
+    fn give_back(self) {
+        if self.mapped {
+            // SAFETY: `pages::map` gave it for these bytes, and nobody else has it.
+            unsafe { pages::unmap(self.start, self.bytes) };
         } else {
-            drop(kept);
-            if self.mapped {
-                // SAFETY: `pages::map` gave it for these bytes, and nobody else has it.
-                unsafe { pages::unmap(self.start, self.bytes) };
-            } else {
-                // SAFETY: allocated by `new` with this very layout, and nobody else has it.
-                unsafe { dealloc(self.start.as_ptr(), Block::layout(self.bytes)) };
-            }
+            // SAFETY: allocated by `new` with this very layout, and nobody else has it.
+            unsafe { dealloc(self.start.as_ptr(), Block::layout(self.bytes)) };
         }
     }
 
@@ -289,6 +370,26 @@ mod tests {
         a.fill(1);
         b.fill(2);
         assert!(a.iter().all(|&x| x == 1) && b.iter().all(|&x| x == 2));
+    }
+
+    #[test]
+    fn new_memory_counts_against_what_is_kept() {
+        const MB: usize = 1 << 20;
+        // Never read or written: only counted.
+        let block = |bytes| Block { start: NonNull::dangling(), bytes, mapped: true };
+        let mut kept = Kept::new();
+        for megabytes in [1, 300, 100, 100] {
+            assert!(kept.keep(block(megabytes * MB)).is_none());
+        }
+        assert_eq!(kept.keep(block(12 * MB)).map(|block| block.bytes), Some(12 * MB), "512 MB and no more");
+        let gone = |kept: &mut Kept, bytes| kept.make_room(bytes).iter().map(|b| b.bytes / MB).collect::<Vec<_>>();
+        assert_eq!(gone(&mut kept, 11 * MB), [0; 0]);
+        assert_eq!(gone(&mut kept, 12 * MB), [300]);
+        assert_eq!(kept.bytes, 201 * MB);
+        assert_eq!(kept.take(100 * MB).map(|block| block.bytes), Some(100 * MB));
+        assert!(kept.take(300 * MB).is_none());
+        assert_eq!(gone(&mut kept, 4096 * MB), [100, 1]);
+        assert_eq!(kept.bytes, 0);
     }
 
     #[test]

@@ -30,5 +30,5 @@ mod testing;
 mod tiles;
 mod vector;
 
-pub use buffer::{ALIGNMENT, Buffer, Plain, keep_freed_memory};
+pub use buffer::{ALIGNMENT, Buffer, BytesInUse, Plain, keep_freed_memory};
 pub use isa::{ISA_VARIABLE, Isa, IsaError};

@@ -11,6 +11,7 @@ use rectiflow_nn::{Init, Module, Params, Precision, Tensor};
 
 use crate::MmditConfig;
 use crate::config::HEAD_WIDTH;
+use crate::modulation::{BlockRows, cut};
 
 const EPS: f64 = 1e-6;
 
@@ -36,18 +37,30 @@ impl Block {
         }
     }
 
-    /// text `[B, T, D]`, image `[B, I, D]`, cond `[B, D]`. Returns both streams; the text of the last block
-    /// comes back as it went in, and nobody reads it.
+    /// The products that make the text's and the image's modulation rows.
+    pub(crate) fn ada_lns(&self) -> [&Linear; 2] {
+        match self {
+            Block::Joint(block) => [&block.text.ada_ln, &block.image.ada_ln],
+            Block::Dual(block) => [&block.text.ada_ln, &block.image.ada_ln],
+            Block::Last(block) => match &block.image {
+                LastImageStream::Single(image) => [&block.text.ada_ln, &image.ada_ln],
+                LastImageStream::Dual(image) => [&block.text.ada_ln, &image.ada_ln],
+            },
+        }
+    }
+
+    /// text `[B, T, D]`, image `[B, I, D]`, and the rows that both are modulated with. Returns both streams; the
+    /// text of the last block comes back as it went in, and nobody reads it.
     pub(crate) fn forward(
         &self,
         text_BTD: Tensor<3>,
         image_BID: Tensor<3>,
-        cond_BD: &Tensor<2>,
+        rows: &BlockRows,
     ) -> (Tensor<3>, Tensor<3>) {
         match self {
-            Block::Joint(block) => block.forward(text_BTD, image_BID, cond_BD),
-            Block::Dual(block) => block.forward(text_BTD, image_BID, cond_BD),
-            Block::Last(block) => (text_BTD.clone(), block.forward(text_BTD, image_BID, cond_BD)),
+            Block::Joint(block) => block.forward(text_BTD, image_BID, rows),
+            Block::Dual(block) => block.forward(text_BTD, image_BID, rows),
+            Block::Last(block) => (text_BTD.clone(), block.forward(text_BTD, image_BID, rows)),
         }
     }
 }
@@ -66,10 +79,10 @@ impl JointBlock {
         }
     }
 
-    fn forward(&self, text_BTD: Tensor<3>, image_BID: Tensor<3>, cond_BD: &Tensor<2>) -> (Tensor<3>, Tensor<3>) {
+    fn forward(&self, text_BTD: Tensor<3>, image_BID: Tensor<3>, rows: &BlockRows) -> (Tensor<3>, Tensor<3>) {
         let precision = self.image.attn.precision;
-        let text_mods = self.text.modulations(cond_BD);
-        let image_mods = self.image.modulations(cond_BD);
+        let text_mods = self.text.modulations(&rows.text_B1R);
+        let image_mods = self.image.modulations(&rows.image_B1R);
         let [text_normed_BTD, text_BTD] = text_mods.attention.norm(text_BTD, precision);
         let [image_normed_BID, image_BID] = image_mods.attention.norm(image_BID, precision);
         let text_qkv = self.text.attn.qkv(text_normed_BTD);
@@ -97,11 +110,11 @@ impl DualBlock {
         }
     }
 
-    fn forward(&self, text_BTD: Tensor<3>, image_BID: Tensor<3>, cond_BD: &Tensor<2>) -> (Tensor<3>, Tensor<3>) {
-        let text_mods = self.text.modulations(cond_BD);
+    fn forward(&self, text_BTD: Tensor<3>, image_BID: Tensor<3>, rows: &BlockRows) -> (Tensor<3>, Tensor<3>) {
+        let text_mods = self.text.modulations(&rows.text_B1R);
         let [text_normed_BTD, text_BTD] = text_mods.attention.norm(text_BTD, self.text.attn.precision);
         let text_qkv = self.text.attn.qkv(text_normed_BTD);
-        let (image_BID, text_mix_BTD) = self.image.forward(image_BID, text_qkv, cond_BD);
+        let (image_BID, text_mix_BTD) = self.image.forward(image_BID, text_qkv, &rows.image_B1R);
         (self.text.finish(text_BTD, text_mix_BTD, text_mods), image_BID)
     }
 }
@@ -132,17 +145,17 @@ impl LastBlock {
         }
     }
 
-    fn forward(&self, text_BTD: Tensor<3>, image_BID: Tensor<3>, cond_BD: &Tensor<2>) -> Tensor<3> {
-        let text_qkv = self.text.qkv(text_BTD, cond_BD);
+    fn forward(&self, text_BTD: Tensor<3>, image_BID: Tensor<3>, rows: &BlockRows) -> Tensor<3> {
+        let text_qkv = self.text.qkv(text_BTD, &rows.text_B1R);
         match &self.image {
             LastImageStream::Single(image) => {
-                let mods = image.modulations(cond_BD);
+                let mods = image.modulations(&rows.image_B1R);
                 let [normed_BID, image_BID] = mods.attention.norm(image_BID, image.attn.precision);
                 let image_qkv = image.attn.qkv(normed_BID);
                 let [_, image_mix_BID] = attend([text_qkv, image_qkv], image.attn.precision);
                 image.finish(image_BID, image_mix_BID, mods)
             }
-            LastImageStream::Dual(image) => image.forward(image_BID, text_qkv, cond_BD).0,
+            LastImageStream::Dual(image) => image.forward(image_BID, text_qkv, &rows.image_B1R).0,
         }
     }
 }
@@ -183,8 +196,8 @@ impl Stream {
         }
     }
 
-    fn modulations(&self, cond_BD: &Tensor<2>) -> BlockModulations {
-        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] = rows(&self.ada_ln, cond_BD);
+    fn modulations(&self, rows_B1R: &Tensor<3>) -> BlockModulations {
+        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] = cut(rows_B1R);
         BlockModulations {
             attention: Modulation { shift_B1D: shift, scale_B1D: scale, gate_B1D: gate },
             mlp: Modulation { shift_B1D: mlp_shift, scale_B1D: mlp_scale, gate_B1D: mlp_gate },
@@ -217,8 +230,8 @@ impl DualStream {
     }
 
     /// Returns the image stream after the block, and what the text tokens got from the joint attention.
-    fn forward(&self, image_BID: Tensor<3>, text_qkv: Qkv, cond_BD: &Tensor<2>) -> (Tensor<3>, Tensor<3>) {
-        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate, shift2, scale2, gate2] = rows(&self.ada_ln, cond_BD);
+    fn forward(&self, image_BID: Tensor<3>, text_qkv: Qkv, rows_B1R: &Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate, shift2, scale2, gate2] = cut(rows_B1R);
         let joint = Modulation { shift_B1D: shift, scale_B1D: scale, gate_B1D: gate };
         let own = Modulation { shift_B1D: shift2, scale_B1D: scale2, gate_B1D: gate2 };
 
@@ -252,8 +265,8 @@ impl LastTextStream {
         }
     }
 
-    fn qkv(&self, text_BTD: Tensor<3>, cond_BD: &Tensor<2>) -> Qkv {
-        let [shift_B1D, scale_B1D] = rows(&self.ada_ln, cond_BD);
+    fn qkv(&self, text_BTD: Tensor<3>, rows_B1R: &Tensor<3>) -> Qkv {
+        let [shift_B1D, scale_B1D] = cut(rows_B1R);
         let [normed_BTD, _] = ops::modulated_norm(text_BTD, shift_B1D, scale_B1D, EPS, self.attn.precision);
         self.attn.forward(normed_BTD)
     }
@@ -342,14 +355,8 @@ impl Mlp {
 }
 
 /// The product that makes `count` modulation rows from the conditioning; 0 at first, so that a new block is
-/// the identity.
+/// the identity. Its weight is used once for many steps, so it is not kept packed.
 fn modulation_rows(count: usize, config: &MmditConfig, params: &mut Params<'_>) -> Linear {
-    Linear::new(params.at("adaLN_modulation").at(1), config.width, count * config.width, Init::Zeros)
-}
-
-/// N modulation rows `[B, 1, D]`, in the order of the official checkpoints.
-pub(crate) fn rows<const N: usize>(ada_ln: &Linear, cond_BD: &Tensor<2>) -> [Tensor<3>; N] {
-    let rows_B1ND = ada_ln.forward(ops::silu(cond_BD.clone())).unsqueeze_dim::<3>(1);
-    let width = rows_B1ND.dims()[2] / N;
-    std::array::from_fn(|row| rows_B1ND.clone().narrow(2, row * width, width))
+    let mut place = params.at("adaLN_modulation");
+    Linear::new(place.at(1).used_once(), config.width, count * config.width, Init::Zeros)
 }

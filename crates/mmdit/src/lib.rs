@@ -19,6 +19,8 @@ mod block;
 mod config;
 mod embed;
 mod model;
+mod modulation;
 
 pub use config::{ConfigError, MmditConfig};
 pub use model::Mmdit;
+pub use modulation::{EmbeddedText, Modulations};

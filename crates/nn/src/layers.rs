@@ -5,7 +5,9 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Int, Tensor};
 
-use crate::ops::{self, Activation, After, Before, GroupNormed, PackedWeight, Residual, Window};
+use crate::ops::{
+    self, Activation, After, Before, GroupNormed, PackedWeight, PictureSums, Residual, ScaleShift, Window,
+};
 use crate::{Init, Params, Precision};
 
 /// `x @ weight^T + bias`: `weight` `[out, in]`, `bias` `[out]`.
@@ -128,7 +130,12 @@ impl GroupNorm {
 
     /// The norm and then SiLU, for a convolution to do as it reads the picture.
     pub fn then_silu(&self) -> Before {
-        Before { normed: Some(self.normed()), silu: true, doubled: false }
+        Before { normed: Some(self.normed()), silu: true, ..Before::default() }
+    }
+
+    /// The norm of a picture of which only strips are there.
+    pub fn measured(&self, sums: &PictureSums) -> ScaleShift {
+        sums.group_norm(self.normed())
     }
 
     fn normed(&self) -> GroupNormed {

@@ -268,7 +268,7 @@ fn group_norm_norms_the_channels_of_a_group_together() {
         let mut one_by_one = vec![0.0; 16];
         (0..4).for_each(|c| one_by_one[5 * c] = 1.0);
         let weight = (from_f32(one_by_one, [4, 4, 1, 1], &device), &PackedWeight::default());
-        let before = Before { normed: Some(norm), silu: true, doubled: true };
+        let before = Before { normed: Some(norm), silu: true, doubled: true, ..Before::default() };
         let zero = from_f32(vec![0.0; 4], [4], &device);
         let found = ops::conv2d(x, before, weight, zero, Window::Same, None, Precision::F32);
         let doubled: Vec<f64> = (0..2 * 4 * 6 * 10)

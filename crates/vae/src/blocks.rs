@@ -4,7 +4,7 @@
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
 use rectiflow_nn::layers::{Conv2d, GroupNorm, Linear};
-use rectiflow_nn::ops::{self, AttentionBias, Qkv, Window};
+use rectiflow_nn::ops::{self, AttentionBias, Before, Qkv, Window};
 use rectiflow_nn::{Init, Module, Params, Precision, Tensor};
 
 const EPS: f64 = 1e-6;
@@ -37,12 +37,27 @@ impl ResnetBlock {
     }
 
     pub(crate) fn forward(&self, x_BCHW: Tensor<4>) -> Tensor<4> {
-        let hidden = self.conv1.forward_after(self.norm1.then_silu(), x_BCHW.clone(), None);
+        let hidden = self.first(x_BCHW.clone(), self.norm1.then_silu());
+        self.second(hidden, x_BCHW, self.norm2.then_silu())
+    }
+
+    /// The first convolution.
+    pub(crate) fn first(&self, x_BCHW: Tensor<4>, norm: Before) -> Tensor<4> {
+        self.conv1.forward_after(norm, x_BCHW, None)
+    }
+
+    /// The second one, beside the shortcut. x is gone before it begins.
+    pub(crate) fn second(&self, hidden: Tensor<4>, x_BCHW: Tensor<4>, norm: Before) -> Tensor<4> {
         let skipped = match &self.shortcut {
             Some(shortcut) => shortcut.forward(x_BCHW),
             None => x_BCHW,
         };
-        self.conv2.forward_after(self.norm2.then_silu(), hidden, Some(skipped))
+        self.conv2.forward_after(norm, hidden, Some(skipped))
+    }
+
+    /// Those of the first and of the second convolution.
+    pub(crate) fn norms(&self) -> [&GroupNorm; 2] {
+        [&self.norm1, &self.norm2]
     }
 }
 

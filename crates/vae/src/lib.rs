@@ -7,7 +7,10 @@
 
 mod blocks;
 mod config;
+mod memory;
 mod model;
+mod strips;
 
 pub use config::{ConfigError, VaeConfig};
+pub use memory::Decoding;
 pub use model::{Posterior, Vae};

@@ -9,6 +9,8 @@ use rectiflow_nn::{Module, Params, Tensor};
 
 use crate::VaeConfig;
 use crate::blocks::{Middle, ResnetBlock, norm};
+use crate::memory::{Decoding, LEVELS_IN_STRIPS, STRIP_ROWS};
+use crate::strips::InStrips;
 
 /// The autoencoder. Its latents, as the transformer sees them, have mean 0 and deviation 1.
 #[derive(Module, Debug)]
@@ -59,6 +61,22 @@ impl Vae {
         self.decoder.forward(raw)
     }
 
+    /// The same picture, with the memory that `decoding` takes ([`VaeConfig::decode_bytes`]).
+    pub fn decode_as(&self, latent_BZhw: Tensor<4>, decoding: Decoding) -> Tensor<4> {
+        match decoding {
+            Decoding::Whole => self.decode(latent_BZhw),
+            Decoding::InStrips => self.decode_in_strips(latent_BZhw, STRIP_ROWS),
+        }
+    }
+
+    /// [`Self::decode`] in strips of `rows` rows, at least 1; fewer need less memory and more work.
+    pub fn decode_in_strips(&self, latent_BZhw: Tensor<4>, rows: usize) -> Tensor<4> {
+        let [batch, _, height, width] = latent_BZhw.dims();
+        let pixels = batch * height * width * self.config.downsampling().pow(2);
+        let raw = latent_BZhw / self.config.latent_scale + self.config.latent_offset;
+        self.decoder.forward_in_strips(raw, rows, self.config.held_max(pixels as u64) as usize)
+    }
+
     /// `(z - latent_offset) * latent_scale`: what the transformer is trained on.
     pub fn normalise(&self, raw_BZhw: Tensor<4>) -> Tensor<4> {
         (raw_BZhw - self.config.latent_offset) * self.config.latent_scale
@@ -79,6 +97,18 @@ struct Encoder {
 struct Level {
     blocks: Vec<ResnetBlock>,
     resample: Option<Conv2d>,
+}
+
+impl Level {
+    /// The blocks alone.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.blocks.iter().fold(x, |x, block| block.forward(x))
+    }
+}
+
+/// Twice the size, and a convolution of that.
+fn double(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    conv.forward_after(Before { doubled: true, ..Before::default() }, x, None)
 }
 
 impl Encoder {
@@ -108,7 +138,7 @@ impl Encoder {
     fn forward(&self, picture: Tensor<4>) -> Tensor<4> {
         let mut x = self.conv_in.forward(picture);
         for level in &self.levels {
-            x = level.blocks.iter().fold(x, |x, block| block.forward(x));
+            x = level.forward(x);
             if let Some(halve) = &level.resample {
                 x = halve.forward(x);
             }
@@ -154,12 +184,36 @@ impl Decoder {
     fn forward(&self, latent: Tensor<4>) -> Tensor<4> {
         let mut x = self.middle.forward(self.conv_in.forward(latent));
         for level in &self.levels {
-            x = level.blocks.iter().fold(x, |x, block| block.forward(x));
+            x = level.forward(x);
             if let Some(conv) = &level.resample {
-                x = conv.forward_after(Before { doubled: true, ..Before::default() }, x, None);
+                x = double(conv, x);
             }
         }
         self.conv_out.forward_after(self.norm_out.then_silu(), x, None)
+    }
+
+    /// The same; the last levels and the doubling before them in strips, of which no more than `len_max` numbers are
+    /// held.
+    fn forward_in_strips(&self, latent: Tensor<4>, rows: usize, len_max: usize) -> Tensor<4> {
+        let (whole, in_strips) = self.levels.split_at(self.levels.len().saturating_sub(LEVELS_IN_STRIPS));
+        let mut x = self.middle.forward(self.conv_in.forward(latent));
+        let mut doubling = None;
+        for level in whole {
+            if let Some(conv) = doubling {
+                x = double(conv, x);
+            }
+            x = level.forward(x);
+            doubling = level.resample.as_ref();
+        }
+        let mut strips = InStrips::new(x, rows, len_max);
+        for level in in_strips {
+            if let Some(conv) = doubling {
+                strips.double(conv);
+            }
+            level.blocks.iter().for_each(|block| strips.block(block));
+            doubling = level.resample.as_ref();
+        }
+        strips.finish(&self.norm_out, &self.conv_out)
     }
 }
 

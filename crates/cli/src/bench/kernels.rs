@@ -2,7 +2,6 @@
 
 use anyhow::bail;
 use half::bf16;
-use rectiflow_kernels::attention::{Attended, Bias, OutputPart, Part, Sequence, attention};
 use rectiflow_kernels::picture::{
     ConvShape, Convolved, Gather, Picture, Window, bias_gradient, convolve, convolve_input_gradient,
     convolve_weight_gradient,
@@ -23,7 +22,6 @@ pub(super) fn cases() -> Vec<Maker> {
         ("linear/4250x1536x4608", [4250, 1536, 4608]),
         ("linear/205x512x2048", [205, 512, 2048]),
     ];
-    let attention = [("attention/24x64x1357", 1357), ("attention/24x64x4250", 4250)];
     let conv = [("conv/128ch/512px", [128, 512]), ("conv/256ch/256px", [256, 256]), ("conv/512ch/128px", [512, 128])];
     let linear = linear.map(|(name, size)| {
         maker(name, move |p| match p {
@@ -31,14 +29,13 @@ pub(super) fn cases() -> Vec<Maker> {
             p => by_type!(p, linear_case(name, size)),
         })
     });
-    let attention = attention.map(|(name, tokens)| maker(name, move |p| by_type!(p, attention_case(name, tokens))));
     let conv = conv.map(|(name, size)| maker(name, move |p| by_type!(p, conv_case(name, size))));
     let name = "conv_backward/128ch/512px";
     let conv_backward = maker(name, move |p| by_type!(p, conv_backward_case(name, [128, 512])));
-    linear.into_iter().chain(attention).chain(conv).chain([conv_backward]).collect()
+    linear.into_iter().chain(conv).chain([conv_backward]).collect()
 }
 
-fn maker(name: &'static str, make: impl Fn(Precision) -> anyhow::Result<Case> + 'static) -> Maker {
+pub(super) fn maker(name: &'static str, make: impl Fn(Precision) -> anyhow::Result<Case> + 'static) -> Maker {
     Maker { name, make: Box::new(make) }
 }
 
@@ -52,9 +49,9 @@ macro_rules! by_type {
         }
     };
 }
-use by_type;
+pub(super) use by_type;
 
-fn buffer<T: Packed>(seed: u64, count: usize) -> Buffer<T> {
+pub(super) fn buffer<T: Packed>(seed: u64, count: usize) -> Buffer<T> {
     let mut buffer = Buffer::zeroed(count);
     for (out, x) in buffer.iter_mut().zip(numbers(seed, count, 1.0)) {
         *out = T::from_f32(x);
@@ -63,17 +60,17 @@ fn buffer<T: Packed>(seed: u64, count: usize) -> Buffer<T> {
 }
 
 /// What a kernel takes that multiplying limits.
-fn arithmetic(operations: f64, bytes: usize) -> Work {
+pub(super) fn arithmetic(operations: f64, bytes: usize) -> Work {
     Work { operations, bytes: bytes as f64, limit: Limit::Arithmetic }
 }
 
 /// f64 of a number of either type.
-fn wide<T: Packed>(x: &T) -> f64 {
+pub(super) fn wide<T: Packed>(x: &T) -> f64 {
     f64::from(x.to_f32())
 }
 
 #[track_caller]
-fn check(name: &str, found: f64, expected: f64, tolerance: f64) -> anyhow::Result<()> {
+pub(super) fn check(name: &str, found: f64, expected: f64, tolerance: f64) -> anyhow::Result<()> {
     if (found - expected).abs() <= tolerance {
         return Ok(());
     }
@@ -129,45 +126,6 @@ fn int8_case(name: &str, [rows, inner, columns]: [usize; 3]) -> anyhow::Result<C
         // Rows come and results go in bf16; a weight is a byte.
         work: arithmetic(2.0 * (rows * inner * columns) as f64, 2 * rows * (inner + columns) + inner * columns),
         run: Box::new(move || multiply_into(&a, &mut out)),
-    })
-}
-
-fn attention_case<T: Attended + Packed>(name: &str, tokens: usize) -> anyhow::Result<Case> {
-    const HEADS: usize = 24;
-    const WIDTH: usize = 64;
-    let isa = Isa::chosen()?;
-    // As a product leaves them: queries, keys and values of a token side by side.
-    let qkv = buffer::<T>(3, tokens * 3 * HEADS * WIDTH);
-    let mut out = Buffer::<T>::zeroed(tokens * HEADS * WIDTH);
-    let scale = 0.125;
-    let attend = move |qkv: &Buffer<T>, out: &mut Buffer<T>| {
-        let part = |which: usize| {
-            let values = T::values(&qkv[which * HEADS * WIDTH..]);
-            [Part { values, tokens, strides: [0, WIDTH, 3 * HEADS * WIDTH] }]
-        };
-        let parts = [part(0), part(1), part(2)];
-        let sequences = parts.each_ref().map(|parts| Sequence { batch: 1, heads: HEADS, width: WIDTH, parts });
-        attention::<T>(isa, sequences, scale, Bias::None, &mut [OutputPart { values: T::output(out), tokens }], None);
-    };
-    attend(&qkv, &mut out);
-    for (token, head) in [(0, 0), (tokens / 2, 7), (tokens - 1, HEADS - 1)] {
-        let at = |token: usize, which: usize| &qkv[((token * 3 + which) * HEADS + head) * WIDTH..][..WIDTH];
-        let score = |key: usize| {
-            let product: f64 = at(token, 0).iter().zip(at(key, 1)).map(|(q, k)| wide(q) * wide(k)).sum();
-            (product * f64::from(scale)).exp()
-        };
-        let shares: Vec<f64> = (0..tokens).map(score).collect();
-        let total: f64 = shares.iter().sum();
-        for e in 0..WIDTH {
-            let exact: f64 = shares.iter().enumerate().map(|(key, share)| share / total * wide(&at(key, 2)[e])).sum();
-            check(name, wide(&out[(token * HEADS + head) * WIDTH + e]), exact, 2e-3)?;
-        }
-    }
-    Ok(Case {
-        name: name.into(),
-        // Queries, keys and values come, mixed values go.
-        work: arithmetic(4.0 * (HEADS * WIDTH * tokens * tokens) as f64, size_of::<T>() * 4 * HEADS * WIDTH * tokens),
-        run: Box::new(move || attend(&qkv, &mut out)),
     })
 }
 

@@ -19,13 +19,14 @@ pub(super) fn cases() -> Vec<Maker> {
     vec![
         maker("mmdit_step/512", |precision| mmdit_step("mmdit_step/512", 512, precision)),
         maker("mmdit_step/1024", |precision| mmdit_step("mmdit_step/1024", 1024, precision)),
+        maker("mmdit_levels/28", |precision| mmdit_levels("mmdit_levels/28", 28, precision)),
         maker("vae_decode/512", |precision| vae_decode("vae_decode/512", 512, precision)),
         maker("vae_decode/1024", |precision| vae_decode("vae_decode/1024", 1024, precision)),
         maker("t5_encode/77/6-layers", |precision| t5_encode("t5_encode/77/6-layers", 77, precision)),
     ]
 }
 
-fn random<const D: usize>(seed: u64, shape: [usize; D], device: &Device) -> Tensor<D> {
+pub(super) fn random<const D: usize>(seed: u64, shape: [usize; D], device: &Device) -> Tensor<D> {
     from_f32(numbers(seed, shape.iter().product(), 1.7).collect(), shape, device)
 }
 
@@ -42,12 +43,14 @@ fn mmdit_step(name: &str, side: usize, precision: Precision) -> anyhow::Result<C
     let device = DeviceChoice::Cpu.open()?;
     let config = MmditConfig { grid_stored: false, ..MmditConfig::of_depth(24) };
     let model = Mmdit::new(&config, Params::new(&mut RandomParams, &device, precision));
-    let weights = model.num_params() as f64;
+    let weights = (model.num_params() - modulation_weights(&config)) as f64;
     let latent = random(1, [BATCH, 16, side / 8, side / 8], &device);
     let context = random(2, [BATCH, TEXT_TOKENS, config.context_width], &device);
     let pooled = random(3, [BATCH, config.pooled_width], &device);
-    let timestep = from_f32(vec![500.0; BATCH], [BATCH], &device);
-    let forward = move || model.forward(latent.clone(), timestep.clone(), context.clone(), pooled.clone());
+    let text = model.embed_text(context, pooled);
+    let timestep = from_f32(vec![500.0; BATCH], [1, BATCH], &device);
+    let modulations = model.modulations(&text, timestep).remove(0);
+    let forward = move || model.velocity(latent.clone(), &text, &modulations);
     check(name, &forward())?;
     let operations = BATCH as f64 * mmdit_operations(&config, (side / 16).pow(2), TEXT_TOKENS);
     // The latent comes and the velocity goes in f32, and the context comes.
@@ -59,9 +62,35 @@ fn mmdit_step(name: &str, side: usize, precision: Precision) -> anyhow::Result<C
     })
 }
 
+/// What SD3-Medium's steps share: text and modulations of all noise levels, each weight read once.
+fn mmdit_levels(name: &str, levels: usize, precision: Precision) -> anyhow::Result<Case> {
+    const BATCH: usize = 2;
+    let device = DeviceChoice::Cpu.open()?;
+    let config = MmditConfig { grid_stored: false, ..MmditConfig::of_depth(24) };
+    let model = Mmdit::new(&config, Params::new(&mut RandomParams, &device, precision));
+    let context = random(2, [BATCH, TEXT_TOKENS, config.context_width], &device);
+    let pooled = random(3, [BATCH, config.pooled_width], &device);
+    let timesteps = random(4, [levels, BATCH], &device) * 300.0 + 500.0;
+    let weights = modulation_weights(&config);
+    let make = move || {
+        let text = model.embed_text(context.clone(), pooled.clone());
+        model.modulations(&text, timesteps.clone())
+    };
+    drop(make());
+    // The weights are stored in bf16.
+    let operations = 2.0 * (levels * BATCH * weights) as f64;
+    let work = Work { operations, bytes: 2.0 * weights as f64, limit: Limit::Memory };
+    Ok(Case { name: name.into(), work, run: Box::new(move || drop(std::hint::black_box(make()))) })
+}
+
+/// Numbers of the weights that make modulations.
+fn modulation_weights(config: &MmditConfig) -> usize {
+    config.modulation_bytes() / size_of::<f32>() * config.width
+}
+
 /// Products of one forward pass: queries, keys, values, their mixing, projection and MLP of both streams. What the
 /// last block does not do for the text, and the embedders, are left out of account or below a percent.
-fn mmdit_operations(config: &MmditConfig, image: usize, text: usize) -> f64 {
+pub(super) fn mmdit_operations(config: &MmditConfig, image: usize, text: usize) -> f64 {
     let (d, s) = (config.width as f64, (image + text) as f64);
     let block = 24.0 * s * d * d + 4.0 * s * s * d;
     let text_after_last = text as f64 * 18.0 * d * d;
@@ -133,7 +162,7 @@ fn decoder_products(config: &VaeConfig, side: usize) -> Products {
 }
 
 /// Bytes of a weight as it is multiplied.
-fn number_bytes(precision: Precision) -> f64 {
+pub(super) fn number_bytes(precision: Precision) -> f64 {
     match precision {
         Precision::F32 => 4.0,
         Precision::Bf16 => 2.0,

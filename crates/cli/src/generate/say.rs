@@ -1,7 +1,9 @@
 //! What is said before a run: what will be drawn, by what, and what of the user's files and words has no effect.
 
 use rectiflow_generate::{Parts, Plan, plain_markup};
+use rectiflow_vae::{Decoding, VaeConfig};
 
+use crate::memory;
 use crate::progress::Progress;
 
 /// `by_default`: the user gave neither steps nor guidance.
@@ -34,7 +36,8 @@ pub(super) fn plan(progress: &Progress, parts: &Parts, plan: &Plan, by_default: 
         plan.t5_length,
         plan.compat
     ));
-    for line in turbo(&name.variant, by_default).map(str::to_owned).into_iter().chain(markup(plan)) {
+    let lines = turbo(&name.variant, by_default).map(str::to_owned).into_iter().chain(markup(plan));
+    for line in lines.chain(in_strips(parts.vae.config(), plan)) {
         progress.say(&format!("note: {line}"));
     }
 }
@@ -46,6 +49,17 @@ fn surprising(not_needed: &[String]) -> Option<String> {
         not_needed.iter().map(String::as_str).filter(|name| !HARMLESS.iter().any(|end| name.ends_with(end))).collect();
     let first = names.first()?;
     Some(format!("note: {} tensors are not needed and were passed over, first {first:?}", names.len()))
+}
+
+/// What a decode in strips needs. Where it is memory that decides, that is seen when it begins.
+fn in_strips(vae: &VaeConfig, plan: &Plan) -> Option<String> {
+    let latent = plan.latent_size();
+    if plan.tiling.decoding(vae, latent, None) == Decoding::Whole {
+        return None;
+    }
+    let [strips, whole] =
+        [Decoding::InStrips, Decoding::Whole].map(|decoding| memory::human(vae.decode_bytes(latent, decoding)));
+    Some(format!("decodes in strips, in {strips} of memory at most where the whole picture would take {whole}"))
 }
 
 /// The distilled release cannot be told from the other one.

@@ -10,6 +10,7 @@ use rectiflow_nn::Tensor;
 use super::interrupt::Interrupt;
 use super::latents;
 use super::names::OutputNames;
+use crate::memory;
 use crate::output::{self, INTERRUPTED};
 use crate::progress::Progress;
 
@@ -87,6 +88,10 @@ impl Watch for Studio {
         let more = if words.chars().count() > SHOWN { " ..." } else { "" };
         self.progress
             .say(&format!("warning: {encoder} does not see the last {tokens} tokens: {:?}{more}", shown.trim()));
+    }
+
+    fn memory_available(&self) -> Option<u64> {
+        memory::available()
     }
 
     fn picture(&mut self, picture: Picture) -> Result<(), ImageError> {

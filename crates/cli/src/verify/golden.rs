@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
-use rectiflow_generate::{Compat, ModelFacts, Plan, PlanError, Request};
+use rectiflow_generate::{Compat, ModelFacts, Plan, PlanError, Request, Tiling};
 use rectiflow_nn::{DType, Device, Tensor};
 use rectiflow_sample::Solver;
 use rectiflow_weights::{Dtype, TensorFile};
@@ -94,6 +94,7 @@ impl Golden {
             compat,
             count: 1,
             seed: 0,
+            tiling: Tiling::Off,
         };
         request.resolve(model).map_err(|error| args.refuse(error)).with_context(of_golden)
     }

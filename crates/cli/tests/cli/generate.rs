@@ -228,6 +228,29 @@ fn every_solver_and_both_references_draw_their_own_picture() {
 }
 
 #[test]
+fn a_decode_in_strips_gives_the_same_picture_and_is_said() {
+    let desk = Desk::new();
+    // Strips of 64 rows: one and a part; and a picture that is smaller than one.
+    for (model, size) in [("{sd3/model}", "--width 96 --height 112"), ("{sd35m/model}", "--width 64 --height 48")] {
+        let draw = |how: &str| {
+            let line = format!("generate a --model {model} {size} --steps 1 --out a.png {how}");
+            (said(&desk, &line), png(&desk.path("a.png")).0)
+        };
+        let (whole_said, whole) = draw("--vae-tiling off");
+        let (strips_said, strips) = draw("--vae-tiling on");
+        assert_eq!(whole, strips);
+        assert!(strips_said.contains("note: decodes in strips, in ") && strips_said.contains("decode in strips "));
+        assert!(!whole_said.contains("in strips"), "{whole_said}");
+        // Small, so whole.
+        assert!(!draw("").0.contains("in strips"));
+        // Without a value, as other tools have it.
+        assert!(draw("--vae-tiling").0.contains("in strips"));
+    }
+    let stderr = desk.fail(&format!("generate a --model {{sd3/model}} {SMALL} --vae-tiling always"));
+    assert!(stderr.contains("auto, on or off"), "{stderr}");
+}
+
+#[test]
 fn phases_are_printed_with_time_and_memory() {
     let desk = Desk::new();
     let output = desk.run(&format!("generate a --model {{sd3/model}} {SMALL} --out a.png"));

@@ -213,7 +213,9 @@ pub(super) fn gathered<T: Packed>(
     let pixels = picture.shape[0] * border.len();
     let mut values = Buffer::<T>::reused(pixels + beyond);
     let (pixels, beyond) = values.split_at_mut(pixels);
-    gather(isa, picture, how, border, pixels);
+    for (index, pixels) in pixels.chunks_exact_mut(border.len().max(1)).enumerate() {
+        gather(isa, picture, how, border, [index, 0], pixels);
+    }
     beyond.fill(T::from_f32(0.0));
     if let Some(adjust) = adjust {
         use rayon::prelude::*;
@@ -222,9 +224,12 @@ pub(super) fn gathered<T: Packed>(
     values
 }
 
-fn run<T: Packed, P: Panels<T>>(call: &Call<'_>, kernel: Kernel<T>, panels: P, adjust: Adjust<T>, out: Output<'_>) {
+/// Pixels of the result that are gathered for and computed at once: gathered, a whole picture would be as large again
+/// as itself. Enough blocks of rows for many threads, and few rows that two strips both gather.
+const STRIP_PIXELS: usize = 1 << 15;
+
+fn run<T: Packed, P: Panels<T>>(call: &Call<'_>, kernel: Kernel<T>, panels: P, adjust: Adjust<T>, mut out: Output<'_>) {
     let Call { isa, picture, how, shape, window, size, epilogue } = *call;
-    let batch = picture.shape[0];
     let stride = window.stride(shape.kernel);
     let border = Bordered::around(size, window.border(shape.kernel), shape.channels_in);
     let channels = border.channels;
@@ -232,42 +237,70 @@ fn run<T: Packed, P: Panels<T>>(call: &Call<'_>, kernel: Kernel<T>, panels: P, a
     let taps: Vec<usize> = (0..shape.kernel * shape.kernel)
         .map(|tap| (tap / shape.kernel * border.width + tap % shape.kernel) * channels)
         .collect();
-    let segments: Vec<Segment> = (0..batch)
-        .flat_map(|index| {
-            let (start, first) = (index * border.len(), index * rows * columns);
-            if stride == 1 {
-                // All lines at once: what the borders would make is computed and not kept.
-                let whole = Segment {
-                    start,
-                    rows: (rows - 1) * border.width + columns,
-                    out: first,
-                    pitch: border.width,
-                    width: columns,
-                    out_step: 1,
-                    out_line: columns,
-                };
-                vec![whole]
-            } else {
-                let line = |line: usize| Segment {
-                    start: start + line * stride * border.width * channels,
-                    out: first + line * columns,
-                    ..Segment::plain(columns)
-                };
-                (0..rows).map(line).collect()
-            }
-        })
-        .collect();
     // The last tile's rows, at the last tap, begin at most so far behind the last pixel that is needed.
     let beyond = kernel.rows * stride * channels + taps.last().copied().unwrap_or(0) + channels;
-    let values = gathered(isa, (picture, how), border, beyond, adjust);
-    let product = Product {
+    let strip = (STRIP_PIXELS / columns.max(1)).clamp(1, rows.max(1));
+    let gathered = |lines: usize| ((lines - 1) * stride + shape.kernel) * border.width * channels;
+    let mut values = Buffer::<T>::reused(gathered(strip) + beyond);
+    let strips: Vec<Strip> = (0..picture.shape[0])
+        .flat_map(|batch| (0..rows).step_by(strip).map(move |first| (batch, first)))
+        .map(|(batch, first)| {
+            let lines = strip.min(rows - first);
+            let segments = segments(stride, [lines, columns], (batch * rows + first) * columns, border);
+            Strip { batch, first: first * stride, gathered: gathered(lines), segments }
+        })
+        .collect();
+    let mut product = Product {
         isa,
         kernel,
-        segments: &segments,
+        segments: &[],
         taps: &taps,
         shape: shape.packed_shape(),
         panels,
         ends: Ends::plain(epilogue),
     };
-    product.run(&Even { values: &values, stride: stride * channels }, out);
+    for strip in &strips {
+        let (pixels, rest) = values.split_at_mut(strip.gathered);
+        gather(isa, picture, how, border, [strip.batch, strip.first], pixels);
+        rest[..beyond].fill(T::from_f32(0.0));
+        if let Some(adjust) = adjust {
+            use rayon::prelude::*;
+            pixels.par_chunks_mut(border.width * channels).for_each(|line| adjust(isa, line));
+        }
+        product.segments = &strip.segments;
+        product.run(&Even { values: &values, stride: stride * channels }, out.reborrow());
+    }
+}
+
+/// Lines of the result that are computed together.
+struct Strip {
+    batch: usize,
+    /// First row to gather, counted with the border.
+    first: usize,
+    /// Numbers to gather.
+    gathered: usize,
+    segments: Vec<Segment>,
+}
+
+/// The rows of the product that `lines` of the result take; the first makes pixel `out` of it.
+fn segments(stride: usize, [lines, columns]: [usize; 2], out: usize, border: Bordered) -> Vec<Segment> {
+    if stride == 1 {
+        // All lines at once: what the borders would make is computed and not kept.
+        let rows = (lines - 1) * border.width + columns;
+        return vec![Segment {
+            start: 0,
+            rows,
+            out,
+            pitch: border.width,
+            width: columns,
+            out_step: 1,
+            out_line: columns,
+        }];
+    }
+    let line = |line: usize| Segment {
+        start: line * stride * border.width * border.channels,
+        out: out + line * columns,
+        ..Segment::plain(columns)
+    };
+    (0..lines).map(line).collect()
 }

@@ -85,13 +85,14 @@ fn read_across<V: Copy>(values: &[V], stride: usize, out: &mut [f32], widen: imp
     }
 }
 
-/// A gathered picture: `[B, height, width, channels]`, with zeros around and behind the channels.
+/// Gathered rows of a picture: `[rows, width, channels]`, with zeros around and behind the channels.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bordered {
     /// Rows and columns of zeros before the first pixel.
     pub(super) before: usize,
-    /// H and W with the border.
+    /// H with the border.
     pub(super) height: usize,
+    /// W with the border.
     pub(super) width: usize,
     /// C, filled up to whole steps.
     pub(super) channels: usize,
@@ -127,17 +128,27 @@ pub fn gathered_picture(isa: Isa, picture: Picture<'_>, how: Gather<'_>, out: &m
     let [batch, channels, ..] = picture.shape;
     assert_eq!(out.len(), batch * height * width * channels, "values of a gathered picture");
     if !out.is_empty() {
-        gather(isa, picture, how, Bordered { before: 0, height, width, channels }, out);
+        let border = Bordered { before: 0, height, width, channels };
+        for (index, out) in out.chunks_exact_mut(border.len()).enumerate() {
+            gather(isa, picture, how, border, [index, 0], out);
+        }
     }
 }
 
-/// Gathers all pictures, row by row on all threads.
-pub(super) fn gather<T: Packed>(isa: Isa, picture: Picture<'_>, how: Gather<'_>, border: Bordered, out: &mut [T]) {
+/// Gathers as many rows as `out` has room for, on all threads, from row `first` of one picture on; rows are counted
+/// with the border.
+pub(super) fn gather<T: Packed>(
+    isa: Isa,
+    picture: Picture<'_>,
+    how: Gather<'_>,
+    border: Bordered,
+    [batch, first]: [usize; 2],
+    out: &mut [T],
+) {
     let channels = picture.shape[1];
     let [height, width] = how.size_of(picture);
     out.par_chunks_exact_mut(border.width * border.channels).enumerate().for_each(|(index, out)| {
-        let (batch, row) = (index / border.height, index % border.height);
-        let Some(row) = row.checked_sub(border.before).filter(|&row| row < height) else {
+        let Some(row) = (first + index).checked_sub(border.before).filter(|&row| row < height) else {
             return out.fill(T::from_f32(0.0));
         };
         let (left, rest) = out.split_at_mut(border.before * border.channels);

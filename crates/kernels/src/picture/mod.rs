@@ -15,7 +15,7 @@ mod group_norm;
 pub use backward::{NormOf, bias_gradient, convolve_input_gradient, convolve_weight_gradient, gather_gradient};
 pub use convolution::{ConvShape, Convolved, Window, convolve};
 pub use gather::{Gather, Picture, ScaleShift, gathered_picture};
-pub use group_norm::{GroupStatistics, group_statistics};
+pub use group_norm::{GroupStatistics, PictureSums, group_statistics};
 
 #[cfg(test)]
 mod tests;

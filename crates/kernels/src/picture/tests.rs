@@ -33,6 +33,12 @@ fn cases() -> Vec<Case> {
         case([1, 20, 6, 9], 33, 3, Window::Same, true),
         case([1, 130, 3, 37], 5, 3, Window::Same, false),
         case([1, 600, 2, 3], 40, 3, Window::Same, false),
+        // Several strips of rows, the last one shorter.
+        case([1, 2, 75, 900], 3, 3, Window::Same, false),
+        case([2, 1, 38, 500], 2, 3, Window::Same, true),
+        case([2, 1, 302, 600], 2, 3, Window::Halve, false),
+        case([1, 1, 402, 402], 2, 2, Window::Patch, false),
+        case([1, 1, 1, 40_000], 1, 3, Window::Same, false),
     ]
 }
 
@@ -149,6 +155,28 @@ fn a_norm_an_activation_and_a_residual_go_along() {
         convolve::<f32>(isa, input, how, (&packed, shape), Window::Same, &end, Output::F32(&mut found));
         // The inputs themselves are rounded to 300 +- 1.5e-5.
         assert_close(&found, &expected, 2e-3, &isa.to_string());
+    }
+}
+
+/// Wherever a picture is cut, its norm is the same to the bit.
+#[test]
+fn a_norm_of_strips_is_that_of_the_whole() {
+    let [batch, channels, height, width] = [2, 6, 61, 19];
+    let x = values(7, batch * channels * height * width);
+    let (weight, bias) = (values(8, channels), values(9, channels));
+    let affine = [&weight[..], &bias[..]];
+    for isa in Isa::available() {
+        let whole = group_statistics(isa, picture(&x, [batch, channels, height, width]), 3, 1e-6);
+        let whole = whole.scales_and_shifts(affine);
+        for rows in [1, 2, 7, 13, 14, 27, 60, 61] {
+            let mut sums = PictureSums::new([batch, channels, 0, 0]);
+            for first in (0..height).step_by(rows) {
+                let strides = [channels * height * width, height * width, width, 1];
+                let shape = [batch, channels, rows.min(height - first), width];
+                sums.add(isa, Picture { values: Values::F32(&x[first * width..]), shape, strides });
+            }
+            assert_eq!(sums.statistics(3, 1e-6).scales_and_shifts(affine), whole, "{isa}, {rows} rows");
+        }
     }
 }
 

@@ -69,6 +69,14 @@ impl<'a> Output<'a> {
         }
     }
 
+    /// The same place, for a part of it to be written.
+    pub(crate) fn reborrow(&mut self) -> Output<'_> {
+        match self {
+            Output::F32(values) => Output::F32(values),
+            Output::Bf16(values) => Output::Bf16(values),
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         match self {
             Output::F32(values) => values.len(),

@@ -21,7 +21,7 @@ use crate::Precision;
 
 pub(super) mod convolution;
 
-pub(super) use convolution::{conv2d, group_norm};
+pub(super) use convolution::{add_to_sums, conv2d, group_norm, group_norm_of_sums, stack_rows};
 
 /// A tensor as the CPU device has it: storage, shape, strides.
 pub(super) type Stored = FloatTensor<Flex>;
@@ -77,6 +77,7 @@ pub(super) fn strides(x: &Stored) -> Vec<usize> {
 }
 
 /// All numbers of a tensor as f32, row-major.
+#[derive(Debug)]
 pub(super) struct Floats(Stored);
 
 impl Floats {

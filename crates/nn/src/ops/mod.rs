@@ -13,6 +13,7 @@
 pub mod composed;
 mod cpu;
 mod optimizer;
+mod strips;
 mod tracked;
 
 use burn::tensor::{DType, Device, Tensor};
@@ -25,6 +26,7 @@ pub use composed::{AttentionBias, embedding, silu, widen};
 pub use cpu::PackedWeight;
 pub(crate) use cpu::runs_on_kernels;
 pub use optimizer::{AdamwMoments, adamw_step, ema_step, sum_of_squares};
+pub use strips::{PictureSums, ScaleShift, stack_rows};
 
 use crate::Precision;
 
@@ -162,6 +164,8 @@ pub struct GroupNormed {
 pub struct Before {
     /// First.
     pub normed: Option<GroupNormed>,
+    /// Instead of it, where the picture is a strip of the one that is normed.
+    pub measured: Option<ScaleShift>,
     /// `x * sigmoid(x)`, after it.
     pub silu: bool,
     /// Height and width twice as large, pixels repeated.
@@ -181,12 +185,23 @@ pub fn conv2d(
     residual: Option<Tensor<4>>,
     precision: Precision,
 ) -> Tensor<4> {
+    assert!(before.normed.is_none() || before.measured.is_none(), "a picture is normed once");
     if cpu::serves(&x_BCHW) {
-        cpu::conv2d(x_BCHW, before, (weight_OCKK, packed), bias_O, window, residual, precision)
-    } else if tracked::serves(&x_BCHW.device()) {
+        return cpu::conv2d(x_BCHW, before, (weight_OCKK, packed), bias_O, window, residual, precision);
+    }
+    let (x_BCHW, before) = measured_first(x_BCHW, before);
+    if tracked::serves(&x_BCHW.device()) {
         tracked::conv2d(x_BCHW, before, weight_OCKK, bias_O, window, residual, precision)
     } else {
         composed::conv2d(x_BCHW, before, weight_OCKK, bias_O, window, residual, precision)
+    }
+}
+
+/// Applies a norm that is known; the rest is left to be done.
+fn measured_first(x_BCHW: Tensor<4>, mut before: Before) -> (Tensor<4>, Before) {
+    match before.measured.take() {
+        Some(norm) => (norm.apply(x_BCHW), before),
+        None => (x_BCHW, before),
     }
 }
 

@@ -6,24 +6,26 @@
 use std::sync::OnceLock;
 
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use half::bf16;
 use rectiflow_kernels::Buffer;
 use rectiflow_kernels::picture::{
-    ConvShape, Gather, GroupStatistics, NormOf, Picture, ScaleShift, Window, bias_gradient, convolve,
+    ConvShape, Gather, GroupStatistics, NormOf, Picture, PictureSums, ScaleShift, Window, bias_gradient, convolve,
     convolve_input_gradient, convolve_weight_gradient, gather_gradient, gathered_picture, group_statistics,
 };
 use rectiflow_kernels::product::{self, Epilogue, Output};
 
 use super::super::{Before, GroupNormed};
 use super::{Floats, PackedWeight, Result, Stored, contiguous_stored, forwards, isa, stored, strides, values, whole};
-use crate::Precision;
+use crate::{Precision, from_f32};
 
 /// What happens to a picture on its way into a convolution, but for the numbers.
 #[derive(Debug)]
 pub(in super::super) struct Front {
     /// Groups and eps.
     norm: Option<(usize, f64)>,
+    /// Instead of a norm, what one of a whole picture multiplies with and adds, `[B, C]`. Without gradients.
+    measured: Option<[Floats; 2]>,
     silu: bool,
     doubled: bool,
     /// Of the norm, once they are known: what a gradient would have to sum again.
@@ -36,16 +38,18 @@ pub(in super::super) type Affine = [Floats; 2];
 impl Front {
     /// And the norm's weight and bias.
     pub(in super::super) fn of(before: Before) -> (Self, Option<[Tensor<1>; 2]>) {
-        let Before { normed, silu, doubled } = before;
+        let Before { normed, measured, silu, doubled } = before;
         let norm = normed.as_ref().map(|norm| (norm.groups, norm.eps));
-        let front = Front { norm, silu, doubled, statistics: OnceLock::new() };
+        let measured = measured.map(|norm| [Floats::of(norm.scale), Floats::of(norm.shift)]);
+        let front = Front { norm, measured, silu, doubled, statistics: OnceLock::new() };
         (front, normed.map(|norm| [norm.weight, norm.bias]))
     }
 
     /// Only a norm.
     pub(in super::super) fn of_norm(norm: GroupNormed) -> (Self, [Tensor<1>; 2]) {
         let GroupNormed { groups, weight, bias, eps } = norm;
-        let front = Front { norm: Some((groups, eps)), silu: false, doubled: false, statistics: OnceLock::new() };
+        let statistics = OnceLock::new();
+        let front = Front { norm: Some((groups, eps)), measured: None, silu: false, doubled: false, statistics };
         (front, [weight, bias])
     }
 
@@ -69,6 +73,9 @@ impl Front {
             statistics.scales_and_shifts([weight.get(), bias.get()])
         });
         let normed = scales.as_ref().map(|[scale, shift]| ScaleShift { scale, shift });
+        let measured =
+            self.measured.as_ref().map(|[scale, shift]| ScaleShift { scale: scale.get(), shift: shift.get() });
+        let normed = normed.or(measured);
         work(Gather { normed, silu: self.silu, doubled: self.doubled })
     }
 
@@ -219,6 +226,42 @@ pub(in super::super) fn conv2d(
 pub(in super::super) fn group_norm(x_BCHW: Tensor<4>, norm: GroupNormed) -> Tensor<4> {
     let (front, affine) = Front::of_norm(norm);
     from_stored(front.forward(&InPlace::new(stored(x_BCHW)), &affine.map(Floats::of)))
+}
+
+/// strip `[B, C, rows, W]`.
+pub(in super::super) fn add_to_sums(sums: &mut PictureSums, strip_BCRW: Tensor<4>) {
+    let strip = InPlace::new(stored(strip_BCRW));
+    sums.add(isa(), strip.picture());
+}
+
+/// What the norm of the picture that was summed multiplies with and adds, `[B, C]` each.
+pub(in super::super) fn group_norm_of_sums(sums: &PictureSums, norm: GroupNormed, device: &Device) -> [Tensor<2>; 2] {
+    let (weight, bias) = (Floats::of(norm.weight), Floats::of(norm.bias));
+    let statistics = sums.statistics(norm.groups, norm.eps as f32);
+    statistics.scales_and_shifts([weight.get(), bias.get()]).map(|values| {
+        let channels = weight.get().len();
+        from_f32(values.clone(), [values.len() / channels, channels], device)
+    })
+}
+
+/// Pictures below each other, channels last, as convolutions leave them and take them.
+pub(in super::super) fn stack_rows(strips: Vec<Tensor<4>>) -> Tensor<4> {
+    let device = strips[0].device();
+    let [batch, channels, _, width] = strips[0].dims();
+    let heights: Vec<usize> = strips.iter().map(|strip| strip.dims()[2]).collect();
+    let parts: Vec<Floats> = strips.into_iter().map(|strip| Floats::of(strip.permute([0, 2, 3, 1]))).collect();
+    let height = heights.iter().sum::<usize>();
+    let mut values = Buffer::<f32>::reused(batch * height * width * channels);
+    let mut rest = &mut values[..];
+    for index in 0..batch {
+        for (part, rows) in parts.iter().zip(&heights) {
+            let numbers = rows * width * channels;
+            let (place, after) = rest.split_at_mut(numbers);
+            place.copy_from_slice(&part.get()[index * numbers..][..numbers]);
+            rest = after;
+        }
+    }
+    Result::F32(values).tensor([batch, height, width, channels], &device).permute([0, 3, 1, 2])
 }
 
 /// A tensor `[B, C, H, W]` that kernels read as it lies.
