@@ -136,7 +136,7 @@ impl Inputs {
     fn before(&self, case: &Case) -> Before {
         let [weight, bias] = self.norm.clone();
         let normed = case.groups.map(|groups| GroupNormed { groups, weight, bias, eps: 1e-3 });
-        Before { normed, silu: case.silu, doubled: case.doubled }
+        Before { normed, silu: case.silu, doubled: case.doubled, ..Before::default() }
     }
 
     fn residual(&self, case: &Case) -> Option<Tensor<4>> {

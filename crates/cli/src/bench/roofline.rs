@@ -41,6 +41,12 @@ pub(super) struct Roofs {
     pub(super) arithmetic: Vec<(String, f64)>,
 }
 
+impl Roofs {
+    fn highest(&self) -> f64 {
+        self.arithmetic.iter().map(|(_, roof)| *roof).fold(0.0, f64::max)
+    }
+}
+
 /// A case and what it reached.
 pub(super) struct Point {
     pub(super) name: String,
@@ -95,7 +101,7 @@ impl Axes {
 
     /// Where the memory line enters the picture, and where it meets a roof.
     fn memory_line(&self, roofs: &Roofs) -> [Place; 2] {
-        let highest = roofs.arithmetic.iter().map(|(_, roof)| *roof).fold(0.0, f64::max);
+        let highest = roofs.highest();
         let start = 10_f64.powf(self.x[0].max(self.y[0] - roofs.memory.log10()));
         let end = highest / roofs.memory;
         [self.place(start, start * roofs.memory), self.place(end, highest)]
@@ -193,6 +199,7 @@ fn draw_roofs(canvas: &mut Canvas, axes: &Axes, roofs: &Roofs, labels: &mut Labe
     let [start, end] = axes.memory_line(roofs);
     canvas.line(start, end, 2.6, MEMORY);
     labels.keep_clear(start, end);
+    let highest = roofs.highest();
     for ((name, roof), colour) in roofs.arithmetic.iter().zip(ROOFS) {
         let [from, y] = axes.place(roof / roofs.memory, *roof);
         canvas.line([from, y], [PLOT.max[0], y], 2.6, colour);
@@ -201,13 +208,15 @@ fn draw_roofs(canvas: &mut Canvas, axes: &Axes, roofs: &Roofs, labels: &mut Labe
         labels.keep_clear([from, y], [PLOT.max[0], y]);
         let text = format!("{name} from registers: {:.0} Gop/s", roof / 1e9);
         let [width, height] = text_size(&text, 1.8);
-        labels.fix(&text, [PLOT.max[0] - width - 4.0, y - height - 14.0], colour);
+        // Between two lines there may be no room: the highest has its text above it, the other below.
+        let top = if *roof == highest { y - height - 14.0 } else { y + 10.0 };
+        labels.fix(&text, [PLOT.max[0] - width - 4.0, top], colour);
     }
     let text = format!("memory: {:.1} GB/s", roofs.memory / 1e9);
-    // Left of the line, where that is high enough.
+    // Above the line, which falls to the left.
     let beside = [0, 1].map(|axis| start[axis] + (end[axis] - start[axis]) * 0.7);
     let [width, height] = text_size(&text, 1.8);
-    labels.fix(&text, [(beside[0] - width - 16.0).max(PLOT.min[0] + 8.0), beside[1] - height / 2.0], MEMORY);
+    labels.fix(&text, [(beside[0] - width - 8.0).max(PLOT.min[0] + 8.0), beside[1] - height - 12.0], MEMORY);
 }
 
 #[cfg(test)]
