@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::forward::{Bias, Call, Share, pack_rows};
 use super::gradients::{Gradients, Place, Role, Saved};
+use super::sequence::Sequence;
 use super::tiles::{Factors, GAP, tiles};
 use crate::product::{Kernel, Matrix, PANEL, Packed, PackedShape, STEP, Values, copy_rows, read_run};
 use crate::vector::{multiply_add, vectorised};
@@ -42,13 +43,13 @@ pub(super) fn run<T: Share>(
         _ => (0..heads).map(|_| None).collect(),
     };
     let groups = biases.len();
-    biases.into_par_iter().enumerate().with_max_len(1).for_each(|(group, mut bias)| {
+    let memory = || (HeadFactors::new(sizes), Scratch::new(sizes));
+    biases.into_par_iter().enumerate().for_each_init(memory, |(factors, scratch), (group, mut bias)| {
         #[cfg(target_arch = "x86_64")]
         let _tiles = kernel.tiles.then(crate::tiles::Tiles::configure);
         for index in (group..heads).step_by(groups) {
-            let head =
-                Head { call, kernel, index, sizes, factors: HeadFactors::new(call, sizes, index, adjust, saved) };
-            head.run(saved, bias.as_deref_mut(), &places);
+            factors.fill(call, index, adjust, saved);
+            Head { call, kernel, index, sizes, factors }.run(saved, scratch, bias.as_deref_mut(), &places);
         }
     });
 }
@@ -64,8 +65,13 @@ struct HeadFactors<T: Packed> {
     keys: Buffer<T>,
     values: Buffer<T>,
     keys_across: Buffer<T>,
-    /// `rowsum(dO O)`.
+    /// `rowsum(dO O)` of each query: what all gradients of a row of the softmax have in common.
     shared: Buffer<f32>,
+    sizes: Sizes,
+    /// Keys or values before they are packed.
+    rows: Buffer<T>,
+    /// The forward's result and its gradient in f32.
+    wide: [Buffer<f32>; 2],
 }
 
 /// Sizes of one head with their padding.
@@ -129,58 +135,57 @@ impl Sizes {
 }
 
 impl<T: Packed> HeadFactors<T> {
-    fn new(call: &Call<'_>, sizes: Sizes, head: usize, adjust: Option<fn(Isa, &mut [T])>, saved: &Saved<'_>) -> Self {
-        let isa = call.isa;
-        let place = [head / call.query.heads, head % call.query.heads];
-        let gather = |sequence: &super::Sequence<'_>, tokens: usize| {
-            let mut rows = Buffer::<T>::reused(tokens * sizes.row());
-            sequence.gather(isa, place, 0, sizes.row(), &mut rows);
-            if let Some(adjust) = adjust {
-                adjust(isa, &mut rows);
-            }
-            rows
-        };
-        let across = |rows: &[T]| {
-            let matrix = Matrix::strided(T::values(rows), [sizes.width, sizes.queries], [1, sizes.row()]);
-            // A unit of queries can be longer than the whole step that is copied.
-            let mut out = Buffer::<T>::zeroed(sizes.padded_width() * sizes.across());
-            copy_rows(isa, &matrix, 0, sizes.across(), &mut out);
-            out
-        };
-        let pack = |rows: &[T], shape: PackedShape, strides: [usize; 2]| {
-            let mut out = Buffer::<T>::reused(shape.len());
-            let matrix = Matrix::strided(T::values(rows), [shape.columns, shape.inner], strides);
-            pack_rows(isa, &matrix, shape, &mut out);
-            out
-        };
-        let queries = gather(&call.query, sizes.padded_queries());
-        let gradients = gather(&saved.gradient, sizes.padded_queries());
-        let (keys, values) = (gather(&call.key, sizes.keys), gather(&call.value, sizes.keys));
+    fn new(sizes: Sizes) -> Self {
+        let rows = |tokens: usize| Buffer::reused(tokens * sizes.row());
+        // A unit of queries can be longer than the whole step that is copied: what is behind it stays 0.
+        let across = || Buffer::zeroed(sizes.padded_width() * sizes.across());
         HeadFactors {
-            queries_across: across(&queries),
-            queries,
-            gradients_across: across(&gradients),
-            gradients,
-            keys_across: pack(&keys, sizes.inners(), [1, sizes.row()]),
-            keys: pack(&keys, sizes.columns(), [sizes.row(), 1]),
-            values: pack(&values, sizes.columns(), [sizes.row(), 1]),
-            shared: shared_part(call, place, saved),
+            sizes,
+            queries: rows(sizes.padded_queries()),
+            queries_across: across(),
+            gradients: rows(sizes.padded_queries()),
+            gradients_across: across(),
+            rows: rows(sizes.keys),
+            keys: Buffer::reused(sizes.columns().len()),
+            values: Buffer::reused(sizes.columns().len()),
+            keys_across: Buffer::reused(sizes.inners().len()),
+            wide: [(); 2].map(|()| Buffer::reused(sizes.queries * sizes.width)),
+            shared: Buffer::reused(sizes.queries),
         }
     }
-}
 
-/// `rowsum(dO O)` of each query: what all gradients of a row of the softmax have in common.
-fn shared_part(call: &Call<'_>, place: [usize; 2], saved: &Saved<'_>) -> Buffer<f32> {
-    let (queries, width) = (call.query.tokens(), call.query.width);
-    let mut rows = [Buffer::<f32>::reused(queries * width), Buffer::reused(queries * width)];
-    for (sequence, rows) in [&saved.out, &saved.gradient].into_iter().zip(&mut rows) {
-        sequence.gather(call.isa, place, 0, width, rows);
+    /// Takes what one head's products are made of.
+    fn fill(&mut self, call: &Call<'_>, head: usize, adjust: Option<fn(Isa, &mut [T])>, saved: &Saved<'_>) {
+        let (isa, sizes) = (call.isa, self.sizes);
+        let place = [head / call.query.heads, head % call.query.heads];
+        let gather = |sequence: &Sequence<'_>, rows: &mut [T]| {
+            sequence.gather(isa, place, 0, sizes.row(), rows);
+            if let Some(adjust) = adjust {
+                adjust(isa, rows);
+            }
+        };
+        let across = |rows: &[T], out: &mut [T]| {
+            let matrix = Matrix::strided(T::values(rows), [sizes.width, sizes.queries], [1, sizes.row()]);
+            copy_rows(isa, &matrix, 0, sizes.across(), out);
+        };
+        let pack = |rows: &[T], shape: PackedShape, strides: [usize; 2], out: &mut [T]| {
+            let matrix = Matrix::strided(T::values(rows), [shape.columns, shape.inner], strides);
+            pack_rows(isa, &matrix, shape, out);
+        };
+        gather(&call.query, &mut self.queries);
+        across(&self.queries, &mut self.queries_across);
+        gather(&saved.gradient, &mut self.gradients);
+        across(&self.gradients, &mut self.gradients_across);
+        gather(&call.value, &mut self.rows);
+        pack(&self.rows, sizes.columns(), [sizes.row(), 1], &mut self.values);
+        gather(&call.key, &mut self.rows);
+        pack(&self.rows, sizes.columns(), [sizes.row(), 1], &mut self.keys);
+        pack(&self.rows, sizes.inners(), [1, sizes.row()], &mut self.keys_across);
+        for (sequence, rows) in [&saved.out, &saved.gradient].into_iter().zip(&mut self.wide) {
+            sequence.gather(isa, place, 0, sizes.width, rows);
+        }
+        dot_rows(isa, &self.wide[0], &self.wide[1], sizes.width, &mut self.shared);
     }
-    let mut sums = Buffer::reused(queries);
-    for ((sum, a), b) in sums.iter_mut().zip(rows[0].chunks(width)).zip(rows[1].chunks(width)) {
-        *sum = dot(call.isa, a, b);
-    }
-    sums
 }
 
 /// One head's gradients.
@@ -190,7 +195,7 @@ struct Head<'a, T: Packed> {
     /// Of all batches.
     index: usize,
     sizes: Sizes,
-    factors: HeadFactors<T>,
+    factors: &'a HeadFactors<T>,
 }
 
 /// Memory for a block of queries and keys.
@@ -204,6 +209,30 @@ struct Scratch<T: Packed> {
     woven_slopes: Buffer<T>,
     /// Row after row, as first factor.
     slope_rows: Buffer<T>,
+    /// Gradients of all queries, and of a block of keys and of values, `[E, T]`.
+    query_sums: Buffer<f32>,
+    key_sums: Buffer<f32>,
+    value_sums: Buffer<f32>,
+    /// Those of a block of keys or values, row after row.
+    stored: Buffer<f32>,
+}
+
+impl<T: Packed> Scratch<T> {
+    fn new(sizes: Sizes) -> Self {
+        let most = sizes.block_queries();
+        let across = || Buffer::reused(sizes.padded_width() * SUM_STRIDE);
+        Scratch {
+            scores: Buffer::reused(most * SUM_STRIDE),
+            slopes: Buffer::reused(most * SUM_STRIDE),
+            shares: Buffer::reused(most * KEYS),
+            woven_slopes: Buffer::reused(most * KEYS),
+            slope_rows: Buffer::reused(most * (KEYS + GAP)),
+            query_sums: Buffer::reused(sizes.padded_queries() * sizes.sums()),
+            key_sums: across(),
+            value_sums: across(),
+            stored: Buffer::reused(KEYS * sizes.row()),
+        }
+    }
 }
 
 /// Some queries and keys that meet.
@@ -216,34 +245,26 @@ struct Block {
 }
 
 impl<T: Share> Head<'_, T> {
-    fn run(&self, saved: &Saved<'_>, mut bias: Option<&mut [f32]>, places: &[Place]) {
+    fn run(&self, saved: &Saved<'_>, scratch: &mut Scratch<T>, mut bias: Option<&mut [f32]>, places: &[Place]) {
         let (sizes, most) = (self.sizes, self.sizes.block_queries());
-        let mut scratch = Scratch {
-            scores: Buffer::reused(most * SUM_STRIDE),
-            slopes: Buffer::reused(most * SUM_STRIDE),
-            shares: Buffer::reused(most * KEYS),
-            woven_slopes: Buffer::reused(most * KEYS),
-            slope_rows: Buffer::reused(most * (KEYS + GAP)),
-        };
-        let mut query_sums = Buffer::<f32>::reused(sizes.padded_queries() * sizes.sums());
-        let [mut key_sums, mut value_sums] = [(); 2].map(|()| Buffer::<f32>::reused(sizes.padded_width() * SUM_STRIDE));
         for key in (0..sizes.keys).step_by(KEYS) {
             // Under a causal bias, queries before the first key of the block see none of it.
             let first = if matches!(self.call.bias, Bias::Causal) { key / most * most } else { 0 };
             let keys = KEYS.min(sizes.keys - key);
             for query in (first..sizes.queries).step_by(most) {
                 let block = Block { query, queries: most.min(sizes.queries - query), key, keys };
-                self.slopes(block, saved, &mut scratch, bias.as_deref_mut());
-                self.add(block, query > first, &scratch, [&mut query_sums, &mut key_sums, &mut value_sums]);
+                self.slopes(block, saved, scratch, bias.as_deref_mut());
+                self.add(block, query > first, scratch);
             }
             if first < sizes.queries {
-                self.store_across(&key_sums, [key, keys], self.call.scale, Role::Key, places);
-                self.store_across(&value_sums, [key, keys], 1.0, Role::Value, places);
+                let Scratch { key_sums, value_sums, stored, .. } = scratch;
+                self.store_across(key_sums, stored, [key, keys], self.call.scale, Role::Key, places);
+                self.store_across(value_sums, stored, [key, keys], 1.0, Role::Value, places);
             } else {
                 self.store_zeros([key, keys], places);
             }
         }
-        for (query, sums) in query_sums.chunks_mut(sizes.sums()).take(sizes.queries).enumerate() {
+        for (query, sums) in scratch.query_sums.chunks_mut(sizes.sums()).take(sizes.queries).enumerate() {
             self.store(query, &mut sums[..sizes.width], self.call.scale, Role::Query, places);
         }
     }
@@ -316,14 +337,14 @@ impl<T: Share> Head<'_, T> {
     }
 
     /// Adds what a block gives to the gradients of its queries, keys and values.
-    fn add(&self, block: Block, not_first: bool, scratch: &Scratch<T>, sums: [&mut [f32]; 3]) {
+    fn add(&self, block: Block, not_first: bool, scratch: &mut Scratch<T>) {
         let sizes = self.sizes;
         let Block { query, queries, key, keys } = block;
-        let [query_sums, key_sums, value_sums] = sums;
+        let Scratch { shares, woven_slopes, slope_rows, query_sums, key_sums, value_sums, .. } = scratch;
         let rows = queries.next_multiple_of(sizes.unit);
         for (a, b, sums) in [
-            (&self.factors.gradients_across, &scratch.shares, value_sums),
-            (&self.factors.queries_across, &scratch.woven_slopes, key_sums),
+            (&self.factors.gradients_across, shares, value_sums),
+            (&self.factors.queries_across, woven_slopes, key_sums),
         ] {
             let factors = Factors {
                 a: &a[query..],
@@ -340,7 +361,7 @@ impl<T: Share> Head<'_, T> {
             unsafe { tiles(self.kernel, sizes.padded_width(), &factors, sums, SUM_STRIDE) };
         }
         let factors = Factors {
-            a: &scratch.slope_rows,
+            a: slope_rows,
             a_stride: KEYS + GAP,
             b: &self.factors.keys_across,
             first_panel: 0,
@@ -356,11 +377,19 @@ impl<T: Share> Head<'_, T> {
     }
 
     /// Stores sums `[E, T]` as the gradients of keys or values.
-    fn store_across(&self, sums: &[f32], [key, keys]: [usize; 2], scale: f32, role: Role, places: &[Place]) {
+    fn store_across(
+        &self,
+        sums: &[f32],
+        rows: &mut [f32],
+        [key, keys]: [usize; 2],
+        scale: f32,
+        role: Role,
+        places: &[Place],
+    ) {
         let sizes = self.sizes;
         let matrix = Matrix::strided(Values::F32(sums), [keys, sizes.width], [1, SUM_STRIDE]);
-        let mut rows = Buffer::<f32>::reused(keys * sizes.row());
-        copy_rows(self.call.isa, &matrix, 0, sizes.row(), &mut rows);
+        let rows = &mut rows[..keys * sizes.row()];
+        copy_rows(self.call.isa, &matrix, 0, sizes.row(), rows);
         for (token, row) in rows.chunks_mut(sizes.row()).enumerate() {
             self.store(key + token, &mut row[..sizes.width], scale, role, places);
         }
@@ -386,16 +415,19 @@ impl<T: Share> Head<'_, T> {
 }
 
 vectorised! {
-    fn dot(a: &[f32], b: &[f32]) -> f32 {
+    /// The products of each row of a with the same of b.
+    fn dot_rows(a: &[f32], b: &[f32], width: usize, out: &mut [f32]) {
         const STRANDS: usize = 16;
-        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<STRANDS>(), b.as_chunks::<STRANDS>());
-        let mut strands = [0.0_f32; STRANDS];
-        for (a, b) in a.iter().zip(b) {
-            for strand in 0..STRANDS {
-                strands[strand] = multiply_add::<FMA>(a[strand], b[strand], strands[strand]);
+        for ((a, b), out) in a.chunks_exact(width).zip(b.chunks_exact(width)).zip(out) {
+            let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<STRANDS>(), b.as_chunks::<STRANDS>());
+            let mut strands = [0.0_f32; STRANDS];
+            for (a, b) in a.iter().zip(b) {
+                for strand in 0..STRANDS {
+                    strands[strand] = multiply_add::<FMA>(a[strand], b[strand], strands[strand]);
+                }
             }
+            *out = strands.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>();
         }
-        strands.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
     }
 }
 

@@ -180,12 +180,38 @@ fn run<T: Share>(
     });
     let packs = Packs { keys: &keys, values: &values, key_shape, value_shape };
     let blocks = call.query.tokens().div_ceil(QUERIES);
-    (0..heads * blocks).into_par_iter().for_each(|index| {
+    let scratch = || Scratch::new(kernel.rows, key_shape, value_shape);
+    (0..heads * blocks).into_par_iter().for_each_init(scratch, |scratch, index| {
         #[cfg(target_arch = "x86_64")]
         let _tiles = kernel.tiles.then(crate::tiles::Tiles::configure);
         let block = Block { call, kernel, packs: &packs, head: index / blocks, first: index % blocks * QUERIES };
-        block.run(adjust, &places, log_sums.as_ref());
+        block.run(adjust, scratch, &places, log_sums.as_ref());
     });
+}
+
+/// Memory for a block of queries.
+struct Scratch<T: Packed> {
+    query: Buffer<T>,
+    shares: Buffer<T>,
+    scores: Buffer<f32>,
+    mixed: Buffer<f32>,
+}
+
+impl<T: Packed> Scratch<T> {
+    fn new(tile_rows: usize, key_shape: PackedShape, value_shape: PackedShape) -> Self {
+        let rows = QUERIES.next_multiple_of(tile_rows);
+        Scratch {
+            query: Buffer::reused(rows * (key_shape.padded_inner() + GAP)),
+            shares: Buffer::reused(rows * (KEYS + GAP)),
+            scores: Buffer::reused(rows * (KEYS + PANEL)),
+            mixed: Buffer::reused(rows * mixed_stride(value_shape)),
+        }
+    }
+}
+
+/// Between rows of mixed values.
+fn mixed_stride(value_shape: PackedShape) -> usize {
+    value_shape.panels() * PANEL + PANEL
 }
 
 /// Packs one head's rows as columns or, `across`, its rows as inner values.
@@ -236,23 +262,26 @@ struct Rows {
 }
 
 impl<T: Share> Block<'_, T> {
-    fn run(&self, adjust: Option<fn(Isa, &mut [T])>, places: &[Place], log_sums: Option<&SharedOutput>) {
+    fn run(
+        &self,
+        adjust: Option<fn(Isa, &mut [T])>,
+        scratch: &mut Scratch<T>,
+        places: &[Place],
+        log_sums: Option<&SharedOutput>,
+    ) {
         let isa = self.call.isa;
         let inner = self.packs.key_shape.padded_inner();
         let query_stride = inner + GAP;
-        let mixed_stride = self.packs.value_shape.panels() * PANEL + PANEL;
         let queries = QUERIES.min(self.call.query.tokens() - self.first);
         let rows = queries.next_multiple_of(self.kernel.rows);
-        let mut query = Buffer::<T>::reused(rows * query_stride);
-        let mut shares = Buffer::<T>::reused(rows * (KEYS + GAP));
-        let mut scores = Buffer::<f32>::reused(rows * (KEYS + PANEL));
-        let mut mixed = Buffer::<f32>::reused(rows * mixed_stride);
-        self.call.query.gather(isa, self.batch_and_head(), self.first, query_stride, &mut query);
+        let Scratch { query, shares, scores, mixed } = scratch;
+        let query = &mut query[..rows * query_stride];
+        self.call.query.gather(isa, self.batch_and_head(), self.first, query_stride, query);
         if let Some(adjust) = adjust {
-            adjust(isa, &mut query);
+            adjust(isa, query);
         }
-        let state = self.mix(queries, rows, [&mut query, &mut shares], [&mut scores, &mut mixed]);
-        self.store(&state.sum[..queries], &mut mixed, mixed_stride, places);
+        let state = self.mix(queries, rows, [query, shares], [scores, mixed]);
+        self.store(&state.sum[..queries], mixed, mixed_stride(self.packs.value_shape), places);
         if let Some(log_sums) = log_sums {
             let scale = if matches!(self.call.bias, Bias::Added(_)) { 1.0 } else { self.call.scale };
             let logarithms: [f32; QUERIES] =
@@ -281,7 +310,7 @@ impl<T: Share> Block<'_, T> {
         let keys = &keys[self.head * key_shape.len()..][..key_shape.len()];
         let values = &values[self.head * value_shape.len()..][..value_shape.len()];
         let query_stride = key_shape.padded_inner() + GAP;
-        let mixed_stride = value_shape.panels() * PANEL + PANEL;
+        let mixed_stride = mixed_stride(value_shape);
         let mut state = Rows { maximum: [f32::NEG_INFINITY; QUERIES], sum: [0.0; QUERIES], rescale: [1.0; QUERIES] };
         for start in (0..self.keys_seen(queries)).step_by(KEYS) {
             let count = KEYS.min(key_shape.columns - start);

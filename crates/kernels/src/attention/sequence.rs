@@ -1,4 +1,7 @@
-use crate::product::{Output, Packed, Values, read_run};
+use half::{bf16, f16};
+
+use crate::product::{Output, Packed, Values};
+use crate::vector::{from_bf16, from_f16, vectorised};
 
 /// Some tokens of every batch and head, with any strides; the head's width lies together.
 #[derive(Clone, Copy, Debug)]
@@ -61,25 +64,91 @@ impl Sequence<'_> {
         stride: usize,
         out: &mut [T],
     ) {
-        for (token, out) in (first..).zip(out.chunks_mut(stride)) {
-            let (row, rest) = out.split_at_mut(self.width.min(stride));
-            rest.fill(T::from_f32(0.0));
-            match self.place(batch, head, token) {
-                Some((values, start)) => read_run(isa, values.after(start), row),
-                None => row.fill(T::from_f32(0.0)),
+        let mut rest = out;
+        let mut token = first;
+        while !rest.is_empty() {
+            let Some(run) = self.run(batch, head, token) else {
+                return rest.fill(T::from_f32(0.0));
+            };
+            let (rows, others) = rest.split_at_mut((run.tokens * stride).min(rest.len()));
+            match run.values {
+                Values::F32(values) => gather_f32(isa, values, run.stride, self.width, stride, rows),
+                Values::F16(values) => gather_f16(isa, values, run.stride, self.width, stride, rows),
+                Values::Bf16(values) => gather_bf16(isa, values, run.stride, self.width, stride, rows),
             }
+            token += run.tokens;
+            rest = others;
         }
     }
 
-    /// The values that hold a token, and where in them it begins.
-    fn place(&self, batch: usize, head: usize, mut token: usize) -> Option<(Values<'_>, usize)> {
+    /// The tokens of one part from `token` on.
+    fn run(&self, batch: usize, head: usize, mut token: usize) -> Option<Run<'_>> {
         for part in self.parts {
             if token < part.tokens {
                 let [batch_stride, head_stride, token_stride] = part.strides;
-                return Some((part.values, batch * batch_stride + head * head_stride + token * token_stride));
+                let start = batch * batch_stride + head * head_stride + token * token_stride;
+                let values = part.values.after(start);
+                return Some(Run { values, stride: token_stride, tokens: part.tokens - token });
             }
             token -= part.tokens;
         }
         None
+    }
+}
+
+/// Tokens of one head that lie evenly.
+struct Run<'a> {
+    /// From the first one on.
+    values: Values<'a>,
+    stride: usize,
+    tokens: usize,
+}
+
+vectorised! {
+    fn gather_f32<T: Packed>(values: &[f32], from: usize, width: usize, to: usize, out: &mut [T]) {
+        gather_rows(values, T::from_f32, from, [width, to], out);
+    }
+}
+
+vectorised! {
+    fn gather_f16<T: Packed>(values: &[f16], from: usize, width: usize, to: usize, out: &mut [T]) {
+        gather_rows(values, |x| T::from_f32(from_f16(x)), from, [width, to], out);
+    }
+}
+
+vectorised! {
+    fn gather_bf16<T: Packed>(values: &[bf16], from: usize, width: usize, to: usize, out: &mut [T]) {
+        match T::of(&Values::Bf16(values)) {
+            Some(values) => gather_rows(values, |x: T| x, from, [width, to], out),
+            None => gather_rows(values, |x| T::from_f32(from_bf16(x)), from, [width, to], out),
+        }
+    }
+}
+
+/// Rows of `width` numbers, `from` apart, to rows `to` apart with zeros behind their numbers.
+#[inline(always)]
+fn gather_rows<T: Packed, V: Copy>(
+    values: &[V],
+    round: impl Fn(V) -> T,
+    from: usize,
+    [width, to]: [usize; 2],
+    out: &mut [T],
+) {
+    // In lines, since short rows would otherwise each be a call of the system's copy.
+    const LINE: usize = 32;
+    for (row, out) in out.chunks_mut(to).enumerate() {
+        let (out, behind) = out.split_at_mut(width.min(out.len()));
+        let (from, out) = (values[row * from..][..out.len()].as_chunks::<LINE>(), out.as_chunks_mut::<LINE>());
+        for (out, from) in out.0.iter_mut().zip(from.0) {
+            for (out, x) in out.iter_mut().zip(from) {
+                *out = round(*x);
+            }
+        }
+        for (out, x) in out.1.iter_mut().zip(from.1) {
+            *out = round(*x);
+        }
+        for x in behind {
+            *x = T::from_f32(0.0);
+        }
     }
 }

@@ -119,20 +119,30 @@ vectorised! {
 const STRANDS: usize = 32;
 
 vectorised! {
-    /// From the gradient of a normed row to the row's.
-    pub(super) fn back(slope: &mut [f32], normed: &[f32], inverse: f32, centred: bool) {
-        let mut sums = [[0.0_f32; STRANDS]; 2];
-        for (slope, normed) in slope.chunks(STRANDS).zip(normed.chunks(STRANDS)) {
-            for (strand, (slope, normed)) in slope.iter().zip(normed).enumerate() {
-                sums[0][strand] += slope;
-                sums[1][strand] = multiply_add::<FMA>(*slope, *normed, sums[1][strand]);
-            }
+    fn back(slope: &mut [f32], normed: &[f32], inverse: f32, centred: bool) {
+        back_one::<FMA>(slope, normed, inverse, centred);
+    }
+}
+
+/// From the gradient of a normed row to the row's.
+#[inline(always)]
+pub(super) fn back_one<const FMA: bool>(slope: &mut [f32], normed: &[f32], inverse: f32, centred: bool) {
+    let mut sums = [[0.0_f32; STRANDS]; 2];
+    let ((slopes, slopes_rest), (norms, norms_rest)) = (slope.as_chunks::<STRANDS>(), normed.as_chunks::<STRANDS>());
+    for (slope, normed) in slopes.iter().zip(norms) {
+        for strand in 0..STRANDS {
+            sums[0][strand] += slope[strand];
+            sums[1][strand] = multiply_add::<FMA>(slope[strand], normed[strand], sums[1][strand]);
         }
-        let [mean, along] = sums.map(|sums| sums.iter().sum::<f32>() / slope.len() as f32);
-        let mean = if centred { mean } else { 0.0 };
-        for (slope, normed) in slope.iter_mut().zip(normed) {
-            *slope = (*slope - mean - normed * along) * inverse;
-        }
+    }
+    for (strand, (slope, normed)) in slopes_rest.iter().zip(norms_rest).enumerate() {
+        sums[0][strand] += slope;
+        sums[1][strand] = multiply_add::<FMA>(*slope, *normed, sums[1][strand]);
+    }
+    let [mean, along] = sums.map(|sums| sums.iter().sum::<f32>() / slope.len() as f32);
+    let mean = if centred { mean } else { 0.0 };
+    for (slope, normed) in slope.iter_mut().zip(normed) {
+        *slope = (*slope - mean - normed * along) * inverse;
     }
 }
 

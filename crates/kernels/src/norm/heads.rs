@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::backward::back;
-use crate::product::{Output, SharedOutput, Values, add, add_products, chunks, read_run};
+use super::backward::back_one;
+use crate::product::{Output, SharedOutput, Values, add, chunks, read_run};
 use crate::vector::{multiply_add, vectorised};
 use crate::{Buffer, Isa};
 
@@ -134,30 +134,18 @@ fn inverse_deviation<const FMA: bool>(head: &[f32], eps: f32) -> f32 {
     1.0 / (squares / head.len() as f32 + eps).sqrt()
 }
 
-/// One part of a token: all its queries or all its keys. `x` is normed on the way.
-fn back_each(isa: Isa, slope: &mut [f32], x: &mut [f32], weight: &[f32], eps: f32, sums: &mut [f32]) {
-    for (slope, x) in slope.chunks_exact_mut(weight.len()).zip(x.chunks_exact_mut(weight.len())) {
-        let inverse = whiten(isa, x, eps);
-        add_products(isa, sums, slope, x);
-        multiply(isa, slope, weight);
-        back(isa, slope, x, inverse, false);
-    }
-}
-
 vectorised! {
-    fn whiten(head: &mut [f32], eps: f32) -> f32 {
-        let inverse = inverse_deviation::<FMA>(head, eps);
-        for x in head {
-            *x *= inverse;
-        }
-        inverse
-    }
-}
-
-vectorised! {
-    fn multiply(values: &mut [f32], factors: &[f32]) {
-        for (x, factor) in values.iter_mut().zip(factors) {
-            *x *= factor;
+    /// One part of a token: all its queries or all its keys. `x` is normed on the way.
+    fn back_each(slope: &mut [f32], x: &mut [f32], weight: &[f32], eps: f32, sums: &mut [f32]) {
+        let width = weight.len();
+        for (slope, x) in slope.chunks_exact_mut(width).zip(x.chunks_exact_mut(width)) {
+            let inverse = inverse_deviation::<FMA>(x, eps);
+            for (((slope, x), weight), sum) in slope.iter_mut().zip(&mut *x).zip(weight).zip(&mut *sums) {
+                *x *= inverse;
+                *sum = multiply_add::<FMA>(*slope, *x, *sum);
+                *slope *= weight;
+            }
+            back_one::<FMA>(slope, x, inverse, false);
         }
     }
 }

@@ -6,7 +6,8 @@ use rayon::prelude::*;
 use super::epilogue::{Epilogue, Output, SharedOutput};
 use super::matrix::Matrix;
 use super::micro::{Kernel, Tile, bf16_kernel, f32_kernel};
-use super::panels::{GROUPS_ACROSS, PANEL, Packed, PackedShape, STEP, copy_rows, round};
+use super::panels::{PANEL, Packed, PackedShape, STEP, copy_rows, round};
+use super::transpose::WIDE;
 use crate::{ALIGNMENT, Buffer, Isa, Plain};
 
 /// Rows of a block, less what is no whole tile: with a step of depth they fill about half of a second-level cache of one
@@ -188,7 +189,7 @@ fn with_rows<T: Packed>(
     let tail_stride = a.columns.next_multiple_of(STEP) + ROW_GAP;
     let copied = (a.rows - tail_start).next_multiple_of(kernel.rows);
     let mut tail = Buffer::<T>::reused(copied * tail_stride);
-    let together = if a.column_stride == 1 { PANEL } else { GROUPS_ACROSS * PANEL };
+    let together = if a.column_stride == 1 { PANEL } else { WIDE };
     tail.par_chunks_mut(together * tail_stride).enumerate().for_each(|(chunk, rows)| {
         copy_rows(isa, &a, tail_start + chunk * together, tail_stride, rows);
         if let Some(adjust) = adjust {

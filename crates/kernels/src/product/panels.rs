@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::epilogue::Output;
 use super::matrix::{Matrix, Values};
-use super::transpose::{across, transpose, words_across, words_along};
+use super::transpose::{WIDE, part, transpose, words_across, words_along};
 use crate::vector::{from_bf16, from_f16, to_bf16, vectorised};
 use crate::{Buffer, Isa, Plain};
 
@@ -163,7 +163,7 @@ impl PackedShape {
         if self.is_empty() {
             return;
         }
-        let panels = if b.column_stride == 1 { 1 } else { PANELS_ACROSS };
+        let panels = if b.column_stride == 1 { 1 } else { WIDE / PANEL };
         out.par_chunks_mut(panels * self.panel_len())
             .enumerate()
             .for_each(|(chunk, out)| pack_panels(isa, &b, chunk * panels, self.panel_len(), out));
@@ -176,12 +176,6 @@ impl PackedShape {
         out
     }
 }
-
-/// Panels that are packed together where values lie along the columns, so that what is read of a row are whole cache
-/// lines that follow each other.
-const PANELS_ACROSS: usize = 8;
-/// Groups of 16 rows that are copied together, for the same reason.
-pub(super) const GROUPS_ACROSS: usize = 8;
 
 /// Packs 16 columns from `panel * 16` on.
 pub(crate) fn pack_panel<T: Packed>(isa: Isa, b: &Matrix<'_>, panel: usize, out: &mut [T]) {
@@ -205,16 +199,17 @@ fn pack_panels<T: Packed>(isa: Isa, b: &Matrix<'_>, panel: usize, length: usize,
     }
 }
 
-vectorised! {
-    /// [`pack_panels`] of values that lie along the columns, as the panels have them: nothing is transposed.
-    fn pack_across<T: Packed>(b: &Matrix<'_>, panel: usize, length: usize, out: &mut [T]) {
-        let mut words = [[0; PANEL]; PANEL];
-        let step = T::GROUP * PANEL;
-        for start in (0..length).step_by(step * PANEL) {
-            for (panel, out) in (panel..).zip(out.chunks_exact_mut(length)) {
-                across::<T>(b, [panel * PANEL, start / PANEL], &mut words);
-                for (words, out) in words.iter().zip(out[start..].chunks_exact_mut(step)) {
-                    T::write_words(words, out);
+/// [`pack_panels`] of values that lie along the columns, as the panels have them: nothing is transposed.
+fn pack_across<T: Packed>(isa: Isa, b: &Matrix<'_>, panel: usize, length: usize, out: &mut [T]) {
+    let mut words = [[0; WIDE]; PANEL];
+    let line = T::GROUP * PANEL;
+    for (chunk, out) in out.chunks_mut(WIDE / PANEL * length).enumerate() {
+        let (first, rows) = (panel * PANEL + chunk * WIDE, out.len() / length * PANEL);
+        for start in (0..length).step_by(line * PANEL) {
+            words_across::<T>(isa, b, first, start / PANEL, rows, &mut words);
+            for (group, out) in out.chunks_exact_mut(length).enumerate() {
+                for (words, out) in words.iter().zip(out[start..].chunks_exact_mut(line)) {
+                    T::write_words(words[group * PANEL..].first_chunk().expect("whole panels"), out);
                 }
             }
         }
@@ -227,12 +222,13 @@ pub(crate) fn copy_rows<T: Packed>(isa: Isa, a: &Matrix<'_>, first: usize, strid
         return copy_rows_along(isa, a, first, stride, out);
     }
     let padded = a.columns.next_multiple_of(STEP);
-    let mut words = [[0; PANEL]; PANEL];
-    for (chunk, out) in out.chunks_mut(GROUPS_ACROSS * PANEL * stride).enumerate() {
+    let mut words = [[0; WIDE]; PANEL];
+    for (chunk, out) in out.chunks_mut(WIDE * stride).enumerate() {
+        let rows = (out.len() / stride).next_multiple_of(PANEL);
         for column in (0..padded).step_by(PANEL * T::GROUP) {
+            words_across::<T>(isa, a, first + chunk * WIDE, column, rows, &mut words);
             for (group, out) in out.chunks_mut(PANEL * stride).enumerate() {
-                let row = first + (chunk * GROUPS_ACROSS + group) * PANEL;
-                words_across::<T>(isa, a, row, column, &mut words);
+                let mut words = part(&words, group * PANEL);
                 transpose(isa, &mut words);
                 for (words, out) in words.iter().zip(out.chunks_exact_mut(stride)) {
                     T::write_words(words, &mut out[column..][..PANEL * T::GROUP]);
@@ -252,6 +248,10 @@ vectorised! {
                 continue;
             }
             let start = row * a.row_stride;
+            if let Some(values) = T::of(&a.values) {
+                whole.copy_from_slice(&values[start..][..a.columns]);
+                continue;
+            }
             match a.values {
                 Values::F32(values) => copy(&values[start..], |x| x, whole),
                 Values::F16(values) => copy(&values[start..], from_f16, whole),
@@ -282,6 +282,9 @@ vectorised! {
 /// # Panics
 /// There are fewer: a bug of the caller.
 pub(crate) fn read_run<T: Packed>(isa: Isa, values: Values<'_>, out: &mut [T]) {
+    if let Some(values) = T::of(&values) {
+        return out.copy_from_slice(&values[..out.len()]);
+    }
     match values.first(out.len()) {
         Values::F32(values) => round_f32(isa, values, out),
         Values::F16(values) => round_f16(isa, values, out),

@@ -55,64 +55,73 @@ fn along<T: Packed, V: Copy>(
     }
 }
 
+/// Rows that are read across together: of bf16, what is read of a column is four cache lines, all at once, since
+/// columns of a power of two all fall on the same lines of the first cache.
+pub(super) const WIDE: usize = 8 * PANEL;
+
+/// 16 words of each of [`WIDE`] rows: `[word][row]`.
+pub(super) type WideWords = [[u32; WIDE]; PANEL];
+
 vectorised! {
-    /// As [`words_along`] of values that lie along the columns: `[word][row]`.
-    pub(super) fn words_across<T: Packed>(a: &Matrix<'_>, row: usize, column: usize, words: &mut Words) {
-        across::<T>(a, [row, column], words);
+    /// As [`words_along`] of up to `rows` rows whose values lie along the columns: `[word][row]`. What is behind the
+    /// matrix is 0.
+    pub(super) fn words_across<T: Packed>(
+        a: &Matrix<'_>,
+        row: usize,
+        column: usize,
+        rows: usize,
+        words: &mut WideWords,
+    ) {
+        let place = [row, column, rows];
+        if let Some(values) = T::of(&a.values) {
+            return across(values, |x: T| x, a, place, words);
+        }
+        match a.values {
+            Values::F32(values) => across(values, |x| T::from_f32(x), a, place, words),
+            Values::F16(values) => across(values, |x| T::from_f32(from_f16(x)), a, place, words),
+            Values::Bf16(values) => across(values, |x| T::from_f32(from_bf16(x)), a, place, words),
+        }
     }
 }
 
-/// [`words_across`], to be compiled into a loop.
 #[inline(always)]
-pub(super) fn across<T: Packed>(a: &Matrix<'_>, place: [usize; 2], words: &mut Words) {
-    if let Some(values) = T::of(&a.values) {
-        return across_from(values, |x: T| x, a, place, words);
-    }
-    match a.values {
-        Values::F32(values) => across_from(values, |x| T::from_f32(x), a, place, words),
-        Values::F16(values) => across_from(values, |x| T::from_f32(from_f16(x)), a, place, words),
-        Values::Bf16(values) => across_from(values, |x| T::from_f32(from_bf16(x)), a, place, words),
-    }
-}
-
-#[inline(always)]
-fn across_from<T: Packed, V: Copy>(
+fn across<T: Packed, V: Copy>(
     values: &[V],
     round: impl Fn(V) -> T,
     a: &Matrix<'_>,
-    [row, column]: [usize; 2],
-    words: &mut Words,
+    [row, column, rows]: [usize; 3],
+    words: &mut WideWords,
 ) {
-    let rows = PANEL.min(a.rows.saturating_sub(row));
-    let zeros = [T::from_f32(0.0); PANEL];
-    let mut group = [zeros; 2];
+    let there = rows.min(a.rows.saturating_sub(row));
+    let zero = T::from_f32(0.0);
+    let run = |column: usize| {
+        let start = row * a.row_stride + column * a.column_stride;
+        (column < a.columns && there > 0).then(|| &values[start..][..(there - 1) * a.row_stride + 1])
+    };
     for (p, words) in words.iter_mut().enumerate() {
-        for (g, out) in group.iter_mut().enumerate().take(T::GROUP) {
-            let column = column + p * T::GROUP + g;
-            if column >= a.columns || rows == 0 {
-                *out = zeros;
-                continue;
-            }
-            let start = row * a.row_stride + column * a.column_stride;
-            let from = &values[start..][..(rows - 1) * a.row_stride + 1];
-            match from.first_chunk::<PANEL>() {
-                Some(from) if a.row_stride == 1 => {
-                    for (out, x) in out.iter_mut().zip(from) {
-                        *out = round(*x);
-                    }
-                }
-                _ => {
-                    *out = zeros;
-                    for (out, x) in out.iter_mut().zip(from.iter().step_by(a.row_stride)) {
-                        *out = round(*x);
-                    }
+        let column = column + p * T::GROUP;
+        let (words, behind) = words[..rows].split_at_mut(there);
+        behind.fill(0);
+        match (run(column), run(column + T::GROUP - 1)) {
+            (None, _) => words.fill(0),
+            (Some(first), Some(last)) if a.row_stride == 1 => {
+                for ((word, first), last) in words.iter_mut().zip(first).zip(last) {
+                    *word = T::word(round(*first), round(*last));
                 }
             }
-        }
-        for (r, word) in words.iter_mut().enumerate() {
-            *word = T::word(group[0][r], group[T::GROUP - 1][r]);
+            (Some(first), last) => {
+                for (r, word) in words.iter_mut().enumerate() {
+                    let last = last.map_or(zero, |last| round(last[r * a.row_stride]));
+                    *word = T::word(round(first[r * a.row_stride]), last);
+                }
+            }
         }
     }
+}
+
+/// 16 rows of words that were read across, from `row` on.
+pub(super) fn part(words: &WideWords, row: usize) -> Words {
+    std::array::from_fn(|p| *words[p][row..].first_chunk().expect("whole groups of rows"))
 }
 
 /// Rows become columns.
