@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::epilogue::Output;
 use super::matrix::{Matrix, Values};
-use super::transpose::{WIDE, part, transpose, words_across, words_along};
+use super::transpose::{WIDE, transpose, transposed_part, words_across, words_along};
 use crate::vector::{from_bf16, from_f16, to_bf16, vectorised};
 use crate::{Buffer, Isa, Plain};
 
@@ -69,6 +69,8 @@ impl Packed for f32 {
 
     #[inline(always)]
     fn write_words(words: &[u32; PANEL], out: &mut [f32]) {
+        // Of a length that the compiler knows: otherwise each line is a call of the system's copy.
+        let out: &mut [f32; PANEL] = out.first_chunk_mut().expect("room for the words");
         for (out, word) in out.iter_mut().zip(words) {
             *out = f32::from_bits(*word);
         }
@@ -109,7 +111,8 @@ impl Packed for bf16 {
 
     #[inline(always)]
     fn write_words(words: &[u32; PANEL], out: &mut [bf16]) {
-        for (out, word) in out.as_chunks_mut::<2>().0.iter_mut().zip(words) {
+        let out: &mut [[bf16; 2]; PANEL] = out.as_chunks_mut().0.first_chunk_mut().expect("room for the words");
+        for (out, word) in out.iter_mut().zip(words) {
             *out = [bf16::from_bits(*word as u16), bf16::from_bits((word >> 16) as u16)];
         }
     }
@@ -222,14 +225,13 @@ pub(crate) fn copy_rows<T: Packed>(isa: Isa, a: &Matrix<'_>, first: usize, strid
         return copy_rows_along(isa, a, first, stride, out);
     }
     let padded = a.columns.next_multiple_of(STEP);
-    let mut words = [[0; WIDE]; PANEL];
+    let (mut wide, mut words) = ([[0; WIDE]; PANEL], [[0; PANEL]; PANEL]);
     for (chunk, out) in out.chunks_mut(WIDE * stride).enumerate() {
         let rows = (out.len() / stride).next_multiple_of(PANEL);
         for column in (0..padded).step_by(PANEL * T::GROUP) {
-            words_across::<T>(isa, a, first + chunk * WIDE, column, rows, &mut words);
+            words_across::<T>(isa, a, first + chunk * WIDE, column, rows, &mut wide);
             for (group, out) in out.chunks_mut(PANEL * stride).enumerate() {
-                let mut words = part(&words, group * PANEL);
-                transpose(isa, &mut words);
+                transposed_part(isa, &wide, group * PANEL, &mut words);
                 for (words, out) in words.iter().zip(out.chunks_exact_mut(stride)) {
                     T::write_words(words, &mut out[column..][..PANEL * T::GROUP]);
                 }

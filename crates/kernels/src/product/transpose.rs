@@ -119,9 +119,12 @@ fn across<T: Packed, V: Copy>(
     }
 }
 
-/// 16 rows of words that were read across, from `row` on.
-pub(super) fn part(words: &WideWords, row: usize) -> Words {
-    std::array::from_fn(|p| *words[p][row..].first_chunk().expect("whole groups of rows"))
+/// 16 rows of words that were read across, from `row` on, one row after the other: `[row][word]`.
+pub(super) fn transposed_part(isa: Isa, wide: &WideWords, row: usize, words: &mut Words) {
+    for (words, wide) in words.iter_mut().zip(wide) {
+        *words = *wide[row..].first_chunk().expect("whole groups of rows");
+    }
+    transpose(isa, words);
 }
 
 /// Rows become columns.
