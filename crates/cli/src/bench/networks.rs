@@ -176,7 +176,7 @@ fn t5_encode(name: &str, tokens: usize, precision: Precision) -> anyhow::Result<
     let config = T5Config { layers: T5_LAYERS, vocabulary: 32_100, ..T5Config::xxl() };
     let (d, inner, mlp) = (config.width, config.heads * config.head_width, config.mlp);
     let weights = (config.layers * (4 * d * inner + 3 * d * mlp)) as f64;
-    let encoder = T5Encoder::new(Params::new(&mut RandomParams, &device, precision), &config);
+    let encoder = T5Encoder::new(Params::new(&mut RandomParams, &device, precision).used_once(), &config);
     let ids: Vec<u32> = (0..tokens as u32).collect();
     let ids = from_ids(&ids, &device);
     let encode = move || encoder.forward(ids.clone());

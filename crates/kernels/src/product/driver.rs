@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::epilogue::{Epilogue, Output, SharedOutput};
 use super::matrix::Matrix;
 use super::micro::{Kernel, Tile, bf16_kernel, f32_kernel};
-use super::panels::{PANEL, Packed, PackedShape, STEP, copy_rows, round};
+use super::panels::{PANEL, Packed, PackedShape, STEP, copy_rows, pack_panels, round};
 use super::transpose::WIDE;
 use crate::{ALIGNMENT, Buffer, Isa, Plain};
 
@@ -61,16 +61,34 @@ pub fn multiply_keeping<T: Factored>(
                 assert_eq!(kept.len(), out.len(), "kept sums of {} x {}", a.rows, shape.columns);
             }
             if a.rows > 0 && shape.columns > 0 {
-                T::dispatch(isa, a, values, shape, epilogue, out, kept);
+                T::dispatch(isa, a, Columns::Packed(values), shape, epilogue, out, kept);
             }
         }
         Factor::Plain(b) => {
             let shape = PackedShape { columns: b.rows, inner: b.columns };
+            // Few rows meet each panel once: it is packed where it is used, and memory is read once and not written.
+            if (1..=BLOCK_ROWS).contains(&a.rows) && !shape.is_empty() {
+                assert_eq!(a.columns, shape.inner, "inner widths of a product");
+                assert_eq!(out.len(), a.rows * shape.columns, "results of {} x {}", a.rows, shape.columns);
+                epilogue.check(a.rows, shape.columns);
+                if let Some(kept) = &kept {
+                    assert_eq!(kept.len(), out.len(), "kept sums of {} x {}", a.rows, shape.columns);
+                }
+                return T::dispatch(isa, a, Columns::Fresh(b), shape, epilogue, out, kept);
+            }
             let mut packed = Buffer::<T>::reused(shape.len());
             shape.pack(isa, b, &mut packed);
             multiply_keeping(isa, a, Factor::Packed(&packed, shape), epilogue, out, kept);
         }
     }
+}
+
+/// The second factor of a product, ready for its driver.
+#[doc(hidden)]
+pub enum Columns<'a, T> {
+    Packed(&'a [T]),
+    /// Each panel is packed when a block of rows meets it.
+    Fresh(Matrix<'a>),
 }
 
 /// Numbers that there is a product of.
@@ -80,7 +98,7 @@ pub trait Factored: Packed {
     fn dispatch(
         isa: Isa,
         a: Matrix<'_>,
-        b: &[Self],
+        b: Columns<'_, Self>,
         shape: PackedShape,
         epilogue: &Epilogue<'_>,
         out: Output<'_>,
@@ -92,18 +110,20 @@ impl Factored for f32 {
     fn dispatch(
         isa: Isa,
         a: Matrix<'_>,
-        b: &[f32],
+        b: Columns<'_, f32>,
         shape: PackedShape,
         epilogue: &Epilogue<'_>,
         out: Output<'_>,
         mut kept: Option<Output<'_>>,
     ) {
         let kept = kept.as_mut().map(SharedOutput::of);
-        let panels = Direct { values: b, shape };
-        let (kernel, segments) = (f32_kernel(isa), [Segment::plain(a.rows)]);
+        let (kernel, segments) = (f32_kernel(isa), &[Segment::plain(a.rows)]);
         let ends = Ends { epilogue, sums_to_f32: None, kept };
-        let product = Product { isa, kernel, segments: &segments, taps: &[0], shape, panels, ends };
-        with_rows(isa, a, &kernel, None, |rows| product.run(rows, out));
+        let product = Product { isa, kernel, segments, taps: &[0], shape, panels: (), ends };
+        with_rows(isa, a, &kernel, None, |rows| match b {
+            Columns::Packed(values) => product.with(Direct { values, shape }).run(rows, out),
+            Columns::Fresh(b) => product.with(Fresh { isa, b, adjust: None }).run(rows, out),
+        });
     }
 }
 
@@ -111,7 +131,7 @@ impl Factored for bf16 {
     fn dispatch(
         isa: Isa,
         a: Matrix<'_>,
-        b: &[bf16],
+        b: Columns<'_, bf16>,
         shape: PackedShape,
         epilogue: &Epilogue<'_>,
         out: Output<'_>,
@@ -121,13 +141,18 @@ impl Factored for bf16 {
         let (segments, taps) = (&[Segment::plain(a.rows)], &[0]);
         let ends = Ends { epilogue, sums_to_f32: None, kept };
         if let Some(kernel) = bf16_kernel(isa) {
-            let panels = Direct { values: b, shape };
-            let product = Product { isa, kernel, segments, taps, shape, panels, ends };
-            with_rows(isa, a, &kernel, None, |rows| product.run(rows, out));
+            let product = Product { isa, kernel, segments, taps, shape, panels: (), ends };
+            with_rows(isa, a, &kernel, None, |rows| match b {
+                Columns::Packed(values) => product.with(Direct { values, shape }).run(rows, out),
+                Columns::Fresh(b) => product.with(Fresh { isa, b, adjust: None }).run(rows, out),
+            });
         } else {
-            let (kernel, panels) = (f32_kernel(isa), Widened { isa, values: b, shape });
-            let product = Product { isa, kernel, segments, taps, shape, panels, ends };
-            with_rows(isa, a, &kernel, Some(round), |rows| product.run(rows, out));
+            let kernel = f32_kernel(isa);
+            let product = Product { isa, kernel, segments, taps, shape, panels: (), ends };
+            with_rows(isa, a, &kernel, Some(round), |rows| match b {
+                Columns::Packed(values) => product.with(Widened { isa, values, shape }).run(rows, out),
+                Columns::Fresh(b) => product.with(Fresh { isa, b, adjust: Some(round) }).run(rows, out),
+            });
         }
     }
 }
@@ -222,6 +247,33 @@ impl<T: Plain> Panels<T> for Direct<'_, T> {
 
     fn scratch(&self, _: usize, _: usize) -> usize {
         0
+    }
+}
+
+/// As it lies, packed in scratch memory each time.
+struct Fresh<'a, T> {
+    isa: Isa,
+    b: Matrix<'a>,
+    adjust: Option<fn(Isa, &mut [T])>,
+}
+
+impl<T: Packed> Panels<T> for Fresh<'_, T> {
+    fn at(&self, panel: usize, panels: usize, inner: usize, depth: usize, out: &mut [T]) -> (*const T, usize) {
+        let Fresh { isa, b, adjust } = *self;
+        let (first, length) = (panel * PANEL, depth * PANEL);
+        let sizes = [(panels * PANEL).min(b.rows - first), depth.min(b.columns - inner)];
+        let start = first * b.row_stride + inner * b.column_stride;
+        let part = Matrix::strided(b.values.after(start), sizes, [b.row_stride, b.column_stride]);
+        let out = &mut out[..panels * length];
+        pack_panels(isa, &part, 0, length, out);
+        if let Some(adjust) = adjust {
+            adjust(isa, out);
+        }
+        (out.as_ptr(), length)
+    }
+
+    fn scratch(&self, panels: usize, depth: usize) -> usize {
+        panels * depth * PANEL
     }
 }
 
@@ -336,6 +388,13 @@ struct Depth<'a> {
     width: usize,
     /// Inner value of B that the first tap begins at.
     b_start: usize,
+}
+
+impl<'a, T> Product<'a, T, ()> {
+    fn with<P: Panels<T>>(self, panels: P) -> Product<'a, T, P> {
+        let Product { isa, kernel, segments, taps, shape, panels: (), ends } = self;
+        Product { isa, kernel, segments, taps, shape, panels, ends }
+    }
 }
 
 impl<T: Plain, P: Panels<T>> Product<'_, T, P> {

@@ -186,7 +186,7 @@ pub(crate) fn pack_panel<T: Packed>(isa: Isa, b: &Matrix<'_>, panel: usize, out:
 }
 
 /// Packs panels of `length` numbers each, as many as `out` has.
-fn pack_panels<T: Packed>(isa: Isa, b: &Matrix<'_>, panel: usize, length: usize, out: &mut [T]) {
+pub(super) fn pack_panels<T: Packed>(isa: Isa, b: &Matrix<'_>, panel: usize, length: usize, out: &mut [T]) {
     if b.column_stride != 1 {
         return pack_across(isa, b, panel, length, out);
     }

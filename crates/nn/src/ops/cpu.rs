@@ -199,6 +199,10 @@ impl PackedWeight {
         PackedWeight(None)
     }
 
+    fn is_kept(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The packed form of `weight`: that which is kept, if it was made of these very numbers, or a new one.
     fn of<T>(
         &self,
@@ -301,9 +305,13 @@ pub(super) fn linear<const D: usize>(
         }
         Precision::Bf16 => {
             let shape = PackedShape { columns: width_out, inner: width_in };
-            let numbers = packed.bf16(contiguous(weight_OI), |weight| shape.packed(isa(), matrix(weight)));
-            let factor = Factor::Packed(&numbers, shape);
-            multiply(isa(), matrix(&x), factor, &epilogue, result.output());
+            let weight = contiguous(weight_OI);
+            if packed.is_kept() {
+                let numbers = packed.bf16(weight, |weight| shape.packed(isa(), matrix(weight)));
+                multiply(isa(), matrix(&x), Factor::Packed(&numbers, shape), &epilogue, result.output());
+            } else {
+                multiply::<bf16>(isa(), matrix(&x), Factor::Plain(matrix(&weight)), &epilogue, result.output());
+            }
         }
         Precision::Int8 => {
             let factor = packed.int8(contiguous(weight_OI));
