@@ -14,6 +14,7 @@ mod portable;
 
 /// What a tile is made from, and where its sums go.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "the portable kernel has tiles of one panel"))]
 pub(crate) struct Tile<'a, T> {
     /// The first row of A: `rows` of them, `row_stride` numbers apart.
     pub(crate) a: *const T,
@@ -92,6 +93,7 @@ pub(super) fn int8_kernel(isa: Isa) -> Option<Kernel<i8>> {
 }
 
 /// Calls the tile function with as many panels as the tile has, known to the compiler.
+#[cfg(target_arch = "x86_64")]
 macro_rules! by_panels {
     ($tile:ident, $run:ident, $($panels:literal),+) => {
         match $tile.panels {
@@ -100,4 +102,5 @@ macro_rules! by_panels {
         }
     };
 }
+#[cfg(target_arch = "x86_64")]
 use by_panels;
