@@ -51,6 +51,33 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
+vectorised! {
+    /// Adds `x` to `sums`, value by value.
+    pub(crate) fn add(sums: &mut [f32], x: &[f32]) {
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum += x;
+        }
+    }
+}
+
+vectorised! {
+    /// Multiplies with `factors`, value by value.
+    pub(crate) fn multiply(values: &mut [f32], factors: &[f32]) {
+        for (x, factor) in values.iter_mut().zip(factors) {
+            *x *= factor;
+        }
+    }
+}
+
+vectorised! {
+    /// Adds the products of `a` and `b` to `sums`, value by value.
+    pub(crate) fn add_products(sums: &mut [f32], a: &[f32], b: &[f32]) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum = multiply_add::<FMA>(*a, *b, *sum);
+        }
+    }
+}
+
 /// `a * b + c`, rounded once where the machine can.
 #[inline(always)]
 pub(crate) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {

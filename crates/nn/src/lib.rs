@@ -24,4 +24,5 @@ pub use device::{DeviceChoice, DeviceError};
 pub use init::{Init, RandomInit};
 pub use params::{ParamSource, Params, Read};
 pub use precision::Precision;
+pub use rectiflow_kernels::keep_freed_memory;
 pub use tensor::{from_f32, from_ids, is_finite, to_f32};

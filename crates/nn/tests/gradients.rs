@@ -293,3 +293,84 @@ fn gradients_of_a_norm_of_which_one_result_is_read() {
         }
     }
 }
+
+/// Every subset of an operation's inputs may want gradients; each gets its own.
+fn check_subsets<const N: usize>(name: &str, run: impl Fn([Tensor<4>; N], bool) -> Tensor<1>, leaves: [Tensor<4>; N]) {
+    for wanted in 1..1_u32 << N {
+        let gradients = [true, false].map(|kernels| {
+            let mut index = 0;
+            let inputs = leaves.clone().map(|leaf| {
+                index += 1;
+                leaf.detach().set_require_grad(wanted >> (index - 1) & 1 == 1)
+            });
+            let gradients = run(inputs.clone(), kernels).backward();
+            inputs.map(|input| input.grad(&gradients))
+        });
+        let [found, expected] = gradients;
+        for (index, (found, expected)) in found.into_iter().zip(expected).enumerate() {
+            let case = format!("{name}, wanted {wanted:b}, input {index}");
+            assert_eq!(found.is_some(), wanted >> index & 1 == 1, "{case}");
+            if found.is_some() {
+                assert_same(&case, found, expected, 1e-4);
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_for_every_subset_of_the_inputs() {
+    let of_attention = |[q, k, v, bias]: [Tensor<4>; 4], kernels: bool| {
+        let (stream, bias) = ([Qkv::Apart { q, k, v }], AttentionBias::Added(bias));
+        let [mixed] = if kernels {
+            ops::attention(stream, 0.35, bias, Precision::F32)
+        } else {
+            composed::attention(stream, 0.35, bias, Precision::F32)
+        };
+        loss(mixed)
+    };
+    let [q, k, v] = ["q", "k", "v"].map(|name| leaf(name, [2, 5, 3, 8]));
+    check_subsets("attention", of_attention, [q, k, v, leaf("bias", [1, 3, 5, 5])]);
+
+    let of_norm = |[x, shift, scale]: [Tensor<4>; 3], kernels: bool| {
+        let [x, shift, scale] = [x, shift, scale].map(|x| x.squeeze_dim::<3>(0));
+        loss(if kernels {
+            let [normed, again] = ops::modulated_norm(x, shift, scale, 1e-3, Precision::F32);
+            normed + again
+        } else {
+            composed::modulated_norm(x.clone(), shift, scale, 1e-3) + x
+        })
+    };
+    let [shift, scale] = ["shift", "scale"].map(|name| leaf(name, [1, 2, 1, 24]));
+    check_subsets("norm", of_norm, [leaf("x", [1, 2, 7, 24]), shift, scale]);
+
+    let of_heads = |[heads, queries, keys]: [Tensor<4>; 3], kernels: bool| {
+        let heads = heads.reshape([2, 3, 3, 2, 8]);
+        let weights = [queries, keys].map(|weight| weight.reshape([8]));
+        loss(if kernels {
+            ops::heads_norm(heads, weights, 1e-3, DType::F32)
+        } else {
+            composed::heads_norm(heads, weights, 1e-3)
+        })
+    };
+    let weights = ["queries", "keys"].map(|name| leaf(name, [1, 1, 1, 8]));
+    let [queries, keys] = weights;
+    check_subsets("heads", of_heads, [leaf("heads", [2, 3, 6, 8]), queries, keys]);
+}
+
+/// A gradient has the type of its tensor, also of a weight in bf16 and of tokens in f16.
+#[test]
+fn gradients_have_the_types_of_their_tensors() {
+    let x = leaf("x", [1, 5, 8]).cast(DType::F16).detach().require_grad();
+    let weight = leaf("w", [6, 8]).cast(DType::BF16).detach().require_grad();
+    let y = ops::linear(
+        x.clone(),
+        weight.clone(),
+        &PackedWeight::default(),
+        None,
+        After { activation: Activation::Silu, ..After::default() },
+        Precision::F32,
+    );
+    let gradients = loss(y).backward();
+    let types = (x.grad(&gradients).unwrap().dtype(), weight.grad(&gradients).unwrap().dtype());
+    assert_eq!(types, (DType::F16, DType::BF16));
+}

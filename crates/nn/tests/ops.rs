@@ -415,3 +415,23 @@ fn a_sum_of_squares_is_the_same_on_any_device() {
         assert!((ops::sum_of_squares(x.transpose()) - exact).abs() < 1e-5 * exact);
     }
 }
+
+/// Keys that are all the same share every query's attention evenly.
+#[test]
+fn attention_statistics_of_equal_keys_are_known() {
+    for device in devices() {
+        let [batch, length, heads, width] = [2, 9, 3, 8];
+        let q = tensor_on(&device, "q", [batch, length, heads, width]).0;
+        let ones = from_f32(vec![1.0; batch * length * heads * width], [batch, length, heads, width], &device);
+        let streams = [Qkv::Apart { q: q.clone(), k: ones.clone(), v: ones }];
+        let found = ops::attention_statistics(streams, 0.5, AttentionBias::None, Precision::F32);
+        assert_eq!(found.len(), batch * heads);
+        let sums = to_f32(&q.sum_dim(3));
+        for (index, found) in found.into_iter().enumerate() {
+            let of_head = |token: usize| sums[(index / heads * length + token) * heads + index % heads];
+            let largest = (0..length).map(of_head).fold(f32::NEG_INFINITY, f32::max);
+            assert!((found.logit_max - 0.5 * largest).abs() < 1e-5, "{found:?}, {largest}");
+            assert!((found.entropy - (length as f32).ln()).abs() < 1e-5, "{found:?}");
+        }
+    }
+}

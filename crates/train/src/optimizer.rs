@@ -80,9 +80,13 @@ impl ModuleGradients {
 
     /// The same direction with a norm of at most `norm_max`, as `torch.nn.utils.clip_grad_norm_` does it.
     #[must_use]
+    ///
+    /// # Panics
+    /// `norm_max` is negative or no number: settings are checked where they are read.
     pub fn clipped_to(self, norm_max: f64) -> Self {
+        assert!(norm_max >= 0.0, "gradients clipped to {norm_max}");
         // torch adds 1e-6 against a norm of 0.
-        let factor = (norm_max / (self.norm + 1e-6)).min(1.0);
+        let factor = (norm_max / (self.norm + 1e-6)).min(self.factor);
         ModuleGradients { factor, ..self }
     }
 }
@@ -183,6 +187,11 @@ impl Optimizer {
                 return Err(StateMismatch { path, why: "it has no such parameter".into() });
             };
             let AdamwMoments { first, second, ema } = &state.moments;
+            if ema.is_some() != self.ema.is_some() {
+                let why = if ema.is_some() { "it has an average, which" } else { "it has no average, which" };
+                let why = format!("{why} is not what this optimizer was made for");
+                return Err(StateMismatch { path, why });
+            }
             for count in [Some(first), Some(second), ema.as_ref()].into_iter().flatten().map(|x| x.dims()[0]) {
                 if count != place.count {
                     let why = format!("{count} values for a parameter of {}", place.count);

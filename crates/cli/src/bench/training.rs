@@ -25,7 +25,7 @@ fn train_step(name: &str, precision: Precision) -> anyhow::Result<Case> {
     if precision == Precision::Int8 {
         bail!("{name}: integers are for drawing\nhint: --precision bf16 or f32");
     }
-    rectiflow_kernels::keep_freed_memory(KEPT_BYTES);
+    rectiflow_train::keep_freed_memory(KEPT_BYTES);
     let device = DeviceChoice::Cpu.open()?.autodiff();
     let config =
         MmditConfig { context_width: 512, pooled_width: 256, qk_norm: true, grid: 32, ..MmditConfig::of_depth(8) };

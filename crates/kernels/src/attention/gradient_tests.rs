@@ -297,9 +297,8 @@ fn gradients_go_where_the_strides_say() {
     }
 }
 
-#[test]
-#[should_panic(expected = "lie on each other")]
-fn gradients_that_would_lie_on_each_other_are_refused() {
+/// Strides and starts of two heads of 8 over 3 tokens, in 200 places.
+fn place(strides: [usize; 3], starts: [usize; 3]) {
     let sizes = Sizes { batch: 1, heads: 2, queries: 3, keys: 3, width: 8 };
     let [q, k, v] = inputs(sizes, 1.0);
     let parts = [&q, &k, &v].map(|x| [part(x, 2, 3, 8)]);
@@ -307,12 +306,23 @@ fn gradients_that_would_lie_on_each_other_are_refused() {
     let mixed = [Part { values: Values::F32(&q), tokens: 3, strides: [48, 8, 16] }];
     let saved = Saved { out: sequence(sizes, 3, &mixed), gradient: sequence(sizes, 3, &mixed), log_sums: &[0.0; 6] };
     let mut values = vec![0.0; 200];
-    let part = GradientPart {
-        values: Output::F32(&mut values),
-        tokens: 3,
-        strides: [48, 8, 16],
-        starts: [Some(0), Some(8), Some(100)],
-    };
+    let part = GradientPart { values: Output::F32(&mut values), tokens: 3, strides, starts: starts.map(Some) };
     let mut gradients = Gradients { parts: vec![part], bias: None };
     attention_backward::<f32>(Isa::best(), sequences, 1.0, Bias::None, saved, &mut gradients);
+}
+
+#[test]
+fn gradients_that_would_lie_on_each_other_or_reach_too_far_are_refused() {
+    place([0, 8, 16], [0, 48, 96]);
+    for (strides, starts) in [
+        ([0, 8, 16], [0, 8, 100]),
+        ([0, 8, 16], [0, 48, 90]),
+        ([0, 30, 60], [0, 10, 25]),
+        ([0, 8, 16], [0, 48, 180]),
+        ([0, 1 << 63, 16], [0, 48, 96]),
+        ([0, 8, 1 << 63], [0, 48, 96]),
+    ] {
+        let refused = std::panic::catch_unwind(|| place(strides, starts));
+        assert!(refused.is_err(), "{strides:?} {starts:?}");
+    }
 }

@@ -95,7 +95,8 @@ impl GradientPart<'_> {
             return;
         }
         let between = starts.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap_or(0);
-        let roles = (last - first).checked_div(between).map_or(1, |steps| steps + 1);
+        // Starts that are not evenly apart are taken for more of them that are.
+        let roles = if between > 0 { (last - first).div_ceil(between) + 1 } else { 1 };
         assert!(starts.len() == 1 || between > 0, "gradients that begin at one place");
         let [batch, head, token] = self.strides;
         let mut axes = [(sizes.batch, batch), (sizes.heads, head), (self.tokens, token), (roles, between)];
@@ -103,11 +104,12 @@ impl GradientPart<'_> {
         let mut extent = sizes.width;
         for (count, stride) in axes {
             assert!(count == 1 || stride >= extent, "gradients that lie on each other");
-            extent += (count - 1) * stride;
+            let more = (count - 1).checked_mul(stride).and_then(|more| extent.checked_add(more));
+            extent = more.expect("gradients that reach no further than memory");
         }
         // The last role's end, whatever lies between the roles.
-        let rest = extent - (roles - 1) * between;
-        assert!(last + rest <= self.values.len(), "{} values for gradients to {}", self.values.len(), last + rest);
+        let end = last + (extent - (roles - 1) * between);
+        assert!(end <= self.values.len(), "{} values for gradients to {end}", self.values.len());
     }
 }
 

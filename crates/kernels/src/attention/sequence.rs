@@ -48,7 +48,12 @@ impl Sequence<'_> {
             let last = [self.batch, self.heads, part.tokens].map(|count| count.checked_sub(1));
             if let [Some(batch), Some(head), Some(token)] = last {
                 let [batch_stride, head_stride, token_stride] = part.strides;
-                let end = batch * batch_stride + head * head_stride + token * token_stride + self.width;
+                let reach = [(batch, batch_stride), (head, head_stride), (token, token_stride)]
+                    .into_iter()
+                    .try_fold(self.width, |end, (index, stride): (usize, usize)| {
+                        end.checked_add(index.checked_mul(stride)?)
+                    });
+                let end = reach.expect("a part that reaches no further than memory");
                 assert!(end <= part.values.len(), "{} values for a part that reaches {end}", part.values.len());
             }
         }

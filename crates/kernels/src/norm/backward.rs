@@ -1,8 +1,8 @@
 use rayon::prelude::*;
 
 use super::{Affine, Norm, Rows, statistics};
-use crate::product::{Output, SharedOutput, Values, add, add_products, chunks, read_run};
-use crate::vector::{multiply_add, vectorised};
+use crate::product::{Output, SharedOutput, Values, chunks, read_run};
+use crate::vector::{add, add_products, multiply, multiply_add, vectorised};
 use crate::{Buffer, Isa};
 
 /// Where the gradients of a norm go.
@@ -95,14 +95,6 @@ vectorised! {
     fn whiten(values: &mut [f32], mean: f32, inverse: f32) {
         for x in values {
             *x = (*x - mean) * inverse;
-        }
-    }
-}
-
-vectorised! {
-    fn multiply(values: &mut [f32], factors: &[f32]) {
-        for (x, factor) in values.iter_mut().zip(factors) {
-            *x *= factor;
         }
     }
 }

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::backward::back_one;
-use crate::product::{Output, SharedOutput, Values, add, chunks, read_run};
-use crate::vector::{multiply_add, vectorised};
+use crate::product::{Output, SharedOutput, Values, chunks, read_run};
+use crate::vector::{add, multiply_add, vectorised};
 use crate::{Buffer, Isa};
 
 /// Queries, keys and values of tokens, `[tokens, 3, heads, width]` without gaps.

@@ -228,6 +228,9 @@ fn with_rows<T: Packed>(
 pub(crate) trait Panels<T>: Sync {
     /// The panels from `panel` on, from inner value `inner` for `depth` of them; the result's second value is the
     /// distance between panels. `scratch` may be used and must then outlive the use of the pointer.
+    ///
+    /// # Panics
+    /// One of these panels has fewer inner values.
     fn at(&self, panel: usize, panels: usize, inner: usize, depth: usize, scratch: &mut [T]) -> (*const T, usize);
     /// Numbers of scratch that [`Self::at`] needs.
     fn scratch(&self, panels: usize, depth: usize) -> usize;

@@ -1,6 +1,6 @@
 use half::bf16;
 
-use crate::vector::{erf, multiply_add, round_to_bf16, sigmoid, vectorised};
+use crate::vector::{add, erf, multiply, multiply_add, round_to_bf16, sigmoid, vectorised};
 
 /// What is done to a sum and its bias.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,22 +166,6 @@ impl Epilogue<'_> {
                 Some(gate) => add_gated(isa, sums, x, &gate[row / residual.rows_per_gate * columns..][range]),
                 None => add(isa, sums, x),
             }
-        }
-    }
-}
-
-vectorised! {
-    fn add(sums: &mut [f32], x: &[f32]) {
-        for (sum, x) in sums.iter_mut().zip(x) {
-            *sum += x;
-        }
-    }
-}
-
-vectorised! {
-    fn multiply(sums: &mut [f32], factors: &[f32]) {
-        for (sum, factor) in sums.iter_mut().zip(factors) {
-            *sum *= factor;
         }
     }
 }

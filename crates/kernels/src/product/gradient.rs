@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::epilogue::{Activation, Output, SharedOutput, gelu_tanh_argument};
 use super::matrix::Values;
 use super::panels::read_run;
-use crate::vector::{erf, exp, multiply_add, sigmoid, vectorised};
+use crate::vector::{add, add_products, erf, exp, multiply, multiply_add, sigmoid, vectorised};
 use crate::{Buffer, Isa};
 
 /// What [`Epilogue`](super::Epilogue) does to sums and their bias, but for what it adds them to:
@@ -212,30 +212,6 @@ vectorised! {
             let share = sigmoid::<FMA>(steepness * *x);
             *out = *x * share;
             *x = multiply_add::<FMA>(*out * (1.0 - share), steepness, share);
-        }
-    }
-}
-
-vectorised! {
-    pub(crate) fn add(sums: &mut [f32], x: &[f32]) {
-        for (sum, x) in sums.iter_mut().zip(x) {
-            *sum += x;
-        }
-    }
-}
-
-vectorised! {
-    fn multiply(values: &mut [f32], factors: &[f32]) {
-        for (x, factor) in values.iter_mut().zip(factors) {
-            *x *= factor;
-        }
-    }
-}
-
-vectorised! {
-    pub(crate) fn add_products(sums: &mut [f32], a: &[f32], b: &[f32]) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum = multiply_add::<FMA>(*a, *b, *sum);
         }
     }
 }

@@ -24,8 +24,8 @@ pub(crate) use driver::{Direct, Ends, Panels, Product, RowSource, Segment, Widen
 pub use driver::{Factor, Factored, multiply, multiply_keeping};
 pub(crate) use epilogue::SharedOutput;
 pub use epilogue::{Activation, Epilogue, Output, Residual};
+pub(crate) use gradient::chunks;
 pub use gradient::{Branch, EpilogueGradients, epilogue_backward};
-pub(crate) use gradient::{add, add_products, chunks};
 pub use int8::{Int8Factor, multiply_int8};
 pub use matrix::{Matrix, Values};
 pub(crate) use micro::{Kernel, Tile, bf16_kernel, f32_kernel};

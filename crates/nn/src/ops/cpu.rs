@@ -31,7 +31,7 @@ pub(crate) fn runs_on_kernels(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }
 
-/// Whether an operation on `x` runs on kernels. Those have no gradients yet.
+/// Whether an operation on `x` runs on kernels without gradients; those with are in [`super::tracked`].
 pub(super) fn serves<const D: usize>(x: &Tensor<D>) -> bool {
     runs_on_kernels(&x.device())
 }
@@ -116,6 +116,11 @@ impl Result {
             DType::BF16 => Result::Bf16(Buffer::reused(length)),
             other => panic!("kernels give f32 and bf16, not {other:?}"),
         }
+    }
+
+    /// For the gradient of a tensor of that type, as near to it as kernels give.
+    pub(super) fn of_gradient(dtype: DType, length: usize) -> Self {
+        Result::new(if dtype == DType::BF16 { DType::BF16 } else { DType::F32 }, length)
     }
 
     pub(super) fn output(&mut self) -> Output<'_> {
@@ -372,6 +377,34 @@ pub(super) fn attention<const N: usize>(
         let length = lengths.next().expect("as many results as streams");
         result.tensor([batch, length, heads * width], &device)
     })
+}
+
+/// [`crate::ops::attention_statistics`].
+pub(super) fn attention_statistics<const N: usize>(
+    streams: [Qkv; N],
+    scale: f64,
+    bias: AttentionBias,
+    precision: Precision,
+) -> Vec<attention::HeadStatistics> {
+    let [batch, _, heads, width] = streams[0].dims();
+    let streams = streams.map(|stream| stream.apart().map(|x| whole_heads(stored(x))));
+    let parts = [0, 1].map(|role| streams.each_ref().map(|stream| part(&stream[role])));
+    let sequences = parts.each_ref().map(|parts| Sequence { batch, heads, width, parts });
+    let added = match &bias {
+        AttentionBias::Added(bias) => Some(Floats::of(bias.clone())),
+        AttentionBias::None | AttentionBias::Causal => None,
+    };
+    let bias = match (&bias, &added) {
+        (_, Some(added)) => Bias::Added(added.get()),
+        (AttentionBias::Causal, None) => Bias::Causal,
+        (_, None) => Bias::None,
+    };
+    match precision {
+        Precision::F32 => attention::attention_statistics::<f32>(isa(), sequences, scale as f32, bias),
+        Precision::Bf16 | Precision::Int8 => {
+            attention::attention_statistics::<bf16>(isa(), sequences, scale as f32, bias)
+        }
+    }
 }
 
 /// A head's width side by side, the rest as it is. x `[.., E]`.

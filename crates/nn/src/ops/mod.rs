@@ -19,6 +19,7 @@ mod tracked;
 use burn::tensor::{DType, Device, Tensor};
 pub use rectiflow_kernels::product::Activation;
 
+pub use rectiflow_kernels::attention::HeadStatistics;
 pub use rectiflow_kernels::optimizer::AdamwStep;
 pub use rectiflow_kernels::picture::Window;
 
@@ -28,7 +29,7 @@ pub(crate) use cpu::runs_on_kernels;
 pub use optimizer::{AdamwMoments, adamw_step, ema_step, sum_of_squares};
 pub use strips::{PictureSums, ScaleShift, stack_rows};
 
-use crate::Precision;
+use crate::{Precision, from_f32, to_f32};
 
 /// What follows the sums of a product: `x + gate * times * activation(sums + bias)`, then storing as `out`.
 #[derive(Debug)]
@@ -144,6 +145,30 @@ pub fn attention<const N: usize>(
     } else {
         composed::attention(streams, scale, bias, precision)
     }
+}
+
+/// What [`attention`] of the same streams looks at: the largest logit and the mean entropy of every head of each batch,
+/// `[B * H]`, which tell an attention that goes wrong in training before the loss does.
+///
+/// A probe: it computes the logits again, on the CPU, where the tensors are brought if they are elsewhere. No gradients.
+pub fn attention_statistics<const N: usize>(
+    streams: [Qkv; N],
+    scale: f64,
+    bias: AttentionBias,
+    precision: Precision,
+) -> Vec<HeadStatistics> {
+    fn to_cpu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+        if cpu::serves(&x) { x } else { from_f32(to_f32(&x), x.dims(), &Device::flex()) }
+    }
+    let streams = streams.map(|stream| match stream {
+        Qkv::Together(heads) => Qkv::Together(to_cpu(heads)),
+        Qkv::Apart { q, k, v } => Qkv::Apart { q: to_cpu(q), k: to_cpu(k), v: to_cpu(v) },
+    });
+    let bias = match bias {
+        AttentionBias::Added(bias) => AttentionBias::Added(to_cpu(bias)),
+        other => other,
+    };
+    cpu::attention_statistics(streams, scale, bias, precision)
 }
 
 /// A group norm: `groups` of channels, weight and bias `[C]`.

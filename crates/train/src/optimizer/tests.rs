@@ -275,6 +275,9 @@ fn a_run_goes_on_from_its_states_as_if_it_had_not_stopped() {
     assert_eq!(values(&first.averaged(&whole)), values(&second.averaged(&again)));
 
     let (_, state) = states[0].clone();
+    let mut without = Optimizer::new(SETTINGS, None);
+    let average = without.restore(&again, [("one.weight".to_string(), state.clone())]).unwrap_err();
+    assert!(average.to_string().contains("it has an average"), "{average}");
     let unknown = second.restore(&again, [("three.bias".to_string(), state.clone())]).unwrap_err();
     assert!(unknown.to_string().contains("three.bias does not fit the module: it has no such parameter"), "{unknown}");
     let size = second.restore(&again, [("two.bias".to_string(), state)]).unwrap_err();

@@ -12,9 +12,9 @@ use super::PIXELS_AT_ONCE;
 use crate::picture::convolution::{Adjust, ConvShape, Convolved, Even, Window, gathered};
 use crate::picture::gather::{Bordered, Gather, Picture};
 use crate::product::{
-    Ends, Epilogue, Kernel, Output, PANEL, Packed, PackedShape, Panels, Product, Residual, STEP, Segment,
+    Ends, Epilogue, Kernel, Output, PANEL, Packed, PackedShape, Panels, Product, Residual, STEP, Segment, lines,
 };
-use crate::vector::vectorised;
+use crate::vector::{add, vectorised};
 use crate::{Buffer, Isa};
 
 /// Numbers of both factors that are made at once: what a second or third cache holds. Sums over pixels are cut by it, on
@@ -64,21 +64,13 @@ pub fn bias_gradient(isa: Isa, gradient: &[f32], out: &mut [f32]) {
         .map(|pixels| {
             let mut sums = vec![0.0; width];
             for pixel in pixels.chunks_exact(width) {
-                add(isa, pixel, &mut sums);
+                add(isa, &mut sums, pixel);
             }
             sums
         })
         .collect();
     for (channel, out) in out.iter_mut().enumerate() {
         *out = chunks.iter().map(|sums| f64::from(sums[channel])).sum::<f64>() as f32;
-    }
-}
-
-vectorised! {
-    fn add(values: &[f32], sums: &mut [f32]) {
-        for (sum, x) in sums.iter_mut().zip(values) {
-            *sum += x;
-        }
     }
 }
 
@@ -175,8 +167,9 @@ struct Shifted<'a, T> {
 }
 
 impl<T: Packed> Panels<T> for Shifted<'_, T> {
-    fn at(&self, panel: usize, _: usize, inner: usize, _: usize, _: &mut [T]) -> (*const T, usize) {
-        (self.values[panel * self.stride + inner * PANEL..].as_ptr(), self.stride)
+    fn at(&self, panel: usize, panels: usize, inner: usize, depth: usize, _: &mut [T]) -> (*const T, usize) {
+        let first = panel * self.stride + inner * PANEL;
+        (lines(self.values, first, self.stride, panels, depth * PANEL), self.stride)
     }
 
     fn scratch(&self, _: usize, _: usize) -> usize {

@@ -157,7 +157,7 @@ impl Operation for Attention {
         let mut results: Vec<Result> = streams
             .iter()
             .zip(&parts[0])
-            .map(|((_, x), part)| Result::new(x[0].dtype(), 3 * sizes.mixed(part.tokens)))
+            .map(|((_, x), part)| Result::of_gradient(x[0].dtype(), 3 * sizes.mixed(part.tokens)))
             .collect();
         let each = results.iter_mut().zip(&streams).zip(&parts[0]);
         let mut places = Gradients {

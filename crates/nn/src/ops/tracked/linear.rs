@@ -141,7 +141,7 @@ impl Operation for Linear {
         let plain = Epilogue::default();
         let slope = Matrix::new(values(&slopes).first(rows * columns), rows, columns);
         if wants_x {
-            let mut result = Result::new(x.dtype(), x.shape().num_elements());
+            let mut result = Result::of_gradient(x.dtype(), x.shape().num_elements());
             self.multiply(slope, matrix_of_rows(&weight).transposed(), &plain, result.output(), None);
             gradients.push(result.stored(x.shape().to_vec()));
         }

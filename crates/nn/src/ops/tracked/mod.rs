@@ -20,7 +20,7 @@ use burn::backend::{
     Autodiff, Backend, BackendTensor, Dispatch, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind,
     ExtensionType, Flex, TensorMetadata, backend_extension,
 };
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use super::cpu::{self, Stored};
 
@@ -35,12 +35,12 @@ pub(super) trait Operation: fmt::Debug + Send + Sync {
     fn forward(&self, inputs: Vec<Stored>, keep: bool) -> (Vec<Stored>, Vec<Stored>);
 
     /// From the gradients of the results, none for those that nobody read, to those of the inputs that want one, in
-    /// the order of the inputs. Each has the shape and the type of its input.
+    /// the order of the inputs. Each has the shape of its input; its type is the tape's to change.
     fn backward(&self, kept: Vec<Stored>, gradients: Vec<Option<Stored>>, wanted: &[bool]) -> Vec<Stored>;
 }
 
 /// Operations that want gradients have at most so many inputs.
-const INPUTS_MAX: usize = 7;
+const INPUTS_MAX: usize = 10;
 
 /// Any number of tensors of one backend.
 #[derive(Clone, Debug)]
@@ -129,6 +129,8 @@ type Left<B> = Arc<Mutex<Vec<Option<FloatTensor<B>>>>>;
 struct NodeState<B: Backend> {
     operation: Arc<dyn Operation>,
     kept: Tensors<B>,
+    /// Of the inputs, and so of their gradients.
+    types: Vec<DType>,
     /// Of an operation with several results.
     left: Option<Left<B>>,
 }
@@ -137,7 +139,7 @@ impl<B: OperationOps, const N: usize> Backward<B, N> for Node<N> {
     type State = NodeState<B>;
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let NodeState { operation, kept, left } = ops.state;
+        let NodeState { operation, kept, types, left } = ops.state;
         let own = grads.consume::<B>(&ops.node);
         let gradients = match left {
             Some(left) => std::mem::take(&mut *left.lock().unwrap_or_else(PoisonError::into_inner)),
@@ -147,7 +149,12 @@ impl<B: OperationOps, const N: usize> Backward<B, N> for Node<N> {
         let gradients = Tensors(gradients.into_iter().flatten().collect());
         let wanted = ops.parents.iter().map(Option::is_some).collect();
         let gradients = B::backward(kept, gradients, operation, read, wanted);
-        for (parent, gradient) in ops.parents.into_iter().flatten().zip(gradients) {
+        let parents = ops.parents.iter().flatten().count();
+        assert_eq!(gradients.len(), parents, "gradients of an operation's inputs");
+        let parents = ops.parents.into_iter().zip(types).filter_map(|(parent, dtype)| Some((parent?, dtype)));
+        for ((parent, dtype), gradient) in parents.zip(gradients) {
+            let same = gradient.dtype() == dtype;
+            let gradient = if same { gradient } else { B::float_cast(gradient, dtype.into()) };
             grads.register::<B>(parent.id, gradient);
         }
     }
@@ -187,6 +194,9 @@ impl<B: OperationOps, C: CheckpointStrategy> OperationOps for Autodiff<B, C> {
             4 => on_tape::<B, C, 4>(inputs, operation),
             5 => on_tape::<B, C, 5>(inputs, operation),
             6 => on_tape::<B, C, 6>(inputs, operation),
+            7 => on_tape::<B, C, 7>(inputs, operation),
+            8 => on_tape::<B, C, 8>(inputs, operation),
+            9 => on_tape::<B, C, 9>(inputs, operation),
             INPUTS_MAX => on_tape::<B, C, INPUTS_MAX>(inputs, operation),
             count => panic!("an operation of {count} inputs"),
         };
@@ -210,6 +220,7 @@ fn on_tape<B: OperationOps, C: CheckpointStrategy, const N: usize>(
 ) -> Vec<Tracked<B>> {
     let Ok(inputs) = <[Tracked<B>; N]>::try_from(inputs) else { unreachable!("the caller counted the inputs") };
     let nodes = inputs.each_ref().map(|input| input.node());
+    let types = inputs.iter().map(|input| input.dtype()).collect();
     let inputs = Tensors(inputs.into_iter().map(|input| input.into_primitive()).collect());
     match Node::<N>.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::UnTracked(prep) => {
@@ -221,12 +232,12 @@ fn on_tape<B: OperationOps, C: CheckpointStrategy, const N: usize>(
             let (mut results, kept) = B::forward(inputs, Arc::clone(&operation), true);
             let kept = Tensors(kept);
             if results.len() == 1 {
-                let state = NodeState { operation, kept, left: None };
+                let state = NodeState { operation, kept, types, left: None };
                 return vec![prep.finish(state, results.swap_remove(0))];
             }
             let left = Left::<B>::new(Mutex::new(vec![None; results.len()]));
             let nothing = B::float_zeros([1].into(), &results[0].device(), FloatDType::F32);
-            let node = prep.finish(NodeState { operation, kept, left: Some(Arc::clone(&left)) }, nothing);
+            let node = prep.finish(NodeState { operation, kept, types, left: Some(Arc::clone(&left)) }, nothing);
             let output = |(index, result)| match Output.prepare::<C>([node.node()]).compute_bound().stateful() {
                 OpsKind::Tracked(prep) => prep.finish((Arc::clone(&left), index), result),
                 OpsKind::UnTracked(prep) => prep.finish(result),

@@ -69,7 +69,7 @@ impl Operation for Normed {
         // Rows that were only read again have a gradient, but not by way of the norm.
         let normed = normed.unwrap_or_else(|| zeros(DType::F32, x.stored.shape().to_vec()));
         let again = gradients.next().flatten();
-        let mut rows = Result::new(x.stored.dtype(), count);
+        let mut rows = Result::of_gradient(x.stored.dtype(), count);
         let place = |index: usize| {
             let wanted = wanted.get(index).is_some_and(|wanted| *wanted);
             wanted.then(|| Result::new(DType::F32, scale.get().len()))
@@ -144,7 +144,7 @@ impl Operation for HeadsNormed {
         let (queries, keys) = (Floats::new(queries), Floats::new(keys));
         let gradient = contiguous_stored(only(gradients));
         let count = heads.shape().num_elements();
-        let mut result = Result::new(heads.dtype(), count);
+        let mut result = Result::of_gradient(heads.dtype(), count);
         let mut sums = [&queries, &keys].map(|weight| Result::new(DType::F32, weight.get().len()));
         let [of_queries, of_keys] = &mut sums;
         let gradient = values(&gradient).first(count);
