@@ -326,3 +326,17 @@ fn gradients_that_would_lie_on_each_other_or_reach_too_far_are_refused() {
         assert!(refused.is_err(), "{strides:?} {starts:?}");
     }
 }
+
+#[test]
+fn an_attention_without_queries_and_keys_has_no_gradients() {
+    let sizes = Sizes { batch: 2, heads: 2, queries: 0, keys: 0, width: 8 };
+    let none = [part(&[], 2, 0, 8)];
+    let tokens = sequence(sizes, 0, &none);
+    let saved = Saved { out: tokens, gradient: tokens, log_sums: &[] };
+    for isa in Isa::available() {
+        let values = Output::F32(&mut []);
+        let part = GradientPart { values, tokens: 0, strides: [0, 8, 16], starts: [Some(0), Some(8), Some(16)] };
+        let mut gradients = Gradients { parts: vec![part], bias: None };
+        attention_backward::<f32>(isa, [tokens; 3], 1.0, Bias::None, saved, &mut gradients);
+    }
+}

@@ -78,7 +78,8 @@ pub fn attention_backward<T: Attended>(
         let Bias::Added(bias) = bias else { panic!("a gradient for a bias that is not added") };
         assert_eq!(gradient.len(), bias.len(), "a bias and its gradient");
     }
-    if call.query.batch * call.query.heads * call.query.width > 0 {
+    // Without keys there are no queries either.
+    if call.query.batch * call.query.heads * call.query.width * call.key.tokens() > 0 {
         T::dispatch_backward(&call, &saved, gradients);
     } else if let Some(bias) = &mut gradients.bias {
         bias.fill(0.0);
