@@ -43,6 +43,9 @@ pub(crate) struct BenchArgs {
     roofline: Option<PathBuf>,
 }
 
+/// Minutes of the shortest case, and eight megabytes of times.
+const MOST_RUNS: usize = 1_000_000;
+
 /// What one run of a case takes, and what limits it.
 struct Work {
     /// Two for a multiply-add.
@@ -105,6 +108,9 @@ pub(crate) fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     let isa = Isa::chosen()?;
     if args.runs == 0 {
         bail!("--runs 0 measures nothing\nhint: 5 is usual");
+    }
+    if args.runs > MOST_RUNS {
+        bail!("--runs {} is more than {MOST_RUNS}\nhint: 5 is usual", args.runs);
     }
     let makers: Vec<Maker> =
         [kernels::cases(), attention::cases(), networks::cases(), training::cases()].into_iter().flatten().collect();

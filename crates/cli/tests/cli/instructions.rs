@@ -38,6 +38,8 @@ fn a_bench_checks_measures_and_compares_with_the_limit() {
     }
     assert!(desk.fail("bench nothing").contains("linear/1357x1536x6144"));
     assert!(desk.fail("bench --runs 0").contains("5 is usual"));
+    let too_many = desk.fail(&format!("bench linear/205 --runs {}", usize::MAX));
+    assert!(too_many.contains("is more than 1000000") && too_many.contains("\nhint: "), "{too_many}");
 }
 
 #[test]
