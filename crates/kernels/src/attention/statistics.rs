@@ -35,6 +35,7 @@ pub fn attention_statistics<T: Attended>(
     scale: f32,
     bias: Bias<'_>,
 ) -> Vec<HeadStatistics> {
+    assert!(query.width > 0, "heads without width");
     let call = Call::new(isa, [query, key, key], scale, bias);
     T::dispatch_statistics(&call)
 }
