@@ -1,6 +1,7 @@
 use burn::tensor::TensorData;
 
 use crate::params::{ParamSource, Read};
+use crate::rng::Rng;
 
 /// How a parameter starts when there is no checkpoint: the DiT lineage, as SD3's trainers use it
 /// (Xavier-uniform products, normal embedders, zero modulation).
@@ -29,7 +30,7 @@ impl ParamSource for RandomInit {
     }
 
     fn claim(&mut self, name: &str, shape: &[usize], init: Init) -> Read {
-        let mut stream = Stream::new(self.seed, name);
+        let mut rng = Rng::keyed(self.seed, name, 0);
         let shape = shape.to_vec();
         Box::new(move || {
             let count = shape.iter().product();
@@ -39,40 +40,12 @@ impl ParamSource for RandomInit {
                 Init::XavierUniform => {
                     let fan_out = shape[0];
                     let bound = (6.0 / (fan_out + count / fan_out.max(1)) as f64).sqrt();
-                    (0..count).map(|_| ((stream.uniform() * 2.0 - 1.0) * bound) as f32).collect()
+                    (0..count).map(|_| ((rng.uniform() * 2.0 - 1.0) * bound) as f32).collect()
                 }
-                Init::Normal(std) => (0..count).map(|_| (stream.normal() * f64::from(std)) as f32).collect(),
+                Init::Normal(std) => (0..count).map(|_| (rng.normal() * f64::from(std)) as f32).collect(),
             };
             TensorData::new(values, shape)
         })
-    }
-}
-
-/// SplitMix64, keyed by seed and name.
-struct Stream(u64);
-
-impl Stream {
-    fn new(seed: u64, name: &str) -> Self {
-        // FNV-1a: any well-mixed hash of the name does.
-        let hash = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        Stream(hash ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    }
-
-    /// In [0, 1).
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// Box-Muller.
-    fn normal(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
 }
 

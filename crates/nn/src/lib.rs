@@ -16,13 +16,15 @@ mod device;
 mod init;
 mod params;
 mod precision;
+mod rng;
 mod tensor;
 
-pub use burn::module::{Module, Param};
+pub use burn::module::{Module, Param, ParamId};
 pub use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 pub use device::{DeviceChoice, DeviceError};
 pub use init::{Init, RandomInit};
-pub use params::{ParamSource, Params, Read};
+pub use params::{Named, ParamNames, ParamSource, Params, Read};
 pub use precision::Precision;
 pub use rectiflow_kernels::keep_freed_memory;
+pub use rng::Rng;
 pub use tensor::{from_f32, from_ids, is_finite, to_f32};

@@ -1,10 +1,11 @@
+use std::collections::HashMap;
 use std::fmt::Display;
 
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 
 use crate::ops::PackedWeight;
-use crate::{Init, Precision};
+use crate::{Init, Precision, Rng};
 
 /// Reads one parameter's values, when the model first uses them.
 pub type Read = Box<dyn FnOnce() -> TensorData + Send + Sync>;
@@ -83,10 +84,11 @@ impl<'a> Params<'a> {
     }
 
     fn lazy<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init, train: bool) -> Param<Tensor<D>> {
-        let read = self.source.claim(&format!("{}{name}", self.prefix), &shape, init);
+        let name = format!("{}{name}", self.prefix);
+        let read = self.source.claim(&name, &shape, init);
         let precision = self.precision;
         Param::uninitialized(
-            ParamId::new(),
+            id_of(&name),
             move |device, require_grad| {
                 let data = read();
                 let dtype = resident_dtype(data.dtype(), D, precision, device);
@@ -96,6 +98,54 @@ impl<'a> Params<'a> {
             train,
             Shape::from(shape),
         )
+    }
+}
+
+/// A parameter is its official name: the same in every process, and in two networks of one kind.
+fn id_of(name: &str) -> ParamId {
+    ParamId::from(Rng::keyed(0, name, 0).bits())
+}
+
+/// The official names of a network's parameters, for what works on parameters of any network: optimizers, checkpoints.
+#[derive(Clone, Debug, Default)]
+pub struct ParamNames {
+    names: HashMap<ParamId, String>,
+}
+
+impl ParamNames {
+    /// Of the parameter `id`, if the network has it.
+    pub fn get(&self, id: ParamId) -> Option<&str> {
+        self.names.get(&id).map(String::as_str)
+    }
+}
+
+/// A source that notes the names that a network asks for.
+pub struct Named<'a> {
+    source: &'a mut dyn ParamSource,
+    names: ParamNames,
+}
+
+impl<'a> Named<'a> {
+    /// Gives what `source` gives.
+    pub fn new(source: &'a mut dyn ParamSource) -> Self {
+        Named { source, names: ParamNames::default() }
+    }
+
+    /// What was asked for.
+    pub fn names(self) -> ParamNames {
+        self.names
+    }
+}
+
+impl ParamSource for Named<'_> {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.source.shape(name)
+    }
+
+    fn claim(&mut self, name: &str, shape: &[usize], init: Init) -> Read {
+        let before = self.names.names.insert(id_of(name), name.to_owned());
+        assert!(before.is_none_or(|before| before == name), "two parameters of one id: {name}");
+        self.source.claim(name, shape, init)
     }
 }
 

@@ -10,13 +10,14 @@ use std::num::NonZeroU64;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, Tensor};
+use rectiflow_nn::ParamNames;
 use rectiflow_nn::ops::{self, AdamwMoments, AdamwStep};
 
-mod path;
+mod places;
 #[cfg(test)]
 mod tests;
 
-use path::Path;
+use places::Place;
 
 /// Settings of AdamW, as `torch.optim.AdamW` has them. Decay is of every parameter that has a gradient, biases and
 /// norm weights too, as in SD3's trainers.
@@ -50,12 +51,12 @@ pub struct ModuleGradients {
 /// Gradients that would have destroyed the parameters. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
-    "the gradient of {path} is not finite; nothing was updated\n\
+    "the gradient of {name} is not finite; nothing was updated\n\
      hint: lower the learning rate or compute in f32; if it comes at once, look for values in the batch that are not finite"
 )]
 pub struct NotFinite {
     /// The first parameter with such a gradient, in the module's order.
-    pub path: String,
+    pub name: String,
 }
 
 impl ModuleGradients {
@@ -63,12 +64,12 @@ impl ModuleGradients {
     ///
     /// # Errors
     /// A gradient has values that are not finite.
-    pub fn of<M: Module>(module: &M, gradients: Gradients) -> Result<Self, NotFinite> {
-        let mut visitor = Squares { gradients: &gradients, path: Path::default(), sum: 0.0, not_finite: None };
+    pub fn of<M: Module>(module: &M, names: &ParamNames, gradients: Gradients) -> Result<Self, NotFinite> {
+        let mut visitor = Squares { gradients: &gradients, sum: 0.0, not_finite: None };
         module.visit(&mut visitor);
         let Squares { sum, not_finite, .. } = visitor;
         match not_finite {
-            Some(path) => Err(NotFinite { path }),
+            Some(id) => Err(NotFinite { name: places::name_of(names, id) }),
             None => Ok(ModuleGradients { gradients, norm: sum.sqrt(), factor: 1.0 }),
         }
     }
@@ -93,25 +94,16 @@ impl ModuleGradients {
 
 struct Squares<'a> {
     gradients: &'a Gradients,
-    path: Path,
     sum: f64,
-    not_finite: Option<String>,
+    not_finite: Option<ParamId>,
 }
 
 impl ModuleVisitor for Squares<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = param.base().grad(self.gradients) else { return };
         let squares = ops::sum_of_squares(gradient);
         if !squares.is_finite() && self.not_finite.is_none() {
-            self.not_finite = Some(self.path.to_string());
+            self.not_finite = Some(param.id);
         }
         self.sum += squares;
     }
@@ -129,11 +121,11 @@ pub struct ParamState {
 /// A state that no parameter of the module takes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the optimizer's state for {path} does not fit the module: {why}\nhint: give the state that was stored with it"
+    "the optimizer's state for {name} does not fit the module: {why}\nhint: give the state that was stored with it"
 )]
 pub struct StateMismatch {
     /// Of the parameter.
-    pub path: String,
+    pub name: String,
     /// What is different.
     pub why: String,
 }
@@ -142,13 +134,14 @@ pub struct StateMismatch {
 pub struct Optimizer {
     settings: AdamW,
     ema: Option<Ema>,
+    names: ParamNames,
     states: HashMap<ParamId, ParamState>,
 }
 
 impl Optimizer {
     /// Before the first step. With `ema`, an average of the parameters is kept.
-    pub fn new(settings: AdamW, ema: Option<Ema>) -> Self {
-        Optimizer { settings, ema, states: HashMap::new() }
+    pub fn new(settings: AdamW, ema: Option<Ema>, names: ParamNames) -> Self {
+        Optimizer { settings, ema, names, states: HashMap::new() }
     }
 
     /// One step. A parameter without a gradient stays as it is.
@@ -165,10 +158,10 @@ impl Optimizer {
         module.clone().map(&mut Averaged { states: &self.states })
     }
 
-    /// What is remembered, by the parameters' paths in the module: `blocks.3.linear.weight`.
+    /// What is remembered, by the parameters' official names.
     pub fn states<M: Module>(&self, module: &M) -> BTreeMap<String, &ParamState> {
-        let places = path::places(module);
-        places.into_iter().filter_map(|(path, place)| Some((path, self.states.get(&place.id)?))).collect()
+        let places = places::places(module, &self.names);
+        places.into_iter().filter_map(|(name, place)| Some((name, self.states.get(&place.id)?))).collect()
     }
 
     /// Continues with what [`Self::states`] gave before, perhaps in another process.
@@ -180,25 +173,25 @@ impl Optimizer {
         module: &M,
         states: impl IntoIterator<Item = (String, ParamState)>,
     ) -> Result<(), StateMismatch> {
-        let places = path::places(module);
+        let places = places::places(module, &self.names);
         let mut restored = HashMap::new();
-        for (path, state) in states {
-            let Some(place) = places.get(&path) else {
-                return Err(StateMismatch { path, why: "it has no such parameter".into() });
+        for (name, state) in states {
+            let Some(&Place { id, count: values }) = places.get(&name) else {
+                return Err(StateMismatch { name, why: "it has no such parameter".into() });
             };
             let AdamwMoments { first, second, ema } = &state.moments;
             if ema.is_some() != self.ema.is_some() {
                 let why = if ema.is_some() { "it has an average, which" } else { "it has no average, which" };
                 let why = format!("{why} is not what this optimizer was made for");
-                return Err(StateMismatch { path, why });
+                return Err(StateMismatch { name, why });
             }
             for count in [Some(first), Some(second), ema.as_ref()].into_iter().flatten().map(|x| x.dims()[0]) {
-                if count != place.count {
-                    let why = format!("{count} values for a parameter of {}", place.count);
-                    return Err(StateMismatch { path, why });
+                if count != values {
+                    let why = format!("{count} values for a parameter of {values}");
+                    return Err(StateMismatch { name, why });
                 }
             }
-            restored.insert(place.id, state);
+            restored.insert(id, state);
         }
         self.states = restored;
         Ok(())

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use rectiflow_mmdit::{Mmdit, MmditConfig};
-use rectiflow_nn::{Device, Params, Precision, Tensor, from_f32, to_f32};
+use rectiflow_nn::{Device, Named, Params, Precision, Tensor, from_f32, to_f32};
 use rectiflow_train::objective::{FlowBatch, rectified_flow_loss};
 use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
 use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
@@ -59,14 +59,16 @@ fn train(model: &Path, curve: &Path, precision: Precision) -> Vec<Step> {
     let checkpoint = Checkpoint::open(&ModelPaths { model: Some(model.into()), ..ModelPaths::default() }).unwrap();
     let mut source = checkpoint.require(PartKind::Transformer).unwrap().source();
     let config = MmditConfig::find(&source).unwrap();
-    let mut network = Mmdit::new(&config, Params::new(&mut source, &device, precision));
+    let mut named = Named::new(&mut source);
+    let mut network = Mmdit::new(&config, Params::new(&mut named, &device, precision));
+    let names = named.names();
     source.finish().unwrap();
 
     let curve = Curve::read(curve);
     let (losses, norms) = (curve.numbers("losses").0, curve.numbers("norms").0);
     let (noise, sigmas) = (curve.tensor::<5>("noise", &device), curve.tensor::<2>("sigmas", &device));
     let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-    let mut optimizer = Optimizer::new(settings, None);
+    let mut optimizer = Optimizer::new(settings, None, names.clone());
     let mut steps = Vec::new();
     for (step, (loss, norm)) in losses.into_iter().zip(norms).enumerate() {
         let start = Instant::now();
@@ -79,7 +81,7 @@ fn train(model: &Path, curve: &Path, precision: Precision) -> Vec<Step> {
         };
         let found = rectified_flow_loss(&network, batch);
         let value = f64::from(to_f32(&found)[0]);
-        let gradients = ModuleGradients::of(&network, found.backward()).unwrap();
+        let gradients = ModuleGradients::of(&network, &names, found.backward()).unwrap();
         let found_norm = gradients.norm();
         network = optimizer.step(network, gradients.clipped_to(1.0), curve.learning_rate());
         println!(

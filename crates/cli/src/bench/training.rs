@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use rectiflow_mmdit::{Mmdit, MmditConfig};
-use rectiflow_nn::{DeviceChoice, Module, Params, Precision, RandomInit, from_f32, to_f32};
+use rectiflow_nn::{DeviceChoice, Module, Named, Params, Precision, RandomInit, from_f32, to_f32};
 use rectiflow_train::objective::{FlowBatch, rectified_flow_loss};
 use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
 
@@ -29,7 +29,10 @@ fn train_step(name: &str, precision: Precision) -> anyhow::Result<Case> {
     let device = DeviceChoice::Cpu.open()?.autodiff();
     let config =
         MmditConfig { context_width: 512, pooled_width: 256, qk_norm: true, grid: 32, ..MmditConfig::of_depth(8) };
-    let network = Mmdit::new(&config, Params::new(&mut RandomInit { seed: 0 }, &device, precision));
+    let mut source = RandomInit { seed: 0 };
+    let mut source = Named::new(&mut source);
+    let network = Mmdit::new(&config, Params::new(&mut source, &device, precision));
+    let names = source.names();
     let weights = network.num_params() as f64;
     let sigmas = (0..BATCH).map(|i| (i as f32 + 0.5) / BATCH as f32).collect();
     let batch = FlowBatch {
@@ -40,13 +43,13 @@ fn train_step(name: &str, precision: Precision) -> anyhow::Result<Case> {
         pooled_BP: random(4, [BATCH, config.pooled_width], &device),
     };
     let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-    let mut optimizer = Optimizer::new(settings, None);
+    let mut optimizer = Optimizer::new(settings, None, names.clone());
     let mut network = Some(network);
     let mut step = move || -> anyhow::Result<f32> {
         let Some(before) = network.take() else { bail!("an earlier step failed") };
         let loss = rectified_flow_loss(&before, batch.clone());
         let value = to_f32(&loss)[0];
-        let gradients = ModuleGradients::of(&before, loss.backward())?.clipped_to(1.0);
+        let gradients = ModuleGradients::of(&before, &names, loss.backward())?.clipped_to(1.0);
         network = Some(optimizer.step(before, gradients, 1e-4));
         Ok(value)
     };

@@ -3,7 +3,7 @@
 use burn::backend::Flex;
 use burn::tensor::Device;
 use rectiflow_nn::layers::Linear;
-use rectiflow_nn::{Init, Params, Precision, RandomInit, from_f32, to_f32};
+use rectiflow_nn::{Init, Named, Params, Precision, RandomInit, from_f32, to_f32};
 
 use super::*;
 
@@ -21,10 +21,20 @@ fn device() -> Device {
 }
 
 fn net() -> Net {
+    named_net().0
+}
+
+fn names() -> ParamNames {
+    named_net().1
+}
+
+fn named_net() -> (Net, ParamNames) {
     let (device, mut source) = (device(), RandomInit { seed: 5 });
+    let mut source = Named::new(&mut source);
     let mut params = Params::new(&mut source, &device, Precision::F32);
     let one = Linear::new(params.at("one"), 7, 5, Init::XavierUniform);
-    Net { one, two: Linear::new(params.at("two"), 5, 3, Init::XavierUniform) }
+    let net = Net { one, two: Linear::new(params.at("two"), 5, 3, Init::XavierUniform) };
+    (net, source.names())
 }
 
 /// A loss that changes with `seed`, and its gradients.
@@ -38,19 +48,10 @@ fn gradients(net: &Net, seed: usize, scale: f32) -> Gradients {
 #[derive(Default)]
 struct Values<'a> {
     gradients: Option<&'a Gradients>,
-    path: Path,
     found: BTreeMap<String, Vec<f64>>,
 }
 
 impl ModuleVisitor for Values<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let tensor = match self.gradients {
             Some(gradients) => param.base().grad(gradients),
@@ -58,7 +59,7 @@ impl ModuleVisitor for Values<'_> {
         };
         if let Some(tensor) = tensor {
             let values = to_f32(&tensor).into_iter().map(f64::from).collect();
-            self.found.insert(self.path.to_string(), values);
+            self.found.insert(places::name_of(&names(), param.id), values);
         }
     }
 }
@@ -128,7 +129,7 @@ impl Plain {
 
 fn step(optimizer: &mut Optimizer, net: Net, seed: usize, norm_max: f64) -> Net {
     let gradients = gradients(&net, seed, 1.0);
-    let gradients = ModuleGradients::of(&net, gradients).unwrap().clipped_to(norm_max);
+    let gradients = ModuleGradients::of(&net, &names(), gradients).unwrap().clipped_to(norm_max);
     optimizer.step(net, gradients, RATE)
 }
 
@@ -137,12 +138,12 @@ fn twenty_steps_are_those_of_adamw_in_f64() {
     for norm_max in [1e9, 0.5] {
         let mut net = net();
         let mut plain = Plain::of(&net);
-        let mut optimizer = Optimizer::new(SETTINGS, Some(Ema { decay: 0.9 }));
+        let mut optimizer = Optimizer::new(SETTINGS, Some(Ema { decay: 0.9 }), names());
         for seed in 0..20 {
             let gradients = gradients(&net, seed, 1.0);
             let expected = values_of_gradients(&net, &gradients);
             assert_eq!(expected.len(), 4, "a gradient for each parameter");
-            let gradients = ModuleGradients::of(&net, gradients).unwrap();
+            let gradients = ModuleGradients::of(&net, &names(), gradients).unwrap();
             assert!((gradients.norm() - norm(&expected)).abs() < 1e-6 * norm(&expected));
             net = optimizer.step(net, gradients.clipped_to(norm_max), RATE);
             plain.step(&expected, norm_max, 0.9);
@@ -156,7 +157,7 @@ fn twenty_steps_are_those_of_adamw_in_f64() {
 #[test]
 fn clipping_leaves_a_small_norm_alone_and_shortens_a_large_one() {
     let net = net();
-    let of = |norm_max: f64| ModuleGradients::of(&net, gradients(&net, 1, 1.0)).unwrap().clipped_to(norm_max);
+    let of = |norm_max: f64| ModuleGradients::of(&net, &names(), gradients(&net, 1, 1.0)).unwrap().clipped_to(norm_max);
     let norm = of(1.0).norm();
     assert_eq!(of(norm * 1.01).factor, 1.0);
     assert_eq!(of(norm * 0.25).factor, norm * 0.25 / (norm + 1e-6));
@@ -171,7 +172,7 @@ fn decay_takes_a_share_of_the_parameter_itself() {
     let before = values(&start);
     let signs = values_of_gradients(&start, &gradients(&start, 1, 1.0));
     let settings = AdamW { beta_1: 0.0, beta_2: 0.0, eps: 0.0, weight_decay: 0.5 };
-    let after = values(&step(&mut Optimizer::new(settings, None), start, 1, 1e9));
+    let after = values(&step(&mut Optimizer::new(settings, None, names()), start, 1, 1e9));
     let expected = before.iter().map(|(path, before)| {
         let moved = before.iter().zip(&signs[path]).map(|(x, g)| x * (1.0 - RATE * 0.5) - RATE * g.signum());
         (path.clone(), moved.collect())
@@ -184,7 +185,7 @@ fn what_has_no_gradient_stays() {
     let mut net = net();
     net.one = net.one.no_grad();
     let before = values(&net);
-    let mut optimizer = Optimizer::new(SETTINGS, Some(Ema { decay: 0.5 }));
+    let mut optimizer = Optimizer::new(SETTINGS, Some(Ema { decay: 0.5 }), names());
     for seed in 0..3 {
         net = step(&mut optimizer, net, seed, 1.0);
     }
@@ -200,7 +201,7 @@ fn what_has_no_gradient_stays() {
 /// The average goes on towards a parameter that rests.
 #[test]
 fn an_average_follows_a_parameter_that_was_frozen_later() {
-    let mut optimizer = Optimizer::new(SETTINGS, Some(Ema { decay: 0.5 }));
+    let mut optimizer = Optimizer::new(SETTINGS, Some(Ema { decay: 0.5 }), names());
     let mut net = step(&mut optimizer, net(), 1, 1.0);
     let rests = values(&net)["one.bias"].clone();
     let apart = |optimizer: &Optimizer, net: &Net| (values(&optimizer.averaged(net))["one.bias"][0] - rests[0]).abs();
@@ -232,7 +233,7 @@ fn addresses(net: &Net, optimizer: &Optimizer) -> Vec<usize> {
 
 #[test]
 fn a_step_copies_nothing_and_leaves_other_copies_alone() {
-    let mut optimizer = Optimizer::new(SETTINGS, Some(Ema { decay: 0.5 }));
+    let mut optimizer = Optimizer::new(SETTINGS, Some(Ema { decay: 0.5 }), names());
     let mut net = step(&mut optimizer, net(), 0, 1.0);
     let before = addresses(&net, &optimizer);
     assert_eq!(before.len(), 4 * 4);
@@ -250,22 +251,22 @@ fn a_step_copies_nothing_and_leaves_other_copies_alone() {
 fn a_gradient_that_is_not_finite_is_an_error_that_names_the_parameter() {
     let net = net();
     let before = values(&net);
-    let error = ModuleGradients::of(&net, gradients(&net, 1, f32::NAN)).err().unwrap();
-    assert_eq!(error.path, "one.weight");
+    let error = ModuleGradients::of(&net, &names(), gradients(&net, 1, f32::NAN)).err().unwrap();
+    assert_eq!(error.name, "one.weight");
     assert!(error.to_string().contains("nothing was updated\nhint: "), "{error}");
-    assert!(ModuleGradients::of(&net, gradients(&net, 1, f32::INFINITY)).is_err());
+    assert!(ModuleGradients::of(&net, &names(), gradients(&net, 1, f32::INFINITY)).is_err());
     assert_eq!(values(&net), before);
 }
 
 #[test]
 fn a_run_goes_on_from_its_states_as_if_it_had_not_stopped() {
     let ema = Some(Ema { decay: 0.9 });
-    let mut first = Optimizer::new(SETTINGS, ema);
+    let mut first = Optimizer::new(SETTINGS, ema, names());
     let mut whole = step(&mut first, net(), 0, 1.0);
     // A module of other identities with the same values, as one that was read from a file.
-    let mut again = step(&mut Optimizer::new(SETTINGS, ema), net(), 0, 1.0);
+    let mut again = step(&mut Optimizer::new(SETTINGS, ema, names()), net(), 0, 1.0);
     let states: Vec<_> = first.states(&whole).into_iter().map(|(path, state)| (path, state.clone())).collect();
-    let mut second = Optimizer::new(SETTINGS, ema);
+    let mut second = Optimizer::new(SETTINGS, ema, names());
     second.restore(&again, states.clone()).unwrap();
     for seed in 1..4 {
         whole = step(&mut first, whole, seed, 1.0);
@@ -275,7 +276,7 @@ fn a_run_goes_on_from_its_states_as_if_it_had_not_stopped() {
     assert_eq!(values(&first.averaged(&whole)), values(&second.averaged(&again)));
 
     let (_, state) = states[0].clone();
-    let mut without = Optimizer::new(SETTINGS, None);
+    let mut without = Optimizer::new(SETTINGS, None, names());
     let average = without.restore(&again, [("one.weight".to_string(), state.clone())]).unwrap_err();
     assert!(average.to_string().contains("it has an average"), "{average}");
     let unknown = second.restore(&again, [("three.bias".to_string(), state.clone())]).unwrap_err();
