@@ -13,6 +13,7 @@ pub mod layers;
 pub mod ops;
 
 mod device;
+mod gradients;
 mod init;
 mod params;
 mod precision;
@@ -20,8 +21,9 @@ mod rng;
 mod tensor;
 
 pub use burn::module::{Module, Param, ParamId};
-pub use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+pub use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 pub use device::{DeviceChoice, DeviceError};
+pub use gradients::ParamGradients;
 pub use init::{Init, RandomInit};
 pub use params::{Named, ParamNames, ParamSource, Params, Read};
 pub use precision::Precision;

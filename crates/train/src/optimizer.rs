@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU64;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Gradients, Tensor};
-use rectiflow_nn::ParamNames;
+use burn::tensor::Tensor;
 use rectiflow_nn::ops::{self, AdamwMoments, AdamwStep};
+use rectiflow_nn::{ParamGradients, ParamNames};
 
 mod places;
 #[cfg(test)]
@@ -42,7 +42,7 @@ pub struct Ema {
 
 /// The gradients of a module, all of them finite, and their norm.
 pub struct ModuleGradients {
-    gradients: Gradients,
+    gradients: ParamGradients,
     norm: f64,
     /// What every gradient is still multiplied with.
     factor: f64,
@@ -60,17 +60,26 @@ pub struct NotFinite {
 }
 
 impl ModuleGradients {
-    /// Takes the norm over all parameters of `module` together. `gradients` are those of its backward pass.
+    /// Takes the norm over all parameters of `module` together. `gradients` are those of its backward passes, `parts` of
+    /// them, of whose mean the step is made.
     ///
     /// # Errors
     /// A gradient has values that are not finite.
-    pub fn of<M: Module>(module: &M, names: &ParamNames, gradients: Gradients) -> Result<Self, NotFinite> {
+    pub fn of<M: Module>(
+        module: &M,
+        names: &ParamNames,
+        gradients: ParamGradients,
+        parts: NonZeroU64,
+    ) -> Result<Self, NotFinite> {
         let mut visitor = Squares { gradients: &gradients, sum: 0.0, not_finite: None };
         module.visit(&mut visitor);
         let Squares { sum, not_finite, .. } = visitor;
         match not_finite {
             Some(id) => Err(NotFinite { name: places::name_of(names, id) }),
-            None => Ok(ModuleGradients { gradients, norm: sum.sqrt(), factor: 1.0 }),
+            None => {
+                let factor = 1.0 / parts.get() as f64;
+                Ok(ModuleGradients { gradients, norm: sum.sqrt() * factor, factor })
+            }
         }
     }
 
@@ -87,21 +96,21 @@ impl ModuleGradients {
     pub fn clipped_to(self, norm_max: f64) -> Self {
         assert!(norm_max >= 0.0, "gradients clipped to {norm_max}");
         // torch adds 1e-6 against a norm of 0.
-        let factor = (norm_max / (self.norm + 1e-6)).min(self.factor);
+        let factor = (norm_max / (self.norm + 1e-6)).min(1.0) * self.factor;
         ModuleGradients { factor, ..self }
     }
 }
 
 struct Squares<'a> {
-    gradients: &'a Gradients,
+    gradients: &'a ParamGradients,
     sum: f64,
     not_finite: Option<ParamId>,
 }
 
 impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(gradient) = param.base().grad(self.gradients) else { return };
-        let squares = ops::sum_of_squares(gradient);
+        let Some(gradient) = self.gradients.get(param.id) else { return };
+        let squares = ops::sum_of_squares(gradient.clone());
         if !squares.is_finite() && self.not_finite.is_none() {
             self.not_finite = Some(param.id);
         }
@@ -207,7 +216,7 @@ impl Optimizer {
         &mut self,
         id: ParamId,
         param: Tensor<D>,
-        gradient: Tensor<D>,
+        gradient: Tensor<1>,
         learning_rate: f64,
         factor: f64,
     ) -> Tensor<D> {
@@ -215,9 +224,8 @@ impl Optimizer {
         let ParamState { updates, moments } =
             kept.unwrap_or_else(|| ParamState { updates: 0, moments: AdamwMoments::new(&param, self.ema.is_some()) });
         let number = NonZeroU64::MIN.saturating_add(updates);
-        let count = gradient.shape().num_elements();
         let step = self.rates(number, learning_rate, factor);
-        let (param, moments) = ops::adamw_step(param, gradient.reshape([count]), moments, &step);
+        let (param, moments) = ops::adamw_step(param, gradient, moments, &step);
         self.states.insert(id, ParamState { updates: number.get(), moments });
         param
     }
@@ -238,7 +246,7 @@ struct Update<'a> {
 impl ModuleMapper for Update<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, tensor, mapper) = param.consume();
-        let Some(gradient) = tensor.grad_remove(&mut self.gradients.gradients) else {
+        let Some(gradient) = self.gradients.gradients.remove(id) else {
             self.optimizer.rest(id, tensor.clone().inner());
             return Param::from_mapped_value(id, tensor, mapper);
         };

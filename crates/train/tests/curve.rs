@@ -5,11 +5,12 @@
 //! `model/transformer` and `training.safetensors`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a test binary")]
 
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::time::Instant;
 
 use rectiflow_mmdit::{Mmdit, MmditConfig};
-use rectiflow_nn::{Device, Named, Params, Precision, Tensor, from_f32, to_f32};
+use rectiflow_nn::{Device, Named, ParamGradients, Params, Precision, Tensor, from_f32, to_f32};
 use rectiflow_train::objective::{FlowBatch, rectified_flow_loss};
 use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
 use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
@@ -81,7 +82,9 @@ fn train(model: &Path, curve: &Path, precision: Precision) -> Vec<Step> {
         };
         let found = rectified_flow_loss(&network, batch);
         let value = f64::from(to_f32(&found)[0]);
-        let gradients = ModuleGradients::of(&network, &names, found.backward()).unwrap();
+        let gradients =
+            ModuleGradients::of(&network, &names, ParamGradients::of(&network, found.backward()), NonZeroU64::MIN)
+                .unwrap();
         let found_norm = gradients.norm();
         network = optimizer.step(network, gradients.clipped_to(1.0), curve.learning_rate());
         println!(

@@ -1,8 +1,10 @@
 //! A training step of a small network: what a user waits for a million times.
 
+use std::num::NonZeroU64;
+
 use anyhow::bail;
 use rectiflow_mmdit::{Mmdit, MmditConfig};
-use rectiflow_nn::{DeviceChoice, Module, Named, Params, Precision, RandomInit, from_f32, to_f32};
+use rectiflow_nn::{DeviceChoice, Module, Named, ParamGradients, Params, Precision, RandomInit, from_f32, to_f32};
 use rectiflow_train::objective::{FlowBatch, rectified_flow_loss};
 use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
 
@@ -49,7 +51,9 @@ fn train_step(name: &str, precision: Precision) -> anyhow::Result<Case> {
         let Some(before) = network.take() else { bail!("an earlier step failed") };
         let loss = rectified_flow_loss(&before, batch.clone());
         let value = to_f32(&loss)[0];
-        let gradients = ModuleGradients::of(&before, &names, loss.backward())?.clipped_to(1.0);
+        let gradients =
+            ModuleGradients::of(&before, &names, ParamGradients::of(&before, loss.backward()), NonZeroU64::MIN)?
+                .clipped_to(1.0);
         network = Some(optimizer.step(before, gradients, 1e-4));
         Ok(value)
     };

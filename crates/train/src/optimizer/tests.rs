@@ -1,7 +1,7 @@
 //! The optimizer on a small module against AdamW written out in f64 on that module's gradients.
 
 use burn::backend::Flex;
-use burn::tensor::Device;
+use burn::tensor::{Device, Gradients};
 use rectiflow_nn::layers::Linear;
 use rectiflow_nn::{Init, Named, Params, Precision, RandomInit, from_f32, to_f32};
 
@@ -127,9 +127,13 @@ impl Plain {
     }
 }
 
+fn checked(net: &Net, gradients: Gradients) -> Result<ModuleGradients, NotFinite> {
+    ModuleGradients::of(net, &names(), ParamGradients::of(net, gradients), NonZeroU64::MIN)
+}
+
 fn step(optimizer: &mut Optimizer, net: Net, seed: usize, norm_max: f64) -> Net {
     let gradients = gradients(&net, seed, 1.0);
-    let gradients = ModuleGradients::of(&net, &names(), gradients).unwrap().clipped_to(norm_max);
+    let gradients = checked(&net, gradients).unwrap().clipped_to(norm_max);
     optimizer.step(net, gradients, RATE)
 }
 
@@ -143,7 +147,7 @@ fn twenty_steps_are_those_of_adamw_in_f64() {
             let gradients = gradients(&net, seed, 1.0);
             let expected = values_of_gradients(&net, &gradients);
             assert_eq!(expected.len(), 4, "a gradient for each parameter");
-            let gradients = ModuleGradients::of(&net, &names(), gradients).unwrap();
+            let gradients = checked(&net, gradients).unwrap();
             assert!((gradients.norm() - norm(&expected)).abs() < 1e-6 * norm(&expected));
             net = optimizer.step(net, gradients.clipped_to(norm_max), RATE);
             plain.step(&expected, norm_max, 0.9);
@@ -155,9 +159,30 @@ fn twenty_steps_are_those_of_adamw_in_f64() {
 }
 
 #[test]
+fn a_step_of_two_halves_is_that_of_their_mean() {
+    let net = net();
+    let mut halves = ParamGradients::of(&net, gradients(&net, 1, 1.0));
+    halves.add(&net, gradients(&net, 2, 1.0));
+    let halves = ModuleGradients::of(&net, &names(), halves, NonZeroU64::new(2).unwrap()).unwrap();
+    let [one, two] = [1, 2].map(|seed| values_of_gradients(&net, &gradients(&net, seed, 1.0)));
+    let mean = one.iter().map(|(name, one)| {
+        let mean = one.iter().zip(&two[name]).map(|(one, two)| (one + two) / 2.0);
+        (name.clone(), mean.collect::<Vec<_>>())
+    });
+    let mean: BTreeMap<_, _> = mean.collect();
+    assert!((halves.norm() - norm(&mean)).abs() < 1e-6 * norm(&mean));
+
+    let mut plain = Plain::of(&net);
+    plain.step(&mean, 0.5, 0.9);
+    let mut optimizer = Optimizer::new(SETTINGS, None, names());
+    let net = optimizer.step(net, halves.clipped_to(0.5), RATE);
+    assert_near(&values(&net), &plain.param, 1e-6);
+}
+
+#[test]
 fn clipping_leaves_a_small_norm_alone_and_shortens_a_large_one() {
     let net = net();
-    let of = |norm_max: f64| ModuleGradients::of(&net, &names(), gradients(&net, 1, 1.0)).unwrap().clipped_to(norm_max);
+    let of = |norm_max: f64| checked(&net, gradients(&net, 1, 1.0)).unwrap().clipped_to(norm_max);
     let norm = of(1.0).norm();
     assert_eq!(of(norm * 1.01).factor, 1.0);
     assert_eq!(of(norm * 0.25).factor, norm * 0.25 / (norm + 1e-6));
@@ -251,10 +276,10 @@ fn a_step_copies_nothing_and_leaves_other_copies_alone() {
 fn a_gradient_that_is_not_finite_is_an_error_that_names_the_parameter() {
     let net = net();
     let before = values(&net);
-    let error = ModuleGradients::of(&net, &names(), gradients(&net, 1, f32::NAN)).err().unwrap();
+    let error = checked(&net, gradients(&net, 1, f32::NAN)).err().unwrap();
     assert_eq!(error.name, "one.weight");
     assert!(error.to_string().contains("nothing was updated\nhint: "), "{error}");
-    assert!(ModuleGradients::of(&net, &names(), gradients(&net, 1, f32::INFINITY)).is_err());
+    assert!(checked(&net, gradients(&net, 1, f32::INFINITY)).is_err());
     assert_eq!(values(&net), before);
 }
 
