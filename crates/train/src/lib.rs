@@ -1,14 +1,29 @@
 //! Training of the networks of Stable Diffusion 3.
 //!
-//! - [`objective`]: from a batch to a loss.
-//! - [`optimizer`]: from the gradients of a backward pass to changed parameters, and their running average.
+//! ```text
+//! recipe -> plan -> run: step -> journal -> validation -> samples -> checkpoint -> step ... -> model
+//! ```
+//!
+//! - [`recipe`] what was typed, [`plan`] what will be done;
+//! - [`objective`] from a batch to a step, one for each thing that can be trained; [`trainee`] a network with its
+//!   optimizer, [`optimizer`] AdamW, [`ema`] averages, [`learning_rate`] the schedule;
+//! - [`run`] the loop, [`checkpoint`] states to go on from, [`journal`] what happened.
 //!
 //! A program that trains calls [`keep_freed_memory`] once: a step needs the memory of the one before again, and new
 //! pages cost it up to half as much time again.
 //!
-//! This crate reads no file and knows no text encoder; to the optimizer a network is any Burn module.
+//! This crate prints nothing, catches no signal and knows no terminal.
 
 pub use rectiflow_nn::keep_freed_memory;
 
+pub mod checkpoint;
+pub mod ema;
+pub mod journal;
+pub mod learning_rate;
 pub mod objective;
 pub mod optimizer;
+pub mod plan;
+pub mod recipe;
+pub mod run;
+pub mod sheet;
+pub mod trainee;

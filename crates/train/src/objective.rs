@@ -1,35 +1,81 @@
-//! What networks are trained for: from a batch to its loss.
-#![allow(non_snake_case, reason = "tensor names end in their shape")]
+//! What networks are trained for. An objective is its data, its networks and one training step; [`crate::run`] does
+//! the rest, which is the same for all.
 
-use rectiflow_mmdit::Mmdit;
-use rectiflow_nn::Tensor;
+use std::collections::BTreeMap;
+use std::path::Path;
 
-/// Latents with their conditioning, and how they are made noisy.
-///
-/// Shape letters: B samples, C channels, H and W latent pixels, T text tokens.
-#[derive(Clone, Debug)]
-pub struct FlowBatch {
-    /// `[B, C, H, W]`, in the scale that the network is trained in.
-    pub latents_BCHW: Tensor<4>,
-    /// Standard normal, `[B, C, H, W]`.
-    pub noise_BCHW: Tensor<4>,
-    /// The noise level of each sample, `[B]`, 0 to 1.
-    pub sigmas_B: Tensor<1>,
-    /// Text tokens `[B, T, D]`.
-    pub context_BTD: Tensor<3>,
-    /// Pooled text `[B, P]`.
-    pub pooled_BP: Tensor<2>,
+use crate::sheet::Sheet;
+use crate::trainee::StateError;
+
+pub mod flow;
+
+/// Numbers by name: `loss`, `gradient_norm`, `loss/sigma_0.25`.
+pub type Values = BTreeMap<String, f64>;
+
+/// Whatever went wrong in data or networks.
+pub type Problem = Box<dyn std::error::Error + Send + Sync>;
+
+/// A step could not be taken. Parameters are as they were.
+#[derive(Debug)]
+pub enum StepError {
+    /// A loss or gradient is not finite.
+    NotFinite {
+        /// What.
+        what: String,
+        /// Ids of the step's samples.
+        samples: Vec<String>,
+    },
+    /// Data or networks.
+    Failed(Problem),
 }
 
-/// The conditional flow matching loss of a rectified flow: the mean of `(velocity(z, sigma) - (noise - latents))^2` with
-/// `z = (1 - sigma) latents + sigma noise`. Returns one number.
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for StepError {
+    fn from(problem: E) -> Self {
+        StepError::Failed(Box::new(problem))
+    }
+}
+
+/// One thing to train.
 ///
-/// Source: arXiv:2403.03206, equations 8, 12 and 13: for this path the weight of the noise levels' density is 1.
-pub fn rectified_flow_loss(network: &Mmdit, batch: FlowBatch) -> Tensor<1> {
-    let FlowBatch { latents_BCHW, noise_BCHW, sigmas_B, context_BTD, pooled_BP } = batch;
-    let sigmas_B111 = sigmas_B.clone().reshape([-1, 1, 1, 1]);
-    let velocity_BCHW = noise_BCHW - latents_BCHW.clone();
-    let noisy_BCHW = latents_BCHW + velocity_BCHW.clone() * sigmas_B111;
-    let found_BCHW = network.forward(noisy_BCHW, sigmas_B * 1000.0, context_BTD, pooled_BP);
-    (found_BCHW - velocity_BCHW).square().mean()
+/// Every random draw is a function of the seed and of the step's or sample's number, so that a run which was
+/// interrupted anywhere repeats itself to the bit.
+pub trait Objective {
+    /// Step number `step`, counted from 0, in all its parts.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    fn step(&mut self, step: u64, learning_rate: f64) -> Result<Values, StepError>;
+
+    /// Losses on data that is not trained on, with averaged parameters; `loss` is what the best checkpoint is chosen by.
+    ///
+    /// # Errors
+    /// The data cannot be read.
+    fn validate(&mut self) -> Result<Values, Problem>;
+
+    /// A sheet of pictures that show what was learned, if there is anything to see.
+    ///
+    /// # Errors
+    /// They cannot be drawn.
+    fn samples(&mut self) -> Result<Option<Sheet>, Problem>;
+
+    /// Writes all that a later process needs to go on.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    fn save(&self, folder: &Path) -> Result<(), StateError>;
+
+    /// Goes on from what [`Self::save`] wrote after `step` steps.
+    ///
+    /// # Errors
+    /// A file is missing or does not fit. Nothing was changed.
+    fn load(&mut self, folder: &Path, step: u64) -> Result<(), StateError>;
+
+    /// From now on other samples, noise and levels than those of any other `turn`: after something was not finite.
+    fn turn(&mut self, turn: u64);
+
+    /// Writes the trained network, with averaged parameters, as a model that can be used.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    fn export(&self, folder: &Path) -> Result<(), Problem>;
 }

@@ -19,6 +19,8 @@ mod tests;
 
 use places::Place;
 
+use crate::ema::Ema;
+
 /// Settings of AdamW, as `torch.optim.AdamW` has them. Decay is of every parameter that has a gradient, biases and
 /// norm weights too, as in SD3's trainers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,13 +33,6 @@ pub struct AdamW {
     pub eps: f64,
     /// Share of a parameter that is lost in a step, before the learning rate is multiplied with it.
     pub weight_decay: f64,
-}
-
-/// A running average of the parameters: `average = decay * average + (1 - decay) * parameter` after each step.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ema {
-    /// Share of the average that a step keeps, 0 to 1.
-    pub decay: f64,
 }
 
 /// The gradients of a module, all of them finite, and their norm.
@@ -118,13 +113,22 @@ impl ModuleVisitor for Squares<'_> {
     }
 }
 
-/// What is remembered of a parameter.
+/// What is remembered of a parameter. As many values in each tensor as the parameter has.
 #[derive(Clone, Debug)]
 pub struct ParamState {
     /// How many updates it had.
     pub updates: u64,
-    /// As many values in each as the parameter has.
+    /// With the first of its averages, which an update computes as it goes.
     pub moments: AdamwMoments,
+    /// Its other averages.
+    pub more_averages: Vec<Tensor<1>>,
+}
+
+impl ParamState {
+    /// All averages, in the order of the optimizer's.
+    pub fn averages(&self) -> impl Iterator<Item = &Tensor<1>> {
+        self.moments.ema.iter().chain(&self.more_averages)
+    }
 }
 
 /// A state that no parameter of the module takes.
@@ -142,15 +146,31 @@ pub struct StateMismatch {
 /// AdamW and its memory of each parameter.
 pub struct Optimizer {
     settings: AdamW,
-    ema: Option<Ema>,
+    averages: Vec<Ema>,
     names: ParamNames,
+    steps: u64,
     states: HashMap<ParamId, ParamState>,
 }
 
 impl Optimizer {
-    /// Before the first step. With `ema`, an average of the parameters is kept.
-    pub fn new(settings: AdamW, ema: Option<Ema>, names: ParamNames) -> Self {
-        Optimizer { settings, ema, names, states: HashMap::new() }
+    /// Before the first step of the network that has these names. Keeps each of these averages of its parameters.
+    pub fn new(settings: AdamW, averages: Vec<Ema>, names: ParamNames) -> Self {
+        Optimizer { settings, averages, names, steps: 0, states: HashMap::new() }
+    }
+
+    /// How many averages it keeps of each parameter.
+    pub fn averages_kept(&self) -> usize {
+        self.averages.len()
+    }
+
+    /// How many steps were taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Of the network's parameters.
+    pub fn names(&self) -> &ParamNames {
+        &self.names
     }
 
     /// One step. A parameter without a gradient stays as it is.
@@ -159,12 +179,14 @@ impl Optimizer {
     /// was computed with it.
     #[must_use]
     pub fn step<M: Module>(&mut self, module: M, gradients: ModuleGradients, learning_rate: f64) -> M {
+        self.steps += 1;
         module.map(&mut Update { optimizer: self, gradients, learning_rate })
     }
 
-    /// The module with the average of each parameter in its place; `module` itself if none is kept.
-    pub fn averaged<M: Module>(&self, module: &M) -> M {
-        module.clone().map(&mut Averaged { states: &self.states })
+    /// The module with an average of each parameter in its place, the one that was given as `index`-th; `module` itself
+    /// if there is no such average, or before the first step.
+    pub fn averaged<M: Module>(&self, module: &M, index: usize) -> M {
+        module.clone().map(&mut Averaged { states: &self.states, index })
     }
 
     /// What is remembered, by the parameters' official names.
@@ -173,13 +195,14 @@ impl Optimizer {
         places.into_iter().filter_map(|(name, place)| Some((name, self.states.get(&place.id)?))).collect()
     }
 
-    /// Continues with what [`Self::states`] gave before, perhaps in another process.
+    /// Continues with what [`Self::states`] gave after `steps` steps, perhaps in another process.
     ///
     /// # Errors
     /// The module has no such parameter, or one of another size. Nothing was changed.
     pub fn restore<M: Module>(
         &mut self,
         module: &M,
+        steps: u64,
         states: impl IntoIterator<Item = (String, ParamState)>,
     ) -> Result<(), StateMismatch> {
         let places = places::places(module, &self.names);
@@ -188,13 +211,13 @@ impl Optimizer {
             let Some(&Place { id, count: values }) = places.get(&name) else {
                 return Err(StateMismatch { name, why: "it has no such parameter".into() });
             };
-            let AdamwMoments { first, second, ema } = &state.moments;
-            if ema.is_some() != self.ema.is_some() {
-                let why = if ema.is_some() { "it has an average, which" } else { "it has no average, which" };
-                let why = format!("{why} is not what this optimizer was made for");
+            let (found, kept) = (state.averages().count(), self.averages.len());
+            if found != kept {
+                let why = format!("it has {found} averages, and this optimizer keeps {kept}");
                 return Err(StateMismatch { name, why });
             }
-            for count in [Some(first), Some(second), ema.as_ref()].into_iter().flatten().map(|x| x.dims()[0]) {
+            let AdamwMoments { first, second, .. } = &state.moments;
+            for count in [first, second].into_iter().chain(state.averages()).map(|x| x.dims()[0]) {
                 if count != values {
                     let why = format!("{count} values for a parameter of {values}");
                     return Err(StateMismatch { name, why });
@@ -203,13 +226,20 @@ impl Optimizer {
             restored.insert(id, state);
         }
         self.states = restored;
+        self.steps = steps;
         Ok(())
     }
 
     fn rates(&self, number: NonZeroU64, learning_rate: f64, gradient_factor: f64) -> AdamwStep {
         let AdamW { beta_1, beta_2, eps, weight_decay } = self.settings;
-        let ema_decay = self.ema.map_or(0.0, |ema| ema.decay);
+        let ema_decay = self.kept(0).unwrap_or(0.0);
         AdamwStep { learning_rate, beta_1, beta_2, eps, weight_decay, number, gradient_factor, ema_decay }
+    }
+
+    /// Share of an average that this step keeps.
+    fn kept(&self, index: usize) -> Option<f64> {
+        let number = NonZeroU64::new(self.steps)?;
+        self.averages.get(index).map(|ema| ema.kept(number))
     }
 
     fn update<const D: usize>(
@@ -221,19 +251,39 @@ impl Optimizer {
         factor: f64,
     ) -> Tensor<D> {
         let kept = self.states.remove(&id);
-        let ParamState { updates, moments } =
-            kept.unwrap_or_else(|| ParamState { updates: 0, moments: AdamwMoments::new(&param, self.ema.is_some()) });
+        let ParamState { updates, moments, more_averages } = kept.unwrap_or_else(|| self.first_state(&param));
         let number = NonZeroU64::MIN.saturating_add(updates);
         let step = self.rates(number, learning_rate, factor);
         let (param, moments) = ops::adamw_step(param, gradient, moments, &step);
-        self.states.insert(id, ParamState { updates: number.get(), moments });
+        let more_averages = self.followed(more_averages, &param);
+        self.states.insert(id, ParamState { updates: number.get(), moments, more_averages });
         param
     }
 
-    /// The average of a parameter that had updates before and none in this step.
+    /// Averages begin with the parameter as it is.
+    fn first_state<const D: usize>(&self, param: &Tensor<D>) -> ParamState {
+        let moments = || AdamwMoments::new(param, !self.averages.is_empty());
+        let more_averages = self.averages.iter().skip(1).filter_map(|_| moments().ema).collect();
+        ParamState { updates: 0, moments: moments(), more_averages }
+    }
+
+    /// The averages after the first, one step on.
+    fn followed<const D: usize>(&self, averages: Vec<Tensor<1>>, param: &Tensor<D>) -> Vec<Tensor<1>> {
+        let followed = |(index, ema)| match self.kept(index + 1) {
+            Some(kept) if kept < 1.0 => ops::ema_step(param.clone(), ema, kept),
+            _ => ema,
+        };
+        averages.into_iter().enumerate().map(followed).collect()
+    }
+
+    /// The averages of a parameter that had updates before and none in this step.
     fn rest<const D: usize>(&mut self, id: ParamId, param: Tensor<D>) {
-        let (Some(Ema { decay }), Some(state)) = (self.ema, self.states.get_mut(&id)) else { return };
-        state.moments.ema = state.moments.ema.take().map(|ema| ops::ema_step(param, ema, decay));
+        let Some(mut state) = self.states.remove(&id) else { return };
+        if let (Some(kept), Some(ema)) = (self.kept(0), state.moments.ema.take()) {
+            state.moments.ema = Some(ops::ema_step(param.clone(), ema, kept));
+        }
+        state.more_averages = self.followed(state.more_averages, &param);
+        self.states.insert(id, state);
     }
 }
 
@@ -264,11 +314,13 @@ impl ModuleMapper for Update<'_> {
 
 struct Averaged<'a> {
     states: &'a HashMap<ParamId, ParamState>,
+    index: usize,
 }
 
 impl ModuleMapper for Averaged<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(ema) = self.states.get(&param.id).and_then(|state| state.moments.ema.clone()) else { return param };
+        let average = |state: &ParamState| state.averages().nth(self.index).cloned();
+        let Some(ema) = self.states.get(&param.id).and_then(average) else { return param };
         param.map(|tensor| {
             let (required, strategy) = (tensor.is_require_grad(), tensor.gradient_checkpointing_strategy());
             let average = ema.reshape(tensor.dims());

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use rectiflow_mmdit::{Mmdit, MmditConfig};
 use rectiflow_nn::{Device, Named, ParamGradients, Params, Precision, Tensor, from_f32, to_f32};
-use rectiflow_train::objective::{FlowBatch, rectified_flow_loss};
+use rectiflow_train::objective::flow::{FlowBatch, rectified_flow_loss};
 use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
 use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
 use safetensors::SafeTensors;
@@ -69,7 +69,7 @@ fn train(model: &Path, curve: &Path, precision: Precision) -> Vec<Step> {
     let (losses, norms) = (curve.numbers("losses").0, curve.numbers("norms").0);
     let (noise, sigmas) = (curve.tensor::<5>("noise", &device), curve.tensor::<2>("sigmas", &device));
     let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-    let mut optimizer = Optimizer::new(settings, None, names.clone());
+    let mut optimizer = Optimizer::new(settings, vec![], names.clone());
     let mut steps = Vec::new();
     for (step, (loss, norm)) in losses.into_iter().zip(norms).enumerate() {
         let start = Instant::now();

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use anyhow::bail;
 use rectiflow_mmdit::{Mmdit, MmditConfig};
 use rectiflow_nn::{DeviceChoice, Module, Named, ParamGradients, Params, Precision, RandomInit, from_f32, to_f32};
-use rectiflow_train::objective::{FlowBatch, rectified_flow_loss};
+use rectiflow_train::objective::flow::{FlowBatch, rectified_flow_loss};
 use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
 
 use super::networks::{mmdit_operations, number_bytes, random};
@@ -45,7 +45,7 @@ fn train_step(name: &str, precision: Precision) -> anyhow::Result<Case> {
         pooled_BP: random(4, [BATCH, config.pooled_width], &device),
     };
     let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-    let mut optimizer = Optimizer::new(settings, None, names.clone());
+    let mut optimizer = Optimizer::new(settings, vec![], names.clone());
     let mut network = Some(network);
     let mut step = move || -> anyhow::Result<f32> {
         let Some(before) = network.take() else { bail!("an earlier step failed") };

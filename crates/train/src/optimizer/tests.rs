@@ -10,6 +10,10 @@ use super::*;
 const SETTINGS: AdamW = AdamW { beta_1: 0.9, beta_2: 0.99, eps: 1e-8, weight_decay: 0.05 };
 const RATE: f64 = 1e-2;
 
+fn decay(decay: f64) -> Ema {
+    Ema::Decay { decay, every: NonZeroU64::MIN }
+}
+
 #[derive(Module, Debug)]
 struct Net {
     one: Linear,
@@ -142,7 +146,7 @@ fn twenty_steps_are_those_of_adamw_in_f64() {
     for norm_max in [1e9, 0.5] {
         let mut net = net();
         let mut plain = Plain::of(&net);
-        let mut optimizer = Optimizer::new(SETTINGS, Some(Ema { decay: 0.9 }), names());
+        let mut optimizer = Optimizer::new(SETTINGS, vec![decay(0.9)], names());
         for seed in 0..20 {
             let gradients = gradients(&net, seed, 1.0);
             let expected = values_of_gradients(&net, &gradients);
@@ -153,7 +157,7 @@ fn twenty_steps_are_those_of_adamw_in_f64() {
             plain.step(&expected, norm_max, 0.9);
         }
         assert_near(&values(&net), &plain.param, 1e-5);
-        assert_near(&values(&optimizer.averaged(&net)), &plain.ema, 1e-5);
+        assert_near(&values(&optimizer.averaged(&net, 0)), &plain.ema, 1e-5);
         assert!(optimizer.states(&net).values().all(|state| state.updates == 20));
     }
 }
@@ -174,7 +178,7 @@ fn a_step_of_two_halves_is_that_of_their_mean() {
 
     let mut plain = Plain::of(&net);
     plain.step(&mean, 0.5, 0.9);
-    let mut optimizer = Optimizer::new(SETTINGS, None, names());
+    let mut optimizer = Optimizer::new(SETTINGS, vec![], names());
     let net = optimizer.step(net, halves.clipped_to(0.5), RATE);
     assert_near(&values(&net), &plain.param, 1e-6);
 }
@@ -197,7 +201,7 @@ fn decay_takes_a_share_of_the_parameter_itself() {
     let before = values(&start);
     let signs = values_of_gradients(&start, &gradients(&start, 1, 1.0));
     let settings = AdamW { beta_1: 0.0, beta_2: 0.0, eps: 0.0, weight_decay: 0.5 };
-    let after = values(&step(&mut Optimizer::new(settings, None, names()), start, 1, 1e9));
+    let after = values(&step(&mut Optimizer::new(settings, vec![], names()), start, 1, 1e9));
     let expected = before.iter().map(|(path, before)| {
         let moved = before.iter().zip(&signs[path]).map(|(x, g)| x * (1.0 - RATE * 0.5) - RATE * g.signum());
         (path.clone(), moved.collect())
@@ -210,7 +214,7 @@ fn what_has_no_gradient_stays() {
     let mut net = net();
     net.one = net.one.no_grad();
     let before = values(&net);
-    let mut optimizer = Optimizer::new(SETTINGS, Some(Ema { decay: 0.5 }), names());
+    let mut optimizer = Optimizer::new(SETTINGS, vec![decay(0.5)], names());
     for seed in 0..3 {
         net = step(&mut optimizer, net, seed, 1.0);
     }
@@ -219,17 +223,18 @@ fn what_has_no_gradient_stays() {
         assert_eq!(before[path] == after[path], path.starts_with("one"), "{path}");
     }
     assert!(optimizer.states(&net).keys().eq(["two.bias", "two.weight"]));
-    let averaged = values(&optimizer.averaged(&net));
+    let averaged = values(&optimizer.averaged(&net, 0));
     assert_eq!((&averaged["one.weight"], averaged["two.weight"] == after["two.weight"]), (&after["one.weight"], false));
 }
 
 /// The average goes on towards a parameter that rests.
 #[test]
 fn an_average_follows_a_parameter_that_was_frozen_later() {
-    let mut optimizer = Optimizer::new(SETTINGS, Some(Ema { decay: 0.5 }), names());
+    let mut optimizer = Optimizer::new(SETTINGS, vec![decay(0.5)], names());
     let mut net = step(&mut optimizer, net(), 1, 1.0);
     let rests = values(&net)["one.bias"].clone();
-    let apart = |optimizer: &Optimizer, net: &Net| (values(&optimizer.averaged(net))["one.bias"][0] - rests[0]).abs();
+    let apart =
+        |optimizer: &Optimizer, net: &Net| (values(&optimizer.averaged(net, 0))["one.bias"][0] - rests[0]).abs();
     let before = apart(&optimizer, &net);
     net.one = net.one.no_grad();
     net = step(&mut optimizer, net, 2, 1.0);
@@ -258,7 +263,7 @@ fn addresses(net: &Net, optimizer: &Optimizer) -> Vec<usize> {
 
 #[test]
 fn a_step_copies_nothing_and_leaves_other_copies_alone() {
-    let mut optimizer = Optimizer::new(SETTINGS, Some(Ema { decay: 0.5 }), names());
+    let mut optimizer = Optimizer::new(SETTINGS, vec![decay(0.5)], names());
     let mut net = step(&mut optimizer, net(), 0, 1.0);
     let before = addresses(&net, &optimizer);
     assert_eq!(before.len(), 4 * 4);
@@ -285,27 +290,48 @@ fn a_gradient_that_is_not_finite_is_an_error_that_names_the_parameter() {
 
 #[test]
 fn a_run_goes_on_from_its_states_as_if_it_had_not_stopped() {
-    let ema = Some(Ema { decay: 0.9 });
-    let mut first = Optimizer::new(SETTINGS, ema, names());
+    let averages = || vec![decay(0.9), Ema::Power { sigma_rel: 0.1 }];
+    let mut first = Optimizer::new(SETTINGS, averages(), names());
     let mut whole = step(&mut first, net(), 0, 1.0);
     // A module of other identities with the same values, as one that was read from a file.
-    let mut again = step(&mut Optimizer::new(SETTINGS, ema, names()), net(), 0, 1.0);
+    let mut again = step(&mut Optimizer::new(SETTINGS, averages(), names()), net(), 0, 1.0);
     let states: Vec<_> = first.states(&whole).into_iter().map(|(path, state)| (path, state.clone())).collect();
-    let mut second = Optimizer::new(SETTINGS, ema, names());
-    second.restore(&again, states.clone()).unwrap();
+    let mut second = Optimizer::new(SETTINGS, averages(), names());
+    second.restore(&again, 1, states.clone()).unwrap();
     for seed in 1..4 {
         whole = step(&mut first, whole, seed, 1.0);
         again = step(&mut second, again, seed, 1.0);
     }
     assert_eq!(values(&whole), values(&again));
-    assert_eq!(values(&first.averaged(&whole)), values(&second.averaged(&again)));
+    assert_eq!(values(&first.averaged(&whole, 1)), values(&second.averaged(&again, 1)));
 
     let (_, state) = states[0].clone();
-    let mut without = Optimizer::new(SETTINGS, None, names());
-    let average = without.restore(&again, [("one.weight".to_string(), state.clone())]).unwrap_err();
-    assert!(average.to_string().contains("it has an average"), "{average}");
-    let unknown = second.restore(&again, [("three.bias".to_string(), state.clone())]).unwrap_err();
+    let mut without = Optimizer::new(SETTINGS, vec![], names());
+    let average = without.restore(&again, 1, [("one.weight".to_string(), state.clone())]).unwrap_err();
+    assert!(average.to_string().contains("it has 2 averages, and this optimizer keeps 0"), "{average}");
+    let unknown = second.restore(&again, 1, [("three.bias".to_string(), state.clone())]).unwrap_err();
     assert!(unknown.to_string().contains("three.bias does not fit the module: it has no such parameter"), "{unknown}");
-    let size = second.restore(&again, [("two.bias".to_string(), state)]).unwrap_err();
+    let size = second.restore(&again, 1, [("two.bias".to_string(), state)]).unwrap_err();
     assert!(size.to_string().contains("5 values for a parameter of 3"), "{size}");
+}
+
+/// Two averages of the same kind are equal whichever of them the update computes.
+#[test]
+fn every_average_is_that_of_the_formula() {
+    let mut optimizer = Optimizer::new(SETTINGS, vec![decay(0.8), Ema::Power { sigma_rel: 0.1 }, decay(0.8)], names());
+    let mut net = net();
+    let mut expected = values(&net);
+    for number in 1..=6 {
+        net = step(&mut optimizer, net, number as usize, 1.0);
+        let kept = Ema::Power { sigma_rel: 0.1 }.kept(NonZeroU64::new(number).unwrap());
+        for (name, now) in values(&net) {
+            let average = expected.get_mut(&name).unwrap();
+            average.iter_mut().zip(now).for_each(|(average, now)| *average = kept * *average + (1.0 - kept) * now);
+        }
+    }
+    let averaged = |index| values(&optimizer.averaged(&net, index));
+    assert_near(&averaged(1), &expected, 1e-6);
+    assert_near(&averaged(0), &averaged(2), 1e-7);
+    assert_ne!(averaged(0), averaged(1));
+    assert_eq!(averaged(3), values(&net), "no such average");
 }

@@ -1,0 +1,407 @@
+//! The checkpoints of a run: folders that are whole or not there, found damaged when they are, the last few kept.
+//!
+//! ```text
+//! checkpoints/step-000020/checkpoint.json   written last: what the others are, with their checksums
+//!                         *.safetensors     parameters, moments and averages
+//! ```
+//!
+//! What this module does not do: know what is in the files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rectiflow_weights::{IfThere, WeightsError, write_whole};
+use serde::{Deserialize, Serialize};
+
+use crate::trainee::StateError;
+
+/// What a checkpoint says of itself.
+const ABOUT: &str = "checkpoint.json";
+
+/// Of the files' order and meaning; a later one is refused, not guessed at.
+const FORMAT: u32 = 1;
+
+/// The checkpoints of one run.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+}
+
+/// What a checkpoint says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    format: u32,
+    /// Steps that were taken.
+    pub step: u64,
+    /// What a later process must agree on to go on: a digest of the plan.
+    pub plan: String,
+    /// The best validation loss so far, and its step.
+    pub best: Option<Best>,
+    files: BTreeMap<String, Stored>,
+}
+
+/// The step with the lowest validation loss of those that have a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// Steps that were taken.
+    pub step: u64,
+    /// The loss then.
+    pub loss: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    bytes: u64,
+    blake3: String,
+}
+
+/// A checkpoint that is whole.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What it says of itself.
+    pub about: About,
+}
+
+/// A checkpoint that was passed over.
+#[derive(Clone, Debug)]
+pub struct Damaged {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// A checkpoint cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Folders and `checkpoint.json`.
+    #[error("the checkpoint {} cannot be written: {problem}", folder.display())]
+    Unwritable {
+        /// Of the checkpoint.
+        folder: PathBuf,
+        /// What the system says.
+        problem: io::Error,
+    },
+    /// Tensors.
+    #[error("the checkpoint {} cannot be written: {problem}", folder.display())]
+    State {
+        /// Of the checkpoint.
+        folder: PathBuf,
+        /// What went wrong.
+        problem: StateError,
+    },
+}
+
+impl CheckpointError {
+    /// Whether space on the disk would help.
+    pub fn is_disk_full(&self) -> bool {
+        let problem = match self {
+            CheckpointError::Unwritable { problem, .. } => problem,
+            CheckpointError::State { problem: StateError::File(problem), .. } => match &**problem {
+                WeightsError::Unwritable { problem, .. } => problem,
+                _ => return false,
+            },
+            CheckpointError::State { .. } => return false,
+        };
+        matches!(problem.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
+impl Checkpoints {
+    /// Those in `folder`, which need not be there yet.
+    pub fn new(folder: PathBuf) -> Self {
+        Checkpoints { folder }
+    }
+
+    /// Writes one, in which `fill` puts its files. It appears under its name only when it is complete and on disk; one
+    /// of the same step is replaced.
+    ///
+    /// # Errors
+    /// Anything cannot be written. Nothing of it is left.
+    pub fn write(
+        &self,
+        step: u64,
+        plan: &str,
+        best: Option<Best>,
+        fill: impl FnOnce(&Path) -> Result<(), StateError>,
+    ) -> Result<PathBuf, CheckpointError> {
+        let folder = self.folder.join(name_of(step));
+        let partial = self.folder.join(format!("{}.partial", name_of(step)));
+        let written = self.write_partial(&partial, fill).and_then(|files| {
+            let about = About { format: FORMAT, step, plan: plan.to_owned(), best, files };
+            put(&partial, &folder, &about)
+                .map_err(|problem| CheckpointError::Unwritable { folder: folder.clone(), problem })
+        });
+        if written.is_err() {
+            let _ = fs::remove_dir_all(&partial);
+        }
+        written.map(|()| folder)
+    }
+
+    fn write_partial(
+        &self,
+        partial: &Path,
+        fill: impl FnOnce(&Path) -> Result<(), StateError>,
+    ) -> Result<BTreeMap<String, Stored>, CheckpointError> {
+        let unwritable = |problem| CheckpointError::Unwritable { folder: partial.to_owned(), problem };
+        if partial.exists() {
+            fs::remove_dir_all(partial).map_err(unwritable)?;
+        }
+        fs::create_dir_all(partial).map_err(unwritable)?;
+        fill(partial).map_err(|problem| CheckpointError::State { folder: partial.to_owned(), problem })?;
+        stored_in(partial).map_err(unwritable)
+    }
+
+    /// The last one that is whole, and those after it that are not. Reads every byte of them.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn latest(&self) -> io::Result<(Option<Found>, Vec<Damaged>)> {
+        self.latest_before(u64::MAX)
+    }
+
+    /// As [`Self::latest`], of those of fewer steps.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn latest_before(&self, step: u64) -> io::Result<(Option<Found>, Vec<Damaged>)> {
+        let mut damaged = Vec::new();
+        for step in self.steps()?.into_iter().rev().filter(|found| *found < step) {
+            let folder = self.folder.join(name_of(step));
+            match read(&folder, step) {
+                Ok(about) => return Ok((Some(Found { folder, about }), damaged)),
+                Err(why) => damaged.push(Damaged { folder, why }),
+            }
+        }
+        Ok((None, damaged))
+    }
+
+    /// Removes all but the last `keep` and that of step `best`, and what an interrupted write left.
+    ///
+    /// # Errors
+    /// A folder cannot be removed.
+    pub fn prune(&self, keep: usize, best: Option<u64>) -> io::Result<()> {
+        let steps = self.steps()?;
+        let old = steps.iter().rev().skip(keep.max(1)).filter(|step| Some(**step) != best);
+        old.map(|step| self.folder.join(name_of(*step))).try_for_each(remove)?;
+        let entries = fs::read_dir(&self.folder)?.collect::<io::Result<Vec<_>>>()?;
+        let left = entries.iter().filter(|entry| {
+            let name = entry.file_name();
+            name.to_string_lossy().ends_with(".partial") || name.to_string_lossy().ends_with(".removed")
+        });
+        left.map(fs::DirEntry::path).try_for_each(fs::remove_dir_all)
+    }
+
+    /// Steps of which there is a checkpoint, whole or not.
+    fn steps(&self) -> io::Result<BTreeSet<u64>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(problem) if problem.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            entries => entries?.collect::<io::Result<Vec<_>>>()?,
+        };
+        let step = |name: &str| name.strip_prefix("step-")?.parse::<u64>().ok().filter(|step| name_of(*step) == name);
+        Ok(entries.iter().filter_map(|entry| step(entry.file_name().to_str()?)).collect())
+    }
+}
+
+fn name_of(step: u64) -> String {
+    format!("step-{step:06}")
+}
+
+/// Under another name first: a removal that is cut short must not leave a checkpoint that looks damaged.
+fn remove(folder: PathBuf) -> io::Result<()> {
+    let removed = folder.with_extension("removed");
+    fs::rename(&folder, &removed)?;
+    fs::remove_dir_all(removed)
+}
+
+/// The last of it: what it says of itself, then its name.
+fn put(partial: &Path, folder: &Path, about: &About) -> io::Result<()> {
+    let json = serde_json::to_vec_pretty(about)?;
+    write_whole(&partial.join(ABOUT), IfThere::Replace, |out| out.write_all(&json))?;
+    if folder.exists() {
+        remove(folder.to_owned())?;
+    }
+    fs::rename(partial, folder)?;
+    sync(folder.parent().unwrap_or(Path::new(".")))
+}
+
+/// Puts a folder's names on disk. Other systems than Unix cannot open folders and need no such step.
+fn sync(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+fn stored_in(folder: &Path) -> io::Result<BTreeMap<String, Stored>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != ABOUT {
+            files.insert(name, stored(&entry.path())?);
+        }
+    }
+    Ok(files)
+}
+
+fn stored(path: &Path) -> io::Result<Stored> {
+    let mut hasher = blake3::Hasher::new();
+    let mut file = fs::File::open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0;
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(Stored { bytes, blake3: hasher.finalize().to_hex().to_string() });
+        }
+        hasher.update(&buffer[..read]);
+        bytes += read as u64;
+    }
+}
+
+/// What a checkpoint says of itself, if that is true.
+fn read(folder: &Path, step: u64) -> Result<About, String> {
+    let text = fs::read(folder.join(ABOUT)).map_err(|problem| format!("{ABOUT}: {problem}"))?;
+    let about: About = serde_json::from_slice(&text).map_err(|problem| format!("{ABOUT}: {problem}"))?;
+    if about.format != FORMAT {
+        return Err(format!("{ABOUT} is of format {}, and this program knows {FORMAT}", about.format));
+    }
+    if about.step != step {
+        return Err(format!("{ABOUT} says it is of step {}", about.step));
+    }
+    for (name, wanted) in &about.files {
+        let found = stored(&folder.join(name)).map_err(|problem| format!("{name}: {problem}"))?;
+        if found.bytes != wanted.bytes {
+            return Err(format!("{name} has {} bytes instead of {}", found.bytes, wanted.bytes));
+        }
+        if found.blake3 != wanted.blake3 {
+            return Err(format!("{name} is damaged: its checksum is another"));
+        }
+    }
+    Ok(about)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(text: &'static str) -> impl FnOnce(&Path) -> Result<(), StateError> {
+        move |folder| {
+            fs::write(folder.join("a.safetensors"), text).unwrap();
+            fs::write(folder.join("b.safetensors"), text.repeat(3)).unwrap();
+            Ok(())
+        }
+    }
+
+    struct Run {
+        folder: tempfile::TempDir,
+        checkpoints: Checkpoints,
+    }
+
+    fn run(steps: &[u64]) -> Run {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(folder.path().join("checkpoints"));
+        for &step in steps {
+            checkpoints.write(step, "plan", None, fill("some values")).unwrap();
+        }
+        Run { folder, checkpoints }
+    }
+
+    impl Run {
+        fn file(&self, step: u64, name: &str) -> PathBuf {
+            self.folder.path().join("checkpoints").join(name_of(step)).join(name)
+        }
+
+        /// The step it would go on from, and how many damaged ones were passed over.
+        fn latest(&self) -> (Option<u64>, usize) {
+            let (found, damaged) = self.checkpoints.latest().unwrap();
+            (found.map(|found| found.about.step), damaged.len())
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(self.folder.path().join("checkpoints")).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    #[test]
+    fn the_last_whole_one_is_found() {
+        assert_eq!(run(&[]).latest(), (None, 0));
+        let run = run(&[5, 20, 100_000_000]);
+        assert_eq!(run.latest(), (Some(100_000_000), 0));
+        assert_eq!(run.checkpoints.latest_before(20).unwrap().0.unwrap().about.step, 5);
+        assert_eq!(run.names(), ["step-000005", "step-000020", "step-100000000"]);
+    }
+
+    #[test]
+    fn damaged_ones_are_passed_over_and_named() {
+        let truncate: fn(&Path) = |path| fs::write(path, "some").unwrap();
+        let corrupt: fn(&Path) = |path| fs::write(path, "some malues").unwrap();
+        let remove: fn(&Path) = |path| fs::remove_file(path).unwrap();
+        let cases = [
+            (truncate, "a.safetensors", "a.safetensors has 4 bytes instead of 11"),
+            (corrupt, "a.safetensors", "a.safetensors is damaged"),
+            (remove, "b.safetensors", "b.safetensors: "),
+            (remove, ABOUT, "checkpoint.json: "),
+            (truncate, ABOUT, "checkpoint.json: "),
+        ];
+        for (damage, file, expected) in cases {
+            let run = run(&[10, 20]);
+            damage(&run.file(20, file));
+            let (found, damaged) = run.checkpoints.latest().unwrap();
+            assert_eq!(found.unwrap().about.step, 10);
+            assert!(damaged[0].folder.ends_with("step-000020"));
+            assert!(damaged[0].why.contains(expected), "{}", damaged[0].why);
+        }
+    }
+
+    #[test]
+    fn one_that_could_not_be_written_leaves_nothing_and_the_old_ones_alone() {
+        let run = run(&[10]);
+        let full = |folder: &Path| {
+            fs::write(folder.join("a.safetensors"), "half").unwrap();
+            let problem = io::Error::from(io::ErrorKind::StorageFull);
+            Err(WeightsError::Unwritable { path: folder.to_owned(), problem }.into())
+        };
+        let error = run.checkpoints.write(20, "plan", None, full).unwrap_err();
+        assert!(error.is_disk_full(), "{error}");
+        assert_eq!(run.names(), ["step-000010"]);
+        assert_eq!(run.latest(), (Some(10), 0));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_not_mistaken_for_a_checkpoint() {
+        let run = run(&[10]);
+        fs::create_dir_all(run.file(20, "").with_extension("partial")).unwrap();
+        fs::create_dir_all(run.file(5, "").with_extension("removed")).unwrap();
+        assert_eq!(run.latest(), (Some(10), 0));
+        run.checkpoints.prune(3, None).unwrap();
+        assert_eq!(run.names(), ["step-000010"]);
+    }
+
+    #[test]
+    fn the_last_ones_and_the_best_stay() {
+        let run = run(&[10, 20, 30, 40, 50]);
+        run.checkpoints.prune(2, Some(20)).unwrap();
+        assert_eq!(run.names(), ["step-000020", "step-000040", "step-000050"]);
+        run.checkpoints.prune(0, None).unwrap();
+        assert_eq!(run.names(), ["step-000050"], "the last one always stays");
+    }
+
+    #[test]
+    fn a_checkpoint_of_the_same_step_is_replaced() {
+        let run = run(&[10]);
+        let best = Some(Best { step: 10, loss: 0.5 });
+        run.checkpoints.write(10, "plan", best, fill("other")).unwrap();
+        let found = run.checkpoints.latest().unwrap().0.unwrap();
+        assert_eq!((found.about.best, fs::read(run.file(10, "a.safetensors")).unwrap()), (best, b"other".to_vec()));
+        assert_eq!(run.names(), ["step-000010"]);
+    }
+}

@@ -1,0 +1,149 @@
+//! What happened in a run, a JSON object a line: `journal.jsonl`.
+//!
+//! What this module does not do: decide what is worth a line, or read the clock.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rectiflow_weights::{IfThere, write_whole};
+use serde::{Deserialize, Serialize};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A process began, at the first step of the run or later.
+    Started {
+        /// Steps that were taken before.
+        step: u64,
+        /// Of how many.
+        steps: u64,
+        /// Seconds since 1970.
+        time: f64,
+    },
+    /// Steps were taken.
+    Step {
+        /// How many so far.
+        step: u64,
+        /// Means over the steps since the last such line: `loss`, `gradient_norm`, `learning_rate`, `loss/sigma_0.25` ...
+        values: BTreeMap<String, f64>,
+        /// What one of them took.
+        seconds: f64,
+    },
+    /// The validation data was looked at.
+    Validation {
+        /// Steps that were taken.
+        step: u64,
+        /// `loss` is what the best checkpoint is chosen by.
+        values: BTreeMap<String, f64>,
+    },
+    /// Pictures were drawn.
+    Samples {
+        /// Steps that were taken.
+        step: u64,
+        /// Relative to the run's folder.
+        file: PathBuf,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Steps that were taken.
+        step: u64,
+        /// Relative to the run's folder.
+        folder: PathBuf,
+    },
+    /// Something that the one who trains should know.
+    Note {
+        /// Steps that were taken.
+        step: u64,
+        /// What.
+        text: String,
+    },
+    /// The last step was taken.
+    Finished {
+        /// How many.
+        step: u64,
+        /// Seconds since 1970.
+        time: f64,
+    },
+}
+
+impl Event {
+    /// Steps that were taken when it happened.
+    pub fn step(&self) -> u64 {
+        match self {
+            Event::Started { step, .. }
+            | Event::Step { step, .. }
+            | Event::Validation { step, .. }
+            | Event::Samples { step, .. }
+            | Event::Checkpoint { step, .. }
+            | Event::Note { step, .. }
+            | Event::Finished { step, .. } => *step,
+        }
+    }
+}
+
+/// The journal of a run, open for more.
+pub struct Journal {
+    file: File,
+}
+
+impl Journal {
+    /// Opens it for a run that goes on after `step`. What an earlier process did after that step will be done again,
+    /// so its lines go, and half of a line too.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn open(path: &Path, step: u64) -> io::Result<Journal> {
+        if path.exists() {
+            let kept: Vec<Event> = read(path)?.into_iter().filter(|event| event.step() <= step).collect();
+            write_whole(path, IfThere::Replace, |out| kept.iter().try_for_each(|event| write_line(out, event)))?;
+        }
+        Ok(Journal { file: OpenOptions::new().create(true).append(true).open(path)? })
+    }
+
+    /// Adds a line.
+    ///
+    /// # Errors
+    /// The disk is full, or gone.
+    pub fn record(&mut self, event: &Event) -> io::Result<()> {
+        write_line(&mut self.file, event)
+    }
+}
+
+fn write_line(out: &mut dyn Write, event: &Event) -> io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    out.write_all(&line)
+}
+
+/// All events of a journal. Half of a last line, which a killed process leaves, is no event.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read(path: &Path) -> io::Result<Vec<Event>> {
+    let text = fs::read(path)?;
+    Ok(text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(step: u64) -> Event {
+        Event::Step { step, values: [("loss".to_owned(), 0.5)].into(), seconds: 0.1 }
+    }
+
+    #[test]
+    fn a_run_that_goes_on_from_an_earlier_step_has_each_step_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let mut journal = Journal::open(&path, 0).unwrap();
+        (1..=5).for_each(|number| journal.record(&step(number)).unwrap());
+        fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"event\":\"st").unwrap();
+        let mut journal = Journal::open(&path, 3).unwrap();
+        journal.record(&step(4)).unwrap();
+        assert_eq!(read(&path).unwrap(), [1, 2, 3, 4].map(step));
+    }
+}

@@ -1,0 +1,355 @@
+//! The loop of a training: steps, and between them what the plan asks for.
+//!
+//! ```text
+//! step -> journal -> validation -> samples -> checkpoint -> step
+//! ```
+//!
+//! What this module does not do: know what is trained ([`crate::objective`]), or print.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::checkpoint::{Best, CheckpointError, Checkpoints};
+use crate::journal::{Event, Journal};
+use crate::objective::{Objective, StepError, Values};
+use crate::plan::Pace;
+use crate::recipe::NotFiniteRule;
+use crate::trainee::StateError;
+
+/// Sees a training happen.
+pub trait Watch {
+    /// Something happened; it is in the journal.
+    fn event(&mut self, event: &Event);
+
+    /// Asked after each step. `Break`: a checkpoint is written and the run ends.
+    fn wish(&mut self) -> ControlFlow<()>;
+
+    /// There is no space for a checkpoint. `Continue`: it is tried again, so wait in here; `Break`: the run ends with
+    /// what is on the disk.
+    fn disk_full(&mut self, problem: &CheckpointError) -> ControlFlow<()>;
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps were taken.
+    Finished,
+    /// The watcher wished it; a checkpoint has all steps that were taken.
+    Stopped {
+        /// How many.
+        step: u64,
+    },
+}
+
+/// A run ended before its last step.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A loss, a gradient or a validation loss.
+    #[error(
+        "step {step}: {what} is not finite; samples of the step: {}\n\
+         hint: the last good checkpoint is {}; look at those samples, lower the learning rate, or set \
+         `not_finite = \"roll-back\"`",
+        samples.join(", "),
+        last.as_ref().map_or_else(|| "none".to_owned(), |last| last.display().to_string()),
+    )]
+    NotFinite {
+        /// The step that was not taken, counted from 0.
+        step: u64,
+        /// What is not finite.
+        what: String,
+        /// Ids of its samples.
+        samples: Vec<String>,
+        /// Where the run can go on from.
+        last: Option<PathBuf>,
+    },
+    /// Data, networks or files that the objective needs.
+    #[error("step {step}: {problem}")]
+    Objective {
+        /// Counted from 0.
+        step: u64,
+        /// What went wrong.
+        problem: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A checkpoint could not be written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A checkpoint that is whole could not be gone on from.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Other files of the run.
+    #[error("{}: {problem}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        problem: io::Error,
+    },
+}
+
+/// A run's folder: `journal.jsonl`, `checkpoints/`, `samples/`, `model/`.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    root: PathBuf,
+}
+
+impl RunFolder {
+    /// At `root`, which is there.
+    pub fn new(root: PathBuf) -> Self {
+        RunFolder { root }
+    }
+
+    /// Its path.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `journal.jsonl`.
+    pub fn journal(&self) -> PathBuf {
+        self.root.join("journal.jsonl")
+    }
+
+    /// `checkpoints/`.
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(self.root.join("checkpoints"))
+    }
+
+    /// What the run was told to do.
+    pub fn plan(&self) -> PathBuf {
+        self.root.join("plan.toml")
+    }
+
+    /// The trained model.
+    pub fn model(&self) -> PathBuf {
+        self.root.join("model")
+    }
+
+    fn samples(&self) -> PathBuf {
+        self.root.join("samples")
+    }
+}
+
+/// A run under way.
+pub struct Run<'a> {
+    objective: &'a mut dyn Objective,
+    pace: &'a Pace,
+    folder: &'a RunFolder,
+    checkpoints: Checkpoints,
+    journal: Journal,
+    watch: &'a mut dyn Watch,
+    /// Steps that were taken.
+    step: u64,
+    best: Option<Best>,
+    since: Sums,
+    /// Steps at which something was not finite, and how often the run went back because of it.
+    rolled_back: BTreeMap<u64, u64>,
+}
+
+/// Values since the last line of the journal.
+#[derive(Default)]
+struct Sums {
+    steps: u64,
+    seconds: f64,
+    sums: BTreeMap<String, (f64, u64)>,
+}
+
+impl<'a> Run<'a> {
+    /// Takes up a run where its last whole checkpoint left it, or at its beginning.
+    ///
+    /// # Errors
+    /// The folder cannot be read or written, or the checkpoint is of another network.
+    pub fn take_up(
+        objective: &'a mut dyn Objective,
+        pace: &'a Pace,
+        folder: &'a RunFolder,
+        watch: &'a mut dyn Watch,
+    ) -> Result<Run<'a>, TrainError> {
+        let checkpoints = folder.checkpoints();
+        let at = |path: PathBuf| move |problem| TrainError::File { path, problem };
+        let (found, damaged) = checkpoints.latest().map_err(at(folder.root.join("checkpoints")))?;
+        let (mut step, mut best) = (0, None);
+        if let Some(found) = &found {
+            objective.load(&found.folder, found.about.step)?;
+            (step, best) = (found.about.step, found.about.best);
+        }
+        let journal = Journal::open(&folder.journal(), step).map_err(at(folder.journal()))?;
+        let (since, rolled_back) = (Sums::default(), BTreeMap::new());
+        let mut run = Run { objective, pace, folder, checkpoints, journal, watch, step, best, since, rolled_back };
+        run.record(Event::Started { step, steps: pace.steps, time: now() })?;
+        for damaged in damaged {
+            let next = found.as_ref().map_or("the beginning".to_owned(), |found| found.folder.display().to_string());
+            let text = format!("{} is damaged ({}); going on from {next}", damaged.folder.display(), damaged.why);
+            run.record(Event::Note { step, text })?;
+        }
+        Ok(run)
+    }
+
+    /// Takes all steps that are left.
+    ///
+    /// # Errors
+    /// What cannot be gone on after. The last good checkpoint is as it was.
+    pub fn finish(mut self) -> Result<Outcome, TrainError> {
+        while self.step < self.pace.steps {
+            if !self.take_step()? {
+                continue;
+            }
+            let is_last = self.step == self.pace.steps;
+            if is_last || self.pace.record.at(self.step) {
+                self.record_steps()?;
+            }
+            if self.pace.validation.at(self.step) || (is_last && self.pace.validation.is_on()) {
+                self.validate()?;
+            }
+            if self.pace.samples.at(self.step) || (is_last && self.pace.samples.is_on()) {
+                self.samples()?;
+            }
+            let stops = self.watch.wish().is_break();
+            if stops || is_last || self.pace.checkpoint.at(self.step) {
+                self.record_steps()?;
+                if self.checkpoint()?.is_break() || (stops && !is_last) {
+                    return Ok(Outcome::Stopped { step: self.step });
+                }
+            }
+        }
+        self.record(Event::Finished { step: self.step, time: now() })?;
+        Ok(Outcome::Finished)
+    }
+
+    /// One step. Returns whether it was taken, or the run went back instead.
+    fn take_step(&mut self) -> Result<bool, TrainError> {
+        let started = Instant::now();
+        let step = self.step;
+        match self.objective.step(step, self.pace.schedule.at(step, self.pace.steps)) {
+            Ok(values) => {
+                self.step += 1;
+                self.since.add(values, started.elapsed().as_secs_f64());
+                Ok(true)
+            }
+            Err(StepError::Failed(problem)) => Err(TrainError::Objective { step, problem }),
+            Err(StepError::NotFinite { what, samples }) => self.go_back(what, samples).map(|()| false),
+        }
+    }
+
+    /// To the last checkpoint, if the plan says so.
+    fn go_back(&mut self, what: String, samples: Vec<String>) -> Result<(), TrainError> {
+        const TIMES_MAX: u64 = 3;
+        let step = self.step;
+        let root = self.folder.root.join("checkpoints");
+        let (found, _) = self.checkpoints.latest().map_err(|problem| TrainError::File { path: root, problem })?;
+        let times = self.rolled_back.entry(step).or_default();
+        *times += 1;
+        let goes_back = self.pace.not_finite == NotFiniteRule::RollBack && *times < TIMES_MAX;
+        let Some(found) = found.as_ref().filter(|_| goes_back) else {
+            let last = found.map(|found| found.folder);
+            return Err(TrainError::NotFinite { step, what, samples, last });
+        };
+        let text = format!(
+            "step {step}: {what} is not finite; samples of the step: {}; back to step {}, with other samples from there on",
+            samples.join(", "),
+            found.about.step
+        );
+        self.objective.load(&found.folder, found.about.step)?;
+        self.objective.turn(self.rolled_back.values().sum());
+        (self.step, self.best) = (found.about.step, found.about.best);
+        self.since = Sums::default();
+        let path = self.folder.journal();
+        self.journal = Journal::open(&path, self.step).map_err(|problem| TrainError::File { path, problem })?;
+        self.record(Event::Note { step: self.step, text })
+    }
+
+    fn record_steps(&mut self) -> Result<(), TrainError> {
+        match std::mem::take(&mut self.since).means() {
+            Some((values, seconds)) => self.record(Event::Step { step: self.step, values, seconds }),
+            None => Ok(()),
+        }
+    }
+
+    fn validate(&mut self) -> Result<(), TrainError> {
+        let values = self.objective.validate().map_err(|problem| self.failed(problem))?;
+        let Some(loss) = values.get("loss").copied() else { return Ok(()) };
+        let last = || self.checkpoints.latest().ok().and_then(|(found, _)| Some(found?.folder));
+        if !loss.is_finite() {
+            let what = "the validation loss".to_owned();
+            return Err(TrainError::NotFinite { step: self.step, what, samples: Vec::new(), last: last() });
+        }
+        self.record(Event::Validation { step: self.step, values })?;
+        if self.best.is_none_or(|best| loss < best.loss) {
+            self.best = Some(Best { step: self.step, loss });
+            self.checkpoint().map(drop)?;
+        }
+        Ok(())
+    }
+
+    fn samples(&mut self) -> Result<(), TrainError> {
+        let Some(sheet) = self.objective.samples().map_err(|problem| self.failed(problem))? else { return Ok(()) };
+        let folder = self.folder.samples();
+        let name = format!("step-{:06}.png", self.step);
+        let path = folder.join(&name);
+        let written = std::fs::create_dir_all(&folder).and_then(|()| sheet.write_png(&path));
+        written.map_err(|problem| TrainError::File { path, problem })?;
+        self.record(Event::Samples { step: self.step, file: Path::new("samples").join(name) })
+    }
+
+    /// Writes one, again and again while the disk is full and the watcher wants to wait. `Break`: it does not.
+    fn checkpoint(&mut self) -> Result<ControlFlow<()>, TrainError> {
+        let (step, best) = (self.step, self.best);
+        let folder = loop {
+            let objective = &*self.objective;
+            let written = self.checkpoints.write(step, &self.pace.digest, best, |folder| objective.save(folder));
+            match written {
+                Ok(folder) => break folder,
+                Err(problem) if problem.is_disk_full() => {
+                    if self.watch.disk_full(&problem).is_break() {
+                        return Err(problem.into());
+                    }
+                }
+                Err(problem) => return Err(problem.into()),
+            }
+        };
+        let best = best.map(|best| best.step);
+        self.checkpoints
+            .prune(self.pace.keep.get(), best)
+            .map_err(|problem| TrainError::File { path: self.folder.root.join("checkpoints"), problem })?;
+        let folder = folder.strip_prefix(&self.folder.root).unwrap_or(&folder).to_owned();
+        self.record(Event::Checkpoint { step, folder })?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Into the journal and to the watcher. The journal waits for the disk too: a line is small, and a step that is not
+    /// in it would look as if it had not been taken.
+    fn record(&mut self, event: Event) -> Result<(), TrainError> {
+        let path = self.folder.journal();
+        self.journal.record(&event).map_err(|problem| TrainError::File { path, problem })?;
+        self.watch.event(&event);
+        Ok(())
+    }
+
+    fn failed(&self, problem: Box<dyn std::error::Error + Send + Sync>) -> TrainError {
+        TrainError::Objective { step: self.step, problem }
+    }
+}
+
+impl Sums {
+    fn add(&mut self, values: Values, seconds: f64) {
+        self.steps += 1;
+        self.seconds += seconds;
+        for (name, value) in values {
+            let (sum, count) = self.sums.entry(name).or_default();
+            *sum += value;
+            *count += 1;
+        }
+    }
+
+    /// The mean of each value over the steps that had it, and what a step took.
+    fn means(self) -> Option<(Values, f64)> {
+        let mean = |(name, (sum, count)): (String, (f64, u64))| (name, sum / count as f64);
+        (self.steps > 0).then(|| (self.sums.into_iter().map(mean).collect(), self.seconds / self.steps as f64))
+    }
+}
+
+/// Seconds since 1970, for people; nothing depends on it.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
