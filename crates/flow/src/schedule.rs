@@ -1,5 +1,7 @@
 use std::num::NonZeroUsize;
 
+use crate::shifted;
+
 /// Levels in the training table, before the shift: 1/1000, 2/1000, ..., 1.
 const TRAINING_LEVELS: f32 = 1000.0;
 
@@ -54,7 +56,7 @@ impl Schedule {
         let intervals = steps.get() - 1;
         let between = (1..intervals).map(|index| 1.0 + index as f64 * ((lowest - 1.0) / intervals as f64));
         let last = (intervals > 0).then_some(lowest);
-        let lower = between.chain(last).map(|evenly_spaced| shifted(evenly_spaced, shift) as f32);
+        let lower = between.chain(last).map(|evenly_spaced| shifted(evenly_spaced, f64::from(shift)) as f32);
 
         let sigmas = std::iter::once(1.0).chain(lower).chain([0.0]);
         strictly_decreasing(sigmas).map(Schedule).ok_or(ScheduleError::TooDense { steps, shift })
@@ -88,12 +90,6 @@ fn strictly_decreasing(levels: impl Iterator<Item = f32>) -> Option<Vec<f32>> {
         sigmas.push(sigma);
     }
     Some(sigmas)
-}
-
-/// Resolution-dependent shift of a noise level, arXiv:2403.03206, sec. 5.3.2; keeps 0 and 1 where they are.
-fn shifted(sigma: f64, shift: f32) -> f64 {
-    let shift = f64::from(shift);
-    shift * sigma / (1.0 + (shift - 1.0) * sigma)
 }
 
 /// [`shifted`] for the lowest training level, in f32: diffusers keeps that table as an f32 tensor, and for
