@@ -1,5 +1,7 @@
 use std::fmt;
 
+use burn::tensor::DType;
+use rectiflow_nn::TensorData;
 use serde::{Serialize, Serializer};
 
 /// How one number is stored in a safetensors file.
@@ -59,6 +61,19 @@ const TYPES: [(Dtype, &str, u64); 22] = [
 ];
 
 impl Dtype {
+    /// What a tensor's numbers are stored as. None for types that are not written.
+    pub fn of(data: &TensorData) -> Option<Dtype> {
+        match data.dtype() {
+            DType::F32 => Some(Dtype::F32),
+            DType::F16 => Some(Dtype::F16),
+            DType::BF16 => Some(Dtype::BF16),
+            DType::I32 => Some(Dtype::I32),
+            DType::I64 => Some(Dtype::I64),
+            DType::U8 => Some(Dtype::U8),
+            _ => None,
+        }
+    }
+
     /// The type that a header calls `name`.
     pub fn from_name(name: &str) -> Option<Dtype> {
         TYPES.iter().find(|row| row.1 == name).map(|row| row.0)

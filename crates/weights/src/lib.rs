@@ -78,4 +78,4 @@ pub use keymap::Layout;
 pub use part::{Part, PartKind};
 pub use shards::{IndexError, ShardIndex};
 pub use source::{LoadReport, PartSource};
-pub use write::write_safetensors;
+pub use write::{safetensors_into, write_safetensors};

@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use burn::tensor::DType;
 use rectiflow_nn::TensorData;
 use serde_json::{Map, Value, json};
 
@@ -24,16 +23,27 @@ pub fn write_safetensors(
 }
 
 fn write(path: &Path, tensors: &[(&str, &TensorData)], metadata: &BTreeMap<String, String>) -> io::Result<()> {
+    write_whole(path, IfThere::Replace, |out| safetensors_into(out, tensors, metadata))
+}
+
+/// The bytes of a safetensors file, for who counts or hashes them on their way to a file: see
+/// [`write_safetensors`]. The same tensors and text in any order make the same bytes.
+///
+/// # Errors
+/// Writing fails; a tensor has a type that is not written; two tensors have one name, or one is `__metadata__`. In the
+/// last three cases nothing was written.
+pub fn safetensors_into(
+    out: &mut dyn Write,
+    tensors: &[(&str, &TensorData)],
+    metadata: &BTreeMap<String, String>,
+) -> io::Result<()> {
     let mut tensors = tensors.to_vec();
     // Wide numbers first, so that every tensor is aligned for its type.
     tensors.sort_by_key(|(name, data)| (std::cmp::Reverse(data.dtype().size()), *name));
     let header = header(&tensors, metadata)?;
-
-    write_whole(path, IfThere::Replace, |out| {
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(&header)?;
-        tensors.iter().try_for_each(|(_, data)| write_values(out, data))
-    })
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    tensors.iter().try_for_each(|(_, data)| write_values(out, data))
 }
 
 /// JSON in the order of the data, filled up with blanks so that the data begins at a multiple of 8.
@@ -46,7 +56,7 @@ fn header(tensors: &[(&str, &TensorData)], metadata: &BTreeMap<String, String>) 
     for (name, data) in tensors {
         let end = begin + data.bytes().len();
         let entry = json!({
-            "dtype": stored_dtype(data.dtype())?.name(),
+            "dtype": stored_dtype(data)?.name(),
             "shape": data.shape().to_vec(),
             "data_offsets": [begin, end],
         });
@@ -60,16 +70,10 @@ fn header(tensors: &[(&str, &TensorData)], metadata: &BTreeMap<String, String>) 
     Ok(json)
 }
 
-fn stored_dtype(dtype: DType) -> io::Result<Dtype> {
-    match dtype {
-        DType::F32 => Ok(Dtype::F32),
-        DType::F16 => Ok(Dtype::F16),
-        DType::BF16 => Ok(Dtype::BF16),
-        DType::I32 => Ok(Dtype::I32),
-        DType::I64 => Ok(Dtype::I64),
-        DType::U8 => Ok(Dtype::U8),
-        other => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("tensors of {other:?} are not written"))),
-    }
+fn stored_dtype(data: &TensorData) -> io::Result<Dtype> {
+    let unwritten =
+        || io::Error::new(io::ErrorKind::InvalidInput, format!("tensors of {:?} are not written", data.dtype()));
+    Dtype::of(data).ok_or_else(unwritten)
 }
 
 /// The format is little-endian.
