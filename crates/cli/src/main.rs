@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod formulations;
 mod generate;
 mod inspect;
 mod memory;
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     Generate(Box<generate::GenerateArgs>),
     Bench(bench::BenchArgs),
+    Formulations(formulations::FormulationsArgs),
     Inspect(inspect::InspectArgs),
     Verify(verify::VerifyArgs),
 }
@@ -45,6 +47,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Generate(args) => generate::run(*args),
         Command::Bench(args) => bench::run(args),
+        Command::Formulations(args) => formulations::run(&args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
     }

@@ -241,10 +241,10 @@ impl Formulation {
 
     /// How the network's prediction becomes a velocity at noise level `sigma`.
     ///
-    /// Outside [`Formulation::sigma_range`] the network is asked at the range's nearest end: its picture there is taken
-    /// for the picture, and the velocity is the straight line to it. So every [`Schedule`](crate::Schedule) from 1 to 0
-    /// can be used; starting a noise-predicting model at its last level as if that were pure noise is what all of
-    /// its samplers do.
+    /// Outside [`Formulation::sigma_range`] the network is asked at the range's nearest end, so every
+    /// [`Schedule`](crate::Schedule) from 1 to 0 can be used. Above it, the picture that the network says there is where
+    /// the velocity leads: to begin with pure noise at the last level is what all samplers of such models do. Below it,
+    /// the velocity is that of the lowest level.
     ///
     /// sigma: in (0, 1], as solvers ask.
     ///
@@ -262,10 +262,15 @@ impl Formulation {
         if asked == sigma {
             return inside;
         }
-        // The latent as it would be at `asked`: with as much noise where that is most of it, else with as much picture.
-        let carried = if asked < sigma { asked / sigma } else { (1.0 - asked) / (1.0 - sigma) };
-        // picture = carried latent - asked (of_latent carried latent + of_prediction prediction), and
-        // velocity = (latent - picture) / sigma.
+        if asked > sigma {
+            // As much picture as at `asked`, of which most of the latent is. A line to the picture that the network says,
+            // as above, would not do: `1 / sigma` makes much of the little that it smoothes.
+            let carried = (1.0 - asked) / (1.0 - sigma);
+            return Conversion { input_scale: inside.input_scale * carried, of_latent: of_latent * carried, ..inside };
+        }
+        // As much noise as at `asked`. Then picture = carried latent - asked (of_latent carried latent + of_prediction
+        // prediction), and velocity = (latent - picture) / sigma.
+        let carried = asked / sigma;
         Conversion {
             input_scale: inside.input_scale * carried,
             of_latent: (1.0 - carried * (1.0 - asked * of_latent)) / sigma,
@@ -301,16 +306,6 @@ impl Weight {
                 (velocity_of_error() / ToVelocity::of(v, sigma).of_prediction).powi(2)
             }
         }
-    }
-}
-
-impl std::fmt::Display for Weight {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Weight::Unit => "1",
-            Weight::OfVelocity => "of the velocity's error",
-            Weight::OfV => "of the v's error",
-        })
     }
 }
 

@@ -366,26 +366,39 @@ fn the_range_says_where_a_network_may_be_asked() {
     close(Path::Linear.time(*linear.end()), 999.0);
 }
 
-/// Outside the range, the picture that the network says at the range's end is where the velocity leads.
+/// Above the range, the picture that the network says at its end is where the velocity leads.
 #[test]
-fn outside_the_range_the_velocity_leads_to_the_picture_of_its_end() {
+fn above_the_range_the_velocity_leads_to_the_picture_of_its_end() {
+    let (latent, prediction) = (0.8, 0.3);
     for formulation in Formulation::all() {
-        let range = formulation.sigma_range();
-        for (sigma, end) in [(1.0, *range.end()), (1e-3, *range.start())] {
-            if range.contains(&sigma) {
-                continue;
-            }
-            let (latent, prediction) = (0.8, 0.3);
-            let inside = formulation.conversion(end);
-            let outside = formulation.conversion(sigma);
-            assert_eq!(outside.timestep, inside.timestep, "{formulation}");
-            let carried = latent * outside.input_scale / inside.input_scale;
+        let end = *formulation.sigma_range().end();
+        for sigma in [1.0, 0.5 * (1.0 + end)] {
+            let (inside, above) = (formulation.conversion(end), formulation.conversion(sigma));
+            let carried = latent * end / sigma;
+            close(carried * inside.input_scale, latent * above.input_scale);
             let picture = carried - end * (inside.of_latent * carried + inside.of_prediction * prediction);
-            let found = latent - sigma * (outside.of_latent * latent + outside.of_prediction * prediction);
-            assert!((found - picture).abs() < 1e-9, "{formulation}, {sigma}: {found}, expected {picture}");
-            let carry = if sigma > end { end / sigma } else { (1.0 - end) / (1.0 - sigma) };
-            assert!((carried - latent * carry).abs() < 1e-12, "{formulation}, {sigma}: {carried}");
+            close(latent - sigma * (above.of_latent * latent + above.of_prediction * prediction), picture);
+            assert!(end == 1.0 || above.timestep == inside.timestep, "{formulation}, {sigma}");
         }
+    }
+}
+
+#[test]
+fn below_the_range_the_velocity_is_that_of_its_end() {
+    let (latent, prediction) = (0.8, 0.3);
+    for name in ["eps/linear", "v/linear", "edm/rf"] {
+        let formulation = named(name);
+        let start = *formulation.sigma_range().start();
+        let (inside, below) = (formulation.conversion(start), formulation.conversion(1e-3));
+        // With as much picture in it.
+        let carried = latent * (1.0 - start) / (1.0 - 1e-3);
+        close(carried * inside.input_scale, latent * below.input_scale);
+        let velocity = |of_latent, of_prediction, latent| of_latent * latent + of_prediction * prediction;
+        close(
+            velocity(below.of_latent, below.of_prediction, latent),
+            velocity(inside.of_latent, inside.of_prediction, carried),
+        );
+        assert_eq!(below.timestep, inside.timestep, "{name}");
     }
 }
 

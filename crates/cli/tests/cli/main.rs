@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
 mod bad_input;
+mod formulations;
 mod generate;
 mod inspect;
 mod instructions;
