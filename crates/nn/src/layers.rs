@@ -214,9 +214,14 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// `count` vectors, `width` wide.
-    pub fn new(mut params: Params<'_>, count: usize, width: usize) -> Self {
-        Embedding { weight: params.param("weight", [count, width], Init::Normal(0.02)) }
+    /// `count` vectors, `width` wide, that start as most embeddings do: normal with a deviation of 0.02.
+    pub fn new(params: Params<'_>, count: usize, width: usize) -> Self {
+        Embedding::starting(params, count, width, Init::Normal(0.02))
+    }
+
+    /// As [`Self::new`], with a start of its own.
+    pub fn starting(mut params: Params<'_>, count: usize, width: usize, init: Init) -> Self {
+        Embedding { weight: params.param("weight", [count, width], init) }
     }
 
     /// ids `[B, L]`. Returns `[B, L, D]`.

@@ -215,6 +215,27 @@ fn gradients_of_attention_apart_and_biased() {
     }
 }
 
+/// Queries of one text, keys and values of another.
+#[test]
+fn gradients_of_attention_to_another_text() {
+    let run = |kernels: bool| {
+        let q = leaf("q", [2, 5, 3, 8]);
+        let [k, v] = ["k", "v"].map(|name| leaf(name, [2, 300, 3, 8]));
+        let stream = [Qkv::Apart { q: q.clone(), k: k.clone(), v: v.clone() }];
+        let [mixed] = if kernels {
+            ops::attention(stream, 0.35, AttentionBias::None, Precision::F32)
+        } else {
+            composed::attention(stream, 0.35, AttentionBias::None, Precision::F32)
+        };
+        assert_eq!(mixed.dims(), [2, 5, 24]);
+        let gradients = loss(mixed).backward();
+        [q, k, v].map(|x| x.grad(&gradients))
+    };
+    for (role, (found, expected)) in run(true).into_iter().zip(run(false)).enumerate() {
+        assert_same(&format!("role {role}"), found, expected, 1e-4);
+    }
+}
+
 #[test]
 fn gradients_of_norms() {
     let run = |kernels: bool| {

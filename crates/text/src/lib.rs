@@ -53,6 +53,6 @@ mod tokens;
 pub use clip::{Activation, ClipConfig, ClipEncoder, ClipKind, ClipOutput, Pooling};
 pub use conditioning::{Conditioning, ConditioningWidths, WidthError, assemble};
 pub use config::ConfigError;
-pub use t5::{T5Config, T5Encoder};
+pub use t5::{T5Config, T5Decoder, T5Encoder};
 pub use tokenizer::{ClipTokenizer, END_OF_TEXT, Origin, T5Tokenizer, TokenizerError};
 pub use tokens::{Cut, T5_LENGTHS, T5Length, T5Rule, Tokens};

@@ -89,7 +89,7 @@ pub fn linear<const D: usize>(
 pub enum Qkv {
     /// In this order, as one product makes them: `[B, L, 3, H, E]`.
     Together(Tensor<5>),
-    /// Each `[B, L, H, E]`.
+    /// Each `[B, L, H, E]`. Keys and values may be as many as they like, together: those of another text.
     Apart {
         /// What asks.
         q: Tensor<4>,
@@ -101,7 +101,7 @@ pub enum Qkv {
 }
 
 impl Qkv {
-    /// `[B, L, H, E]`.
+    /// `[B, L, H, E]`, of the queries.
     pub fn dims(&self) -> [usize; 4] {
         match self {
             Qkv::Together(heads) => {

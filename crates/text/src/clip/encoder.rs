@@ -1,6 +1,9 @@
 //! The CLIP text encoder. Source: Radford et al. 2021, arXiv:2103.00020, section 2.4; the details are those of
 //! `CLIPTextModelWithProjection` in transformers and of `other_impls.py` in Stability-AI/sd3.5.
 //!
+//! Without a checkpoint, parameters start as in openai/CLIP (`initialize_parameters` in `model.py`), but biases at 0, as
+//! in transformers.
+//!
 //! Shape letters: B batch, L tokens, D width, H heads, E head width, P width of the pooled output.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
@@ -45,13 +48,14 @@ impl ClipEncoder {
     pub fn new(mut params: Params<'_>, config: &ClipConfig) -> Self {
         let &ClipConfig { width, vocabulary, positions, projection, .. } = config;
         assert!(config.layers > 0 && width.is_multiple_of(config.heads), "impossible encoder: {config:?}");
+        let start = deviation(width);
         let text_projection =
-            projection.map(|out| Linear::without_bias(params.at("text_projection"), width, out, Init::XavierUniform));
+            projection.map(|out| Linear::without_bias(params.at("text_projection"), width, out, start));
         let mut model = params.at("text_model");
         let mut tables = model.at("embeddings");
         ClipEncoder {
             tokens: Embedding::new(tables.at("token_embedding"), vocabulary, width),
-            positions: Embedding::new(tables.at("position_embedding"), positions, width),
+            positions: Embedding::starting(tables.at("position_embedding"), positions, width, Init::Normal(0.01)),
             layers: layers(model.at("encoder").at("layers"), config),
             final_layer_norm: LayerNorm::new(model.at("final_layer_norm"), width, config.eps),
             text_projection,
@@ -93,6 +97,16 @@ impl ClipEncoder {
             (Pooling::Projected, None) | (Pooling::Unprojected, _) => end_BD,
         }
     }
+}
+
+/// Normal, so that a sum over this many products of unit size has unit size.
+fn deviation(inputs: usize) -> Init {
+    Init::Normal((inputs as f32).powf(-0.5))
+}
+
+/// Of what is added to the residual stream, smaller the more layers add to it.
+fn residual_deviation(config: &ClipConfig) -> Init {
+    deviation(config.width * 2 * config.layers)
 }
 
 /// The place of the first end of text in each row.
@@ -154,12 +168,13 @@ struct SelfAttention {
 impl SelfAttention {
     fn new(mut params: Params<'_>, config: &ClipConfig) -> Self {
         let precision = params.precision();
-        let mut product = |name| Linear::new(params.at(name), config.width, config.width, Init::XavierUniform);
+        let start = deviation(config.width);
+        let mut product = |name, init| Linear::new(params.at(name), config.width, config.width, init);
         SelfAttention {
-            q_proj: product("q_proj"),
-            k_proj: product("k_proj"),
-            v_proj: product("v_proj"),
-            out_proj: product("out_proj"),
+            q_proj: product("q_proj", start),
+            k_proj: product("k_proj", start),
+            v_proj: product("v_proj", start),
+            out_proj: product("out_proj", residual_deviation(config)),
             heads: config.heads,
             precision,
         }
@@ -186,8 +201,8 @@ struct Mlp {
 impl Mlp {
     fn new(mut params: Params<'_>, config: &ClipConfig) -> Self {
         Mlp {
-            fc1: Linear::new(params.at("fc1"), config.width, config.mlp, Init::XavierUniform),
-            fc2: Linear::new(params.at("fc2"), config.mlp, config.width, Init::XavierUniform),
+            fc1: Linear::new(params.at("fc1"), config.width, config.mlp, deviation(2 * config.width)),
+            fc2: Linear::new(params.at("fc2"), config.mlp, config.width, residual_deviation(config)),
             activation: config.activation,
         }
     }

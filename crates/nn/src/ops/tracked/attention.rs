@@ -1,6 +1,8 @@
 //! Attention over the tokens of one or several streams.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
+use std::ops::Range;
+
 use burn::backend::TensorMetadata;
 use burn::tensor::{DType, Tensor};
 use half::bf16;
@@ -154,14 +156,9 @@ impl Operation for Attention {
         let added = self.added(inputs);
         let wants_bias = self.added && wanted[self.inputs_of_streams()];
         let mut bias = added.as_ref().filter(|_| wants_bias).map(|bias| Result::new(DType::F32, bias.get().len()));
-        let mut results: Vec<Result> = streams
-            .iter()
-            .zip(&parts[0])
-            .map(|((_, x), part)| Result::of_gradient(x[0].dtype(), 3 * sizes.mixed(part.tokens)))
-            .collect();
-        let each = results.iter_mut().zip(&streams).zip(&parts[0]);
+        let mut slopes: Vec<Slopes> = streams.iter().flat_map(|(form, x)| Slopes::of_stream(*form, x, sizes)).collect();
         let mut places = Gradients {
-            parts: each.map(|((result, (form, _)), part)| place(result, *form, part.tokens, sizes)).collect(),
+            parts: slopes.iter_mut().map(|slopes| slopes.place(sizes)).collect(),
             bias: bias.as_mut().map(Result::floats),
         };
         let (isa, scale, of) = (isa(), self.scale, self.bias(added.as_ref()));
@@ -170,17 +167,9 @@ impl Operation for Attention {
             _ => attention_backward::<bf16>(isa, sequences, scale, of, saved, &mut places),
         }
         drop(places);
-        let mut all = Vec::new();
-        for ((result, (form, _)), part) in results.into_iter().zip(&streams).zip(&parts[0]) {
-            match form {
-                Form::Together => all.push(result.stored(vec![batch, part.tokens, 3, heads, width])),
-                Form::Apart => {
-                    let three = result.stored(vec![3, batch, part.tokens, heads, width]);
-                    let one = |role| three.narrow(0, role, 1).reshape([batch, part.tokens, heads, width].into());
-                    all.extend([0, 1, 2].map(one));
-                }
-            }
-        }
+        let shapes = inputs.iter().map(|x| x.shape().to_vec());
+        let mut all: Vec<Stored> =
+            slopes.into_iter().zip(shapes).map(|(slopes, shape)| slopes.result.stored(shape)).collect();
         all.extend(bias.zip(added).map(|(slopes, bias)| slopes.stored(bias.shape())));
         let bias_missing = self.added && !wants_bias;
         let wanted = &wanted[..wanted.len() - usize::from(bias_missing)];
@@ -188,18 +177,39 @@ impl Operation for Attention {
     }
 }
 
-/// Where a stream's gradients go.
-fn place(result: &mut Result, form: Form, tokens: usize, sizes: Sizes) -> GradientPart<'_> {
-    let Sizes { heads, width, .. } = sizes;
-    let (row, between) = match form {
-        Form::Together => (3 * heads * width, heads * width),
-        Form::Apart => (heads * width, sizes.mixed(tokens)),
-    };
-    GradientPart {
-        values: result.output(),
-        tokens,
-        strides: [tokens * row, width, row],
-        starts: [Some(0), Some(between), Some(2 * between)],
+/// The gradient of one input, in its order.
+struct Slopes {
+    result: Result,
+    tokens: usize,
+    /// What the input holds: some of queries, keys and values.
+    roles: Range<usize>,
+}
+
+impl Slopes {
+    /// One for each input of a stream.
+    fn of_stream(form: Form, inputs: &[Stored], sizes: Sizes) -> Vec<Slopes> {
+        let of_input = |(index, x): (usize, &Stored)| {
+            let roles = match form {
+                Form::Together => 0..3,
+                Form::Apart => index..index + 1,
+            };
+            let tokens = x.shape()[1];
+            Slopes { result: Result::of_gradient(x.dtype(), roles.len() * sizes.mixed(tokens)), tokens, roles }
+        };
+        inputs.iter().enumerate().map(of_input).collect()
+    }
+
+    /// Where they go.
+    fn place(&mut self, Sizes { heads, width, .. }: Sizes) -> GradientPart<'_> {
+        let Slopes { result, tokens, roles } = self;
+        let row = roles.len() * heads * width;
+        let start = |role: usize| roles.contains(&role).then(|| (role - roles.start) * heads * width);
+        GradientPart {
+            values: result.output(),
+            tokens: *tokens,
+            strides: [*tokens * row, width, row],
+            starts: [0, 1, 2].map(start),
+        }
     }
 }
 
