@@ -44,6 +44,7 @@
 mod clip;
 mod conditioning;
 mod config;
+mod features;
 mod heads;
 mod printable;
 mod t5;
@@ -53,6 +54,7 @@ mod tokens;
 pub use clip::{Activation, ClipConfig, ClipEncoder, ClipKind, ClipOutput, Pooling};
 pub use conditioning::{Conditioning, ConditioningWidths, WidthError, assemble};
 pub use config::ConfigError;
+pub use features::{ClipFeatures, FeaturesError, Keep, Pads, TextFeatures, assemble_features};
 pub use t5::{T5Config, T5Decoder, T5Encoder};
 pub use tokenizer::{ClipTokenizer, END_OF_TEXT, Origin, T5Tokenizer, TokenizerError};
 pub use tokens::{Cut, T5_LENGTHS, T5Length, T5Rule, Tokens};
