@@ -37,6 +37,46 @@ def parse() -> argparse.Namespace:
     return options
 
 
+def train(model, options, watch=lambda step: None) -> dict:
+    """Train `model`; what the file holds. `watch` is called with each step's number when its gradients are there."""
+    import torch
+
+    model.float().train()
+    config = model.config
+    batch, side = options.batch, options.side
+    latents = torch.randn(batch, config.in_channels, side, side)
+    context = torch.randn(batch, options.text, config.joint_attention_dim)
+    pooled = torch.randn(batch, config.pooled_projection_dim)
+    noise = torch.randn(options.steps, *latents.shape)
+    sigmas = torch.sigmoid(torch.randn(options.steps, batch))
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr)
+    losses, norms = [], []
+    for step in range(options.steps):
+        sigma = sigmas[step].view(-1, 1, 1, 1)
+        noisy = (1 - sigma) * latents + sigma * noise[step]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bf16):
+            velocity = model(
+                hidden_states=noisy,
+                encoder_hidden_states=context,
+                pooled_projections=pooled,
+                timestep=sigmas[step] * 1000,
+                return_dict=False,
+            )[0]
+        loss = ((velocity.float() - (noise[step] - latents)) ** 2).mean()
+        loss.backward()
+        watch(step)
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item())
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        print(f"step {step + 1}: loss {losses[-1]:.6f}, norm {norms[-1]:.6f}", flush=True)
+
+    tensors = {"latents": latents, "context": context, "pooled": pooled, "noise": noise, "sigmas": sigmas}
+    tensors["losses"], tensors["norms"] = torch.tensor(losses), torch.tensor(norms)
+    return tensors
+
+
 def main() -> None:
     options = parse()
 
@@ -64,39 +104,8 @@ def main() -> None:
             qk_norm="rms_norm",
         )
         model.save_pretrained(options.save / "transformer")
-    model.float().train()
-    config = model.config
-    batch, side = options.batch, options.side
-    latents = torch.randn(batch, config.in_channels, side, side)
-    context = torch.randn(batch, options.text, config.joint_attention_dim)
-    pooled = torch.randn(batch, config.pooled_projection_dim)
-    noise = torch.randn(options.steps, *latents.shape)
-    sigmas = torch.sigmoid(torch.randn(options.steps, batch))
-
-    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr)
-    losses, norms = [], []
-    for step in range(options.steps):
-        sigma = sigmas[step].view(-1, 1, 1, 1)
-        noisy = (1 - sigma) * latents + sigma * noise[step]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.bf16):
-            velocity = model(
-                hidden_states=noisy,
-                encoder_hidden_states=context,
-                pooled_projections=pooled,
-                timestep=sigmas[step] * 1000,
-                return_dict=False,
-            )[0]
-        loss = ((velocity.float() - (noise[step] - latents)) ** 2).mean()
-        loss.backward()
-        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item())
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-        print(f"step {step + 1}: loss {losses[-1]:.6f}, norm {norms[-1]:.6f}", flush=True)
-
+    tensors = train(model, options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"latents": latents, "context": context, "pooled": pooled, "noise": noise, "sigmas": sigmas}
-    tensors["losses"], tensors["norms"] = torch.tensor(losses), torch.tensor(norms)
     save_file(tensors, options.out, {"lr": str(options.lr)})
 
 

@@ -1,16 +1,20 @@
-//! Twenty steps of training, beside the same in PyTorch: same network, batches, noise and optimiser.
+//! Gradients and steps of training, beside the same in PyTorch: same network, batches, noise and optimiser.
 //!
-//! `scripts/make_training_curve.py` made `fixtures/sd35m/training.safetensors`, and makes curves of larger networks, which
+//! `scripts/make_gradients.py` made `fixtures/gradients`. `scripts/make_training_curve.py` made `fixtures/sd35m/training.safetensors`, and makes curves of larger networks, which
 //! `RECTIFLOW_TRAINING_CURVE=DIR cargo test --release --workspace --test curve -- --ignored --nocapture` checks: DIR has
 //! `model/transformer` and `training.safetensors`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a test binary")]
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use burn::module::ModuleVisitor;
 use rectiflow_mmdit::{Mmdit, MmditConfig};
-use rectiflow_nn::{Device, Named, ParamGradients, Params, Precision, Tensor, from_f32, to_f32};
+use rectiflow_nn::{
+    Device, Module, Named, Param, ParamGradients, ParamId, ParamNames, Params, Precision, Tensor, from_f32, to_f32,
+};
 use rectiflow_train::objective::flow::{FlowBatch, rectified_flow_loss};
 use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
 use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
@@ -37,6 +41,16 @@ impl Curve {
         from_f32(numbers, shape.try_into().unwrap(), device)
     }
 
+    fn batch(&self, step: usize, device: &Device) -> FlowBatch {
+        FlowBatch {
+            latents_BCHW: self.tensor("latents", device),
+            noise_BCHW: self.tensor::<5>("noise", device).narrow(0, step, 1).squeeze_dim(0),
+            sigmas_B: self.tensor::<2>("sigmas", device).narrow(0, step, 1).squeeze_dim(0),
+            context_BTD: self.tensor("context", device),
+            pooled_BP: self.tensor("pooled", device),
+        }
+    }
+
     fn learning_rate(&self) -> f64 {
         let (_, metadata) = SafeTensors::read_metadata(&self.bytes).unwrap();
         metadata.metadata().as_ref().unwrap()["lr"].parse().unwrap()
@@ -55,32 +69,29 @@ impl Step {
     }
 }
 
-fn train(model: &Path, curve: &Path, precision: Precision) -> Vec<Step> {
-    let device = Device::flex().autodiff();
+/// The transformer in a folder, its names as the checkpoint's layout gives them.
+fn network(model: &Path, device: &Device, precision: Precision) -> (Mmdit, ParamNames) {
     let checkpoint = Checkpoint::open(&ModelPaths { model: Some(model.into()), ..ModelPaths::default() }).unwrap();
     let mut source = checkpoint.require(PartKind::Transformer).unwrap().source();
     let config = MmditConfig::find(&source).unwrap();
     let mut named = Named::new(&mut source);
-    let mut network = Mmdit::new(&config, Params::new(&mut named, &device, precision));
+    let network = Mmdit::new(&config, Params::new(&mut named, device, precision));
     let names = named.names();
     source.finish().unwrap();
+    (network, names)
+}
 
+fn train(model: &Path, curve: &Path, precision: Precision) -> Vec<Step> {
+    let device = Device::flex().autodiff();
+    let (mut network, names) = network(model, &device, precision);
     let curve = Curve::read(curve);
     let (losses, norms) = (curve.numbers("losses").0, curve.numbers("norms").0);
-    let (noise, sigmas) = (curve.tensor::<5>("noise", &device), curve.tensor::<2>("sigmas", &device));
     let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     let mut optimizer = Optimizer::new(settings, vec![], names.clone());
     let mut steps = Vec::new();
     for (step, (loss, norm)) in losses.into_iter().zip(norms).enumerate() {
         let start = Instant::now();
-        let batch = FlowBatch {
-            latents_BCHW: curve.tensor("latents", &device),
-            noise_BCHW: noise.clone().narrow(0, step, 1).squeeze_dim(0),
-            sigmas_B: sigmas.clone().narrow(0, step, 1).squeeze_dim(0),
-            context_BTD: curve.tensor("context", &device),
-            pooled_BP: curve.tensor("pooled", &device),
-        };
-        let found = rectified_flow_loss(&network, batch);
+        let found = rectified_flow_loss(&network, curve.batch(step, &device));
         let value = f64::from(to_f32(&found)[0]);
         let gradients =
             ModuleGradients::of(&network, &names, ParamGradients::of(&network, found.backward()), NonZeroU64::MIN)
@@ -101,9 +112,82 @@ fn largest(errors: impl Iterator<Item = f64>) -> f64 {
     errors.fold(0.0, f64::max)
 }
 
+fn fixtures(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)
+}
+
+/// Parameters by official name.
+struct Values<'a> {
+    names: &'a ParamNames,
+    values: BTreeMap<String, (ParamId, Vec<f32>)>,
+}
+
+impl ModuleVisitor for Values<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = self.names.get(param.id).unwrap().to_owned();
+        self.values.insert(name, (param.id, to_f32(&param.val())));
+    }
+}
+
+fn values(network: &Mmdit, names: &ParamNames) -> BTreeMap<String, (ParamId, Vec<f32>)> {
+    let mut visitor = Values { names, values: BTreeMap::new() };
+    network.visit(&mut visitor);
+    visitor.values
+}
+
+/// Holds a parameter's gradient to 1e-4 of its largest number, and one that the loss does not depend on to 0.
+fn check_gradients(form: &str) {
+    let (folder, device) = (fixtures("gradients").join(form), Device::flex().autodiff());
+    let (network, names) = network(&folder.join("model"), &device, Precision::F32);
+    let curve = Curve::read(&folder.join("training.safetensors"));
+    let loss = rectified_flow_loss(&network, curve.batch(0, &device));
+    let mut found = ParamGradients::of(&network, loss.backward());
+
+    // Gradients are stored as a transformer is: the key map that finds a parameter finds its gradient.
+    let (golden, golden_names) = self::network(&folder.join("gradients"), &Device::flex(), Precision::F32);
+    let golden = values(&golden, &golden_names);
+    let mut trained = values(&network, &names);
+    trained.remove("pos_embed");
+    assert!(trained.keys().eq(golden.keys()), "{form}: parameters and golden gradients are not of the same names");
+    let mut worst = (0.0, String::new());
+    for (name, (id, golden)) in golden {
+        let largest = golden.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+        let found = match found.remove(id) {
+            Some(found) => to_f32(&found),
+            None => vec![0.0; golden.len()],
+        };
+        assert_eq!(found.len(), golden.len(), "{form}: {name}");
+        let apart = found.iter().zip(&golden).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
+        let error = if largest > 0.0 { apart / largest } else { apart };
+        assert!(error <= 1e-4, "{form}: the gradient of {name} is off by {error:.1e} of its largest number");
+        if error > worst.0 {
+            worst = (error, name);
+        }
+    }
+    println!("{form}: gradients within {:.1e}, the worst that of {}", worst.0, worst.1);
+}
+
+#[test]
+fn the_gradient_of_every_parameter_is_that_of_pytorch() {
+    check_gradients("plain");
+    check_gradients("dual");
+}
+
+#[test]
+fn ten_steps_from_random_parameters_are_those_of_pytorch() {
+    for form in ["plain", "dual"] {
+        let folder = fixtures("gradients").join(form);
+        let steps = train(&folder.join("model"), &folder.join("training.safetensors"), Precision::F32);
+        assert_eq!(steps.len(), 10);
+        let loss = largest(steps.iter().map(|step| Step::error(step.loss)));
+        println!("{form}: losses within {loss:.1e}");
+        assert!(loss < 1e-5, "{form}: a loss is off by {loss:.1e}");
+    }
+}
+
 #[test]
 fn twenty_steps_are_those_of_pytorch() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/sd35m");
+    let fixture = fixtures("sd35m");
     for (precision, of_losses, of_norms) in [(Precision::F32, 2e-6, 5e-6), (Precision::Bf16, 2e-3, 1e-2)] {
         let steps = train(&fixture.join("model"), &fixture.join("training.safetensors"), precision);
         assert_eq!(steps.len(), 20);
