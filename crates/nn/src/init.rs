@@ -15,6 +15,20 @@ pub enum Init {
     XavierUniform,
     /// Normal with mean 0 and this standard deviation.
     Normal(f32),
+    /// Normal with mean 1 and this standard deviation: a critic's norm weights.
+    NormalAroundOne(f32),
+    /// Uniform in +- this bound.
+    Uniform(f64),
+}
+
+impl Init {
+    /// How PyTorch starts convolutions and linear layers, weight and bias alike, when nobody says otherwise: uniform in
+    /// +-1 / sqrt(fan in), which is `kaiming_uniform_` with `a = sqrt(5)`.
+    ///
+    /// `fan_in` is the numbers of a weight that go into one output: channels in times places of the window.
+    pub fn by_fan_in(fan_in: usize) -> Self {
+        Init::Uniform((fan_in as f64).powf(-0.5))
+    }
 }
 
 /// Random parameters, each a function of the seed and the parameter's name, so that the order in which a
@@ -40,13 +54,23 @@ impl ParamSource for RandomInit {
                 Init::XavierUniform => {
                     let fan_out = shape[0];
                     let bound = (6.0 / (fan_out + count / fan_out.max(1)) as f64).sqrt();
-                    (0..count).map(|_| ((rng.uniform() * 2.0 - 1.0) * bound) as f32).collect()
+                    uniform(&mut rng, count, bound)
                 }
-                Init::Normal(std) => (0..count).map(|_| (rng.normal() * f64::from(std)) as f32).collect(),
+                Init::Uniform(bound) => uniform(&mut rng, count, bound),
+                Init::Normal(std) => normal(&mut rng, count, 0.0, std),
+                Init::NormalAroundOne(std) => normal(&mut rng, count, 1.0, std),
             };
             TensorData::new(values, shape)
         })
     }
+}
+
+fn uniform(rng: &mut Rng, count: usize, bound: f64) -> Vec<f32> {
+    (0..count).map(|_| ((rng.uniform() * 2.0 - 1.0) * bound) as f32).collect()
+}
+
+fn normal(rng: &mut Rng, count: usize, mean: f64, std: f32) -> Vec<f32> {
+    (0..count).map(|_| (mean + rng.normal() * f64::from(std)) as f32).collect()
 }
 
 #[cfg(test)]
@@ -58,12 +82,23 @@ mod tests {
     }
 
     #[test]
-    fn normal_has_the_deviation_asked_for() {
-        let x = values("w", &[100, 400], Init::Normal(0.02));
-        let n = x.len() as f32;
-        let mean = x.iter().sum::<f32>() / n;
-        let std = (x.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / n).sqrt();
-        assert!(mean.abs() < 5e-4 && (std - 0.02).abs() < 5e-4, "{mean} {std}");
+    fn normal_has_the_mean_and_the_deviation_asked_for() {
+        for (init, expected) in [(Init::Normal(0.02), 0.0), (Init::NormalAroundOne(0.02), 1.0)] {
+            let x = values("w", &[100, 400], init);
+            let n = x.len() as f64;
+            let mean = x.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+            let std = (x.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n).sqrt();
+            assert!((mean - expected).abs() < 5e-4 && (std - 0.02).abs() < 5e-4, "{mean} {std}");
+        }
+    }
+
+    #[test]
+    fn by_fan_in_fills_its_bound_and_no_more() {
+        let x = values("w", &[60, 4, 3, 3], Init::by_fan_in(36));
+        let largest = x.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        assert!(largest <= 1.0 / 6.0 && largest > 0.99 / 6.0, "{largest}");
+        let variance = x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32;
+        assert!((variance * 36.0 - 1.0 / 3.0).abs() < 0.02, "{variance}");
     }
 
     #[test]

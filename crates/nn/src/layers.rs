@@ -3,7 +3,7 @@
 //! Nothing here knows which model it is part of.
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Gradients, Int, Tensor};
 
 use crate::ops::{
     self, Activation, After, Before, GroupNormed, PackedWeight, PictureSums, Residual, ScaleShift, Window,
@@ -25,6 +25,13 @@ impl Linear {
     /// With a bias that starts at 0.
     pub fn new(mut params: Params<'_>, width_in: usize, width_out: usize, init: Init) -> Self {
         let bias = Some(params.param("bias", [width_out], Init::Zeros));
+        Linear { bias, ..Linear::without_bias(params, width_in, width_out, init) }
+    }
+
+    /// With a weight and a bias that start in the same way: `Init::by_fan_in(width_in)`, as PyTorch's own.
+    pub fn by_fan_in(mut params: Params<'_>, width_in: usize, width_out: usize) -> Self {
+        let init = Init::by_fan_in(width_in);
+        let bias = Some(params.param("bias", [width_out], init));
         Linear { bias, ..Linear::without_bias(params, width_in, width_out, init) }
     }
 
@@ -85,11 +92,34 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// A `kernel` x `kernel` convolution from `channels[0]` to `channels[1]` channels.
-    pub fn new(mut params: Params<'_>, channels: [usize; 2], kernel: usize, window: Window) -> Self {
-        let weight = params.param("weight", [channels[1], channels[0], kernel, kernel], Init::XavierUniform);
-        let bias = params.param("bias", [channels[1]], Init::Zeros);
+    /// A `kernel` x `kernel` convolution from `channels[0]` to `channels[1]` channels, which starts as the products of
+    /// a transformer do: Xavier-uniform, with a bias of 0.
+    pub fn new(params: Params<'_>, channels: [usize; 2], kernel: usize, window: Window) -> Self {
+        Conv2d::starting(params, channels, kernel, window, [Init::XavierUniform, Init::Zeros])
+    }
+
+    /// The same, which starts as PyTorch's own convolutions do: [`Init::by_fan_in`].
+    pub fn by_fan_in(params: Params<'_>, channels: [usize; 2], kernel: usize, window: Window) -> Self {
+        let init = Init::by_fan_in(channels[0] * kernel * kernel);
+        Conv2d::starting(params, channels, kernel, window, [init; 2])
+    }
+
+    /// The same; `inits` of the weight and of the bias.
+    pub fn starting(
+        mut params: Params<'_>,
+        channels: [usize; 2],
+        kernel: usize,
+        window: Window,
+        inits: [Init; 2],
+    ) -> Self {
+        let weight = params.param("weight", [channels[1], channels[0], kernel, kernel], inits[0]);
+        let bias = params.param("bias", [channels[1]], inits[1]);
         Conv2d { weight, bias, packed: params.packed_weight(), window, precision: params.precision() }
+    }
+
+    /// The weight's gradient of a backward pass, if it learns and was used.
+    pub fn weight_gradient(&self, gradients: &Gradients) -> Option<Tensor<4>> {
+        self.weight.val().grad(gradients)
     }
 
     /// x `[B, in, H, W]`. Returns `[B, out, H', W']`.

@@ -395,3 +395,26 @@ fn gradients_have_the_types_of_their_tensors() {
     let types = (x.grad(&gradients).unwrap().dtype(), weight.grad(&gradients).unwrap().dtype());
     assert_eq!(types, (DType::F16, DType::BF16));
 }
+
+/// Results that are put together share one gradient, of which each takes a part.
+#[test]
+fn a_gradient_may_be_a_part_of_a_longer_one() {
+    let run = |kernels: bool| {
+        let leaves = (leaf("x", [3, 8]), leaf("w", [6, 8]), leaf("b", [6]));
+        let (x, weight, bias) = leaves.clone();
+        let product = || {
+            let (x, weight, bias) = (x.clone(), weight.clone(), Some(bias.clone()));
+            if kernels {
+                ops::linear(x, weight, &PackedWeight::default(), bias, After::default(), Precision::F32)
+            } else {
+                composed::linear(x, weight, bias, After::default(), Precision::F32)
+            }
+        };
+        let gradients = loss(Tensor::cat(vec![product(), product() * 2.0, product()], 0)).backward();
+        (leaves.0.grad(&gradients), leaves.1.grad(&gradients), leaves.2.grad(&gradients))
+    };
+    let (found, expected) = (run(true), run(false));
+    assert_same("x", found.0, expected.0, 1e-5);
+    assert_same("weight", found.1, expected.1, 1e-5);
+    assert_same("bias", found.2, expected.2, 1e-5);
+}

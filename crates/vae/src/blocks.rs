@@ -5,7 +5,7 @@
 
 use rectiflow_nn::layers::{Conv2d, GroupNorm, Linear};
 use rectiflow_nn::ops::{self, AttentionBias, Before, Qkv, Window};
-use rectiflow_nn::{Init, Module, Params, Precision, Tensor};
+use rectiflow_nn::{Module, Params, Precision, Tensor};
 
 const EPS: f64 = 1e-6;
 
@@ -28,11 +28,11 @@ impl ResnetBlock {
     pub(crate) fn new(mut params: Params<'_>, [width_in, width_out]: [usize; 2], groups: usize) -> Self {
         ResnetBlock {
             norm1: norm(params.at("norm1"), width_in, groups),
-            conv1: Conv2d::new(params.at("conv1"), [width_in, width_out], 3, Window::Same),
+            conv1: Conv2d::by_fan_in(params.at("conv1"), [width_in, width_out], 3, Window::Same),
             norm2: norm(params.at("norm2"), width_out, groups),
-            conv2: Conv2d::new(params.at("conv2"), [width_out, width_out], 3, Window::Same),
+            conv2: Conv2d::by_fan_in(params.at("conv2"), [width_out, width_out], 3, Window::Same),
             shortcut: (width_in != width_out)
-                .then(|| Conv2d::new(params.at("nin_shortcut"), [width_in, width_out], 1, Window::Same)),
+                .then(|| Conv2d::by_fan_in(params.at("nin_shortcut"), [width_in, width_out], 1, Window::Same)),
         }
     }
 
@@ -77,7 +77,7 @@ impl PixelAttention {
     pub(crate) fn new(mut params: Params<'_>, width: usize, groups: usize) -> Self {
         let precision = params.precision();
         // Stored as 1x1 convolutions; a product over channels is the same thing.
-        let mut product = |name| Linear::new(params.at(name), width, width, Init::XavierUniform);
+        let mut product = |name| Linear::by_fan_in(params.at(name), width, width);
         let [q, k, v, proj_out] = ["q", "k", "v", "proj_out"].map(&mut product);
         PixelAttention { norm: norm(params.at("norm"), width, groups), q, k, v, proj_out, precision }
     }

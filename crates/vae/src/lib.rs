@@ -1,4 +1,4 @@
-//! The 16-channel autoencoder: picture to latent and back.
+//! The autoencoder: picture to latent and back. Released ones have 16 latent channels.
 //!
 //! Source: `VAEEncoder` and `VAEDecoder` in Stability-AI/sd3.5 `sd3_impls.py`; tensor names as in the official
 //! checkpoints. Pictures are RGB in -1..1, latents are 8 times smaller on each side for the released widths.
@@ -9,8 +9,10 @@ mod blocks;
 mod config;
 mod memory;
 mod model;
+mod posterior;
 mod strips;
 
 pub use config::{ConfigError, VaeConfig};
 pub use memory::Decoding;
-pub use model::{Posterior, Vae};
+pub use model::Vae;
+pub use posterior::Posterior;

@@ -1,15 +1,22 @@
 //! Encoder, decoder and the latent's normalisation.
 //!
+//! From scratch, convolutions and the attention's products start as PyTorch's own do ([`Init::by_fan_in`]), weights and
+//! biases alike, and norms at 1 and 0: latent-diffusion and generative-models, whose recipe is the only public one,
+//! initialise nothing themselves.
+//!
+//! [`Init::by_fan_in`]: rectiflow_nn::Init::by_fan_in
+//!
 //! Shape letters: B batch, Z latent channels, H and W pixels; h and w latent pixels.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
 use rectiflow_nn::layers::{Conv2d, GroupNorm};
 use rectiflow_nn::ops::{Before, Window};
-use rectiflow_nn::{Module, Params, Tensor};
+use rectiflow_nn::{Module, Params, Tensor, to_f32};
 
 use crate::VaeConfig;
 use crate::blocks::{Middle, ResnetBlock, norm};
 use crate::memory::{Decoding, LEVELS_IN_STRIPS, STRIP_ROWS};
+use crate::posterior::Posterior;
 use crate::strips::InStrips;
 
 /// The autoencoder. Its latents, as the transformer sees them, have mean 0 and deviation 1.
@@ -19,15 +26,6 @@ pub struct Vae {
     decoder: Decoder,
     #[module(skip)]
     config: VaeConfig,
-}
-
-/// The distribution of a picture's latent, before normalisation.
-#[derive(Clone, Debug)]
-pub struct Posterior {
-    /// `[B, Z, h, w]`.
-    pub mean: Tensor<4>,
-    /// Logarithm of the variance, within -30..20. `[B, Z, h, w]`.
-    pub log_variance: Tensor<4>,
 }
 
 impl Vae {
@@ -47,12 +45,7 @@ impl Vae {
 
     /// picture `[B, 3, H, W]` in -1..1, H and W multiples of the downsampling.
     pub fn encode(&self, picture_B3HW: Tensor<4>) -> Posterior {
-        let moments = self.encoder.forward(picture_B3HW);
-        let channels = self.config.latent_channels;
-        Posterior {
-            mean: moments.clone().narrow(1, 0, channels),
-            log_variance: moments.narrow(1, channels, channels).clamp(-30.0, 20.0),
-        }
+        Posterior::of_moments(self.encoder.forward(picture_B3HW))
     }
 
     /// latent `[B, Z, h, w]` as [`Self::normalise`] gives it. Returns a picture `[B, 3, H, W]`, about -1..1.
@@ -75,6 +68,33 @@ impl Vae {
         let pixels = batch * height * width * self.config.downsampling().pow(2);
         let raw = latent_BZhw / self.config.latent_scale + self.config.latent_offset;
         self.decoder.forward_in_strips(raw, rows, self.config.held_max(pixels as u64) as usize)
+    }
+
+    /// What the decoder's last norm and convolution, [`Self::finish`], take from a latent as the posterior gives it,
+    /// not normalised: `[B, C, H, W]`, C the width of the largest level.
+    ///
+    /// `finish(decode_to_last(raw))` is the decode that training needs: the norm of a loss' gradient at the last layer
+    /// weighs a critic, and is cheap where the two are apart ([`Self::last_gradient_norm`]).
+    pub fn decode_to_last(&self, raw_BZhw: Tensor<4>) -> Tensor<4> {
+        self.decoder.to_last(raw_BZhw)
+    }
+
+    /// The decoder's last norm and convolution. Returns a picture `[B, 3, H, W]`, about -1..1.
+    pub fn finish(&self, features_BCHW: Tensor<4>) -> Tensor<4> {
+        self.decoder.finish(features_BCHW)
+    }
+
+    /// The norm of a loss' gradient at the weight of the decoder's last convolution.
+    ///
+    /// features as [`Self::decode_to_last`] gave them; `gradient_B3HW` is the loss' at the picture that
+    /// [`Self::finish`] made of them. A backward pass of the last layer alone. 0 where that weight does not learn.
+    pub fn last_gradient_norm(&self, features_BCHW: &Tensor<4>, gradient_B3HW: Tensor<4>) -> f32 {
+        let picture_B3HW = self.decoder.finish(features_BCHW.clone().detach());
+        let gradients = (picture_B3HW * gradient_B3HW.detach()).sum().backward();
+        self.decoder
+            .conv_out
+            .weight_gradient(&gradients)
+            .map_or(0.0, |of_weight| to_f32(&of_weight.square().sum())[0].sqrt())
     }
 
     /// `(z - latent_offset) * latent_scale`: what the transformer is trained on.
@@ -121,17 +141,17 @@ impl Encoder {
         for (i, &width_out) in widths.iter().enumerate() {
             let mut place = down.at(i);
             let blocks = residual_blocks(&mut place, config.blocks, [width, width_out], config.groups);
-            let resample =
-                (i < last).then(|| Conv2d::new(place.at("downsample").at("conv"), [width_out; 2], 3, Window::Halve));
+            let resample = (i < last)
+                .then(|| Conv2d::by_fan_in(place.at("downsample").at("conv"), [width_out; 2], 3, Window::Halve));
             levels.push(Level { blocks, resample });
             width = width_out;
         }
         Encoder {
-            conv_in: Conv2d::new(params.at("conv_in"), [3, widths[0]], 3, Window::Same),
+            conv_in: Conv2d::by_fan_in(params.at("conv_in"), [3, widths[0]], 3, Window::Same),
             levels,
             middle: Middle::new(params.at("mid"), width, config.groups),
             norm_out: norm(params.at("norm_out"), width, config.groups),
-            conv_out: Conv2d::new(params.at("conv_out"), [width, 2 * config.latent_channels], 3, Window::Same),
+            conv_out: Conv2d::by_fan_in(params.at("conv_out"), [width, 2 * config.latent_channels], 3, Window::Same),
         }
     }
 
@@ -168,20 +188,24 @@ impl Decoder {
             let mut place = up.at(i);
             let blocks = residual_blocks(&mut place, config.blocks + 1, [width, width_out], config.groups);
             let resample =
-                (i > 0).then(|| Conv2d::new(place.at("upsample").at("conv"), [width_out; 2], 3, Window::Same));
+                (i > 0).then(|| Conv2d::by_fan_in(place.at("upsample").at("conv"), [width_out; 2], 3, Window::Same));
             levels.push(Level { blocks, resample });
             width = width_out;
         }
         Decoder {
-            conv_in: Conv2d::new(params.at("conv_in"), [config.latent_channels, deepest], 3, Window::Same),
+            conv_in: Conv2d::by_fan_in(params.at("conv_in"), [config.latent_channels, deepest], 3, Window::Same),
             middle: Middle::new(params.at("mid"), deepest, config.groups),
             levels,
             norm_out: norm(params.at("norm_out"), width, config.groups),
-            conv_out: Conv2d::new(params.at("conv_out"), [width, 3], 3, Window::Same),
+            conv_out: Conv2d::by_fan_in(params.at("conv_out"), [width, 3], 3, Window::Same),
         }
     }
 
     fn forward(&self, latent: Tensor<4>) -> Tensor<4> {
+        self.finish(self.to_last(latent))
+    }
+
+    fn to_last(&self, latent: Tensor<4>) -> Tensor<4> {
         let mut x = self.middle.forward(self.conv_in.forward(latent));
         for level in &self.levels {
             x = level.forward(x);
@@ -189,6 +213,10 @@ impl Decoder {
                 x = double(conv, x);
             }
         }
+        x
+    }
+
+    fn finish(&self, x: Tensor<4>) -> Tensor<4> {
         self.conv_out.forward_after(self.norm_out.then_silu(), x, None)
     }
 

@@ -133,7 +133,9 @@ impl Operation for Linear {
         };
         if out.sums.is_some() || out.bias.is_some() {
             let sums = sums.as_ref().map_or(product::Values::F32(&[]), values);
-            epilogue_backward(isa(), [rows, columns], &branch, sums, values(&gradient), out);
+            // A gradient may be the first part of a longer one: of results that were put together.
+            let gradient = values(&gradient).first(rows * columns);
+            epilogue_backward(isa(), [rows, columns], &branch, sums, gradient, out);
         }
         let slopes = slopes.map_or_else(|| gradient.clone(), |slopes| slopes.stored(vec![rows, columns]));
 
