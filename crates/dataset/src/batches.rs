@@ -145,9 +145,7 @@ impl Batches {
             }
             Tail::Fill => {
                 let first = number * self.batch_len;
-                (first..first + self.batch_len)
-                    .map(|at| drawn((at / count, at % count), &order(at / count)))
-                    .collect()
+                (first..first + self.batch_len).map(|at| drawn((at / count, at % count), &order(at / count))).collect()
             }
         };
         Batch { bucket: *bucket, epoch, drawn }
@@ -195,8 +193,9 @@ mod tests {
     fn dropped_tails_are_counted_and_are_others_in_another_epoch() {
         let batches = batches(&[14, 3, 8], 4, Tail::Drop);
         assert_eq!((batches.before_epoch(1), batches.passed_over(25)), (5, 5));
-        let epochs: Vec<Vec<u64>> =
-            (0..4).map(|epoch| seen(&batches, epoch * 5..epoch * 5 + 5).into_keys().map(|key| key.1).collect()).collect();
+        let epochs: Vec<Vec<u64>> = (0..4)
+            .map(|epoch| seen(&batches, epoch * 5..epoch * 5 + 5).into_keys().map(|key| key.1).collect())
+            .collect();
         assert!(epochs.iter().all(|samples| samples.len() == 20));
         assert!(epochs.iter().any(|samples| *samples != epochs[0]));
     }

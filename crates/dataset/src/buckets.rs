@@ -66,16 +66,8 @@ const PATCH_PX: u32 = 16;
 const SIDE_PX_MAX: u32 = 6_144;
 
 /// The sizes of Stability's tutorial on fine-tuning SD3.5; the widest has no standing twin there.
-const STABILITY_1024: [[u32; 2]; 8] = [
-    [1_024, 1_024],
-    [1_152, 896],
-    [896, 1_152],
-    [1_216, 832],
-    [832, 1_216],
-    [1_344, 768],
-    [768, 1_344],
-    [1_472, 704],
-];
+const STABILITY_1024: [[u32; 2]; 8] =
+    [[1_024, 1_024], [1_152, 896], [896, 1_152], [1_216, 832], [832, 1_216], [1_344, 768], [768, 1_344], [1_472, 704]];
 
 impl Buckets {
     /// One size for all.

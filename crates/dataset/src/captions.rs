@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn shares_that_mean_nothing_are_refused() {
-        for shares in [&[][..], &[("a", 0.0)], &[("a", -1.0), ("b", 2.0)], &[("a", f64::NAN)], &[("a", f64::INFINITY)]] {
+        for shares in [&[][..], &[("a", 0.0)], &[("a", -1.0), ("b", 2.0)], &[("a", f64::NAN)], &[("a", f64::INFINITY)]]
+        {
             assert!(mix(shares).is_err(), "{shares:?}");
         }
     }
@@ -226,7 +227,8 @@ mod tests {
         }
         let rates = [0.464, 0.2, 0.464];
         for (which, count) in together.iter().enumerate() {
-            let expected: f64 = (0..3).map(|at| if which >> at & 1 == 1 { rates[at] } else { 1.0 - rates[at] }).product();
+            let expected: f64 =
+                (0..3).map(|at| if which >> at & 1 == 1 { rates[at] } else { 1.0 - rates[at] }).product();
             let deviation = (expected * (1.0 - expected) / COUNT as f64).sqrt();
             assert!((f64::from(*count) / COUNT as f64 - expected).abs() < 4.0 * deviation, "{which}: {together:?}");
         }
@@ -234,9 +236,8 @@ mod tests {
 
     #[test]
     fn sd3_drops_all_encoders_at_once_in_a_tenth_of_cases() {
-        let all = (0..40_000).filter(|sample| {
-            Dropout::SD3.draw(1, 0, *sample) == Encoders { clip_l: false, clip_g: false, t5: false }
-        });
+        let all = (0..40_000)
+            .filter(|sample| Dropout::SD3.draw(1, 0, *sample) == Encoders { clip_l: false, clip_g: false, t5: false });
         assert!((3_760..4_240).contains(&all.count()));
         assert_eq!(Dropout::NONE.draw(1, 1, 1), Encoders { clip_l: true, clip_g: true, t5: true });
         assert!(Dropout { t5: 1.01, ..Dropout::SD3 }.checked().is_err());

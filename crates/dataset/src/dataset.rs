@@ -80,7 +80,9 @@ impl Dataset {
         let mut findings = Findings { left_out: source.left_out().to_vec(), ..Findings::default() };
         let mut kept = Vec::new();
         for ((_, outcome), sample) in looked.into_iter().zip(0..) {
-            match outcome.and_then(|(one, captions, changes)| Ok((one, with_captions(&mix, &captions, settings, changes)?))) {
+            match outcome
+                .and_then(|(one, captions, changes)| Ok((one, with_captions(&mix, &captions, settings, changes)?)))
+            {
                 Ok((one, changes)) => {
                     findings.keep(&changes);
                     kept.push(one);

@@ -16,7 +16,8 @@ mod tests {
 
     #[test]
     fn half_of_all_samples_are_flipped_and_others_in_another_epoch() {
-        let flipped = |seed, epoch| -> Vec<bool> { (0..10_000).map(|sample| is_flipped(seed, epoch, sample)).collect() };
+        let flipped =
+            |seed, epoch| -> Vec<bool> { (0..10_000).map(|sample| is_flipped(seed, epoch, sample)).collect() };
         let one = flipped(1, 0);
         assert!((4_800..5_200).contains(&one.iter().filter(|flipped| **flipped).count()));
         for other in [flipped(1, 1), flipped(2, 0)] {

@@ -52,7 +52,5 @@ pub use error::{DatasetError, Reason};
 pub use findings::{Change, Findings, LeftOut};
 pub use order::Order;
 pub use picture::{Background, Cropped, Header, Window, crop_to, decode, inspect};
-pub use settings::{
-    BucketSettings, Check, ComputedBuckets, Crop, DataSettings, NamedBuckets, WithoutCaption,
-};
+pub use settings::{BucketSettings, Check, ComputedBuckets, Crop, DataSettings, NamedBuckets, WithoutCaption};
 pub use source::{Folder, Jsonl, Kind, Parquet, Source, WebDataset, open};

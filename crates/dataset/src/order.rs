@@ -70,7 +70,8 @@ mod tests {
 
     #[test]
     fn every_thing_comes_once() {
-        let counts = (1..200).chain((200..2_000).step_by(37)).chain([255, 256, 257, 1_023, 1_024, 1_025, 2_000, 65_537]);
+        let counts =
+            (1..200).chain((200..2_000).step_by(37)).chain([255, 256, 257, 1_023, 1_024, 1_025, 2_000, 65_537]);
         for count in counts {
             let mut seen = whole(3, 1, count);
             seen.sort_unstable();
@@ -118,10 +119,11 @@ mod tests {
         const COUNT: usize = 20;
         let mut seen = vec![0; COUNT * COUNT];
         for seed in 0..2_000 {
-            whole(seed, 5, COUNT as u64).windows(2).for_each(|pair| seen[pair[0] as usize * COUNT + pair[1] as usize] += 1);
+            whole(seed, 5, COUNT as u64)
+                .windows(2)
+                .for_each(|pair| seen[pair[0] as usize * COUNT + pair[1] as usize] += 1);
         }
-        let pairs: Vec<u64> =
-            (0..COUNT * COUNT).filter(|at| at / COUNT != at % COUNT).map(|at| seen[at]).collect();
+        let pairs: Vec<u64> = (0..COUNT * COUNT).filter(|at| at / COUNT != at % COUNT).map(|at| seen[at]).collect();
         assert_even(&pairs, (COUNT * (COUNT - 1) - 1) as f64);
     }
 

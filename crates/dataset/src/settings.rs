@@ -216,7 +216,8 @@ mod tests {
     #[test]
     fn buckets_are_named_computed_or_listed() {
         let sizes = |buckets: &str| {
-            let settings = parsed(&format!("crop = \"buckets\"\nbuckets = {buckets}")).map_err(|error| error.to_string())?;
+            let settings =
+                parsed(&format!("crop = \"buckets\"\nbuckets = {buckets}")).map_err(|error| error.to_string())?;
             settings.sizes().map_err(|error| error.to_string())
         };
         assert_eq!(sizes("\"stability-1024\"").unwrap(), Buckets::stability_1024());

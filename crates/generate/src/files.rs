@@ -13,14 +13,63 @@ use crate::plan::ModelFacts;
 /// A model of which only headers and configurations have been read. [`Parts::load`](crate::Parts::load) does
 /// the rest, after the settings were checked against [`ModelFiles::facts`].
 pub struct ModelFiles {
+    /// All but the transformer.
+    pub(crate) encoders: EncoderFiles,
+    pub(crate) transformer: MmditConfig,
+}
+
+/// A model's autoencoder and text encoders, of which only headers and configurations have been read: what a data set
+/// is encoded with. There need be no transformer.
+pub struct EncoderFiles {
     pub(crate) checkpoint: Checkpoint,
     /// File or folder name of the model, without its path.
     pub(crate) name: String,
-    pub(crate) transformer: MmditConfig,
     pub(crate) vae: VaeConfig,
     pub(crate) clip_l: Option<ClipConfig>,
     pub(crate) clip_g: Option<ClipConfig>,
     pub(crate) t5: Option<T5Config>,
+}
+
+impl EncoderFiles {
+    /// Opens the files and finds every part's sizes.
+    ///
+    /// # Errors
+    /// A file is missing or damaged, there is no autoencoder or no text encoder, or a part is of another kind.
+    pub fn open(paths: &ModelPaths) -> Result<EncoderFiles, OpenError> {
+        EncoderFiles::of(Checkpoint::open(paths)?, paths)
+    }
+
+    fn of(checkpoint: Checkpoint, paths: &ModelPaths) -> Result<EncoderFiles, OpenError> {
+        let files = EncoderFiles {
+            name: file_name(paths),
+            vae: vae(&checkpoint)?,
+            clip_l: clip(&checkpoint, PartKind::ClipL, ClipKind::L)?,
+            clip_g: clip(&checkpoint, PartKind::ClipG, ClipKind::G)?,
+            t5: t5(&checkpoint)?,
+            checkpoint,
+        };
+        if files.clip_l.is_none() && files.clip_g.is_none() && files.t5.is_none() {
+            return Err(OpenError::NoEncoder);
+        }
+        Ok(files)
+    }
+
+    /// Sizes of the autoencoder.
+    pub fn vae(&self) -> &VaeConfig {
+        &self.vae
+    }
+
+    /// The widths of the context and of the pooled text that a new transformer for these encoders has.
+    pub fn conditioning_widths(&self) -> (usize, usize) {
+        let width = |clip: &Option<ClipConfig>| clip.as_ref().map_or(0, |clip| clip.width);
+        let clips = width(&self.clip_l) + width(&self.clip_g);
+        (clips.max(self.t5.as_ref().map_or(0, |t5| t5.width)), clips)
+    }
+
+    /// The checkpoint that the parts are in.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
 }
 
 impl ModelFiles {
@@ -30,34 +79,26 @@ impl ModelFiles {
     /// A file is missing or damaged, a part is missing or of another kind, or the parts do not fit each other.
     pub fn open(paths: &ModelPaths) -> Result<ModelFiles, OpenError> {
         let checkpoint = Checkpoint::open(paths)?;
-        let files = ModelFiles {
-            name: file_name(paths),
-            transformer: transformer(&checkpoint)?,
-            vae: vae(&checkpoint)?,
-            clip_l: clip(&checkpoint, PartKind::ClipL, ClipKind::L)?,
-            clip_g: clip(&checkpoint, PartKind::ClipG, ClipKind::G)?,
-            t5: t5(&checkpoint)?,
-            checkpoint,
-        };
-        check_channels(&files.transformer, &files.vae)?;
-        if files.clip_l.is_none() && files.clip_g.is_none() && files.t5.is_none() {
-            return Err(OpenError::NoEncoder);
-        }
-        check_widths(&files.transformer, (files.clip_l.as_ref(), files.clip_g.as_ref(), files.t5.as_ref()))?;
-        Ok(files)
+        let transformer = transformer(&checkpoint)?;
+        let encoders = EncoderFiles::of(checkpoint, paths)?;
+        check_channels(&transformer, &encoders.vae)?;
+        let EncoderFiles { clip_l, clip_g, t5, .. } = &encoders;
+        check_widths(&transformer, (clip_l.as_ref(), clip_g.as_ref(), t5.as_ref()))?;
+        Ok(ModelFiles { encoders, transformer })
     }
 
     /// What settings must fit.
     pub fn facts(&self) -> ModelFacts {
-        let unit_px = self.vae.downsampling() * self.transformer.patch;
+        let EncoderFiles { vae, checkpoint, .. } = &self.encoders;
+        let unit_px = vae.downsampling() * self.transformer.patch;
         ModelFacts {
             unit_px,
             side_px_max: self.transformer.grid * unit_px,
-            latent_channels: self.vae.latent_channels,
-            latent_px: self.vae.downsampling(),
+            latent_channels: vae.latent_channels,
+            latent_px: vae.downsampling(),
             depth: self.transformer.depth,
             qk_norm: self.transformer.qk_norm,
-            shift: self.checkpoint.shift().map(|shift| shift as f32),
+            shift: checkpoint.shift().map(|shift| shift as f32),
         }
     }
 }

@@ -13,6 +13,7 @@
 mod check;
 mod compat;
 mod denoise;
+mod encoders;
 mod error;
 mod files;
 mod image;
@@ -32,8 +33,9 @@ use rectiflow_nn::{Tensor, from_f32, is_finite};
 pub use check::check;
 pub use compat::{Compat, Defaults, Quantise};
 pub use denoise::denoise;
+pub use encoders::{EncodedText, Encoders};
 pub use error::{GenerateError, OpenError};
-pub use files::ModelFiles;
+pub use files::{EncoderFiles, ModelFiles};
 pub use image::{Image, ImageError};
 pub use markup::plain_markup;
 pub use notes::Note;

@@ -72,10 +72,10 @@ impl fmt::Display for Note {
 
 /// All that there is to say of a model's files.
 pub(crate) fn notes(files: &ModelFiles, tokenizers: &[(Encoder, &Origin)]) -> Vec<Note> {
-    let unused = files.checkpoint.inventory().other.into_iter().map(Note::Unused);
+    let unused = files.encoders.checkpoint.inventory().other.into_iter().map(Note::Unused);
     let side_px_max = files.facts().side_px_max;
     let grid = (!files.transformer.grid_stored).then_some(Note::GridComputed { side_px_max });
-    let scheduler = files.checkpoint.scheduler_config().map(not_carried_out).unwrap_or_default();
+    let scheduler = files.encoders.checkpoint.scheduler_config().map(not_carried_out).unwrap_or_default();
     unused.chain(grid).chain(of_tokenizers(tokenizers)).chain(scheduler).collect()
 }
 

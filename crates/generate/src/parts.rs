@@ -8,7 +8,7 @@ use rectiflow_weights::{Checkpoint, LoadReport, PartKind};
 
 use crate::compat::Compat;
 use crate::error::OpenError;
-use crate::files::ModelFiles;
+use crate::files::{EncoderFiles, ModelFiles};
 use crate::notes::{Note, notes};
 use crate::prompt::{Clip, Encoder, T5, TextEncoders};
 use crate::settings::ModelName;
@@ -47,23 +47,18 @@ impl Parts {
         }
         let device = on.open()?;
         // Tokenizers first: they are small.
-        let tokenizers = Tokenizers::open(files, compat)?;
+        let encoders = &files.encoders;
+        let tokenizers = Tokenizers::open(encoders, compat)?;
         let notes = notes(files, &tokenizers.origins());
-        let mut builder = Builder { checkpoint: &files.checkpoint, device: &device, precision, reports: Vec::new() };
+        let mut builder = Builder { checkpoint: &encoders.checkpoint, device: &device, precision, reports: Vec::new() };
         let transformer = builder.build(PartKind::Transformer, |params| Mmdit::new(&files.transformer, params))?;
-        let vae = builder.build(PartKind::Vae, |params| Vae::new(&files.vae, params))?;
-        let text = TextEncoders {
-            clip_l: builder.clip(PartKind::ClipL, files.clip_l.as_ref(), tokenizers.clip_l)?,
-            clip_g: builder.clip(PartKind::ClipG, files.clip_g.as_ref(), tokenizers.clip_g)?,
-            t5: builder.t5(files, tokenizers.t5)?,
-            context_width: files.transformer.context_width,
-            pooled_width: files.transformer.pooled_width,
-            device: device.clone(),
-        };
+        let vae = builder.build(PartKind::Vae, |params| Vae::new(&encoders.vae, params))?;
+        let widths = (files.transformer.context_width, files.transformer.pooled_width);
+        let text = builder.texts(encoders, tokenizers, widths)?;
         let reports = builder.reports;
         Ok(Parts {
             name: ModelName {
-                file: files.name.clone(),
+                file: encoders.name.clone(),
                 variant: files.transformer.variant(),
                 precision: precision.to_string(),
                 device: on.to_string(),
@@ -80,14 +75,14 @@ impl Parts {
 }
 
 /// What cuts text for the encoders that are there.
-struct Tokenizers {
+pub(crate) struct Tokenizers {
     clip_l: Option<ClipTokenizer>,
     clip_g: Option<ClipTokenizer>,
     t5: Option<T5Tokenizer>,
 }
 
 impl Tokenizers {
-    fn open(files: &ModelFiles, compat: Compat) -> Result<Tokenizers, OpenError> {
+    pub(crate) fn open(files: &EncoderFiles, compat: Compat) -> Result<Tokenizers, OpenError> {
         let folder = |part| files.checkpoint.tokenizer_folder(part);
         let clip = |part, kind, config: &Option<ClipConfig>| {
             let Some(config) = config else { return Ok(None) };
@@ -123,14 +118,31 @@ impl Tokenizers {
 }
 
 /// Builds networks from a checkpoint, each checked in whole before it is handed on.
-struct Builder<'a> {
-    checkpoint: &'a Checkpoint,
-    device: &'a Device,
-    precision: Precision,
-    reports: Vec<LoadReport>,
+pub(crate) struct Builder<'a> {
+    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) device: &'a Device,
+    pub(crate) precision: Precision,
+    pub(crate) reports: Vec<LoadReport>,
 }
 
 impl Builder<'_> {
+    /// The text encoders, for a transformer that takes these widths of context and pooled text.
+    pub(crate) fn texts(
+        &mut self,
+        files: &EncoderFiles,
+        tokenizers: Tokenizers,
+        (context_width, pooled_width): (usize, usize),
+    ) -> Result<TextEncoders, OpenError> {
+        Ok(TextEncoders {
+            clip_l: self.clip(PartKind::ClipL, files.clip_l.as_ref(), tokenizers.clip_l)?,
+            clip_g: self.clip(PartKind::ClipG, files.clip_g.as_ref(), tokenizers.clip_g)?,
+            t5: self.t5(files, tokenizers.t5)?,
+            context_width,
+            pooled_width,
+            device: self.device.clone(),
+        })
+    }
+
     fn clip(
         &mut self,
         part: PartKind,
@@ -142,13 +154,13 @@ impl Builder<'_> {
         Ok(Some(Clip { tokenizer, encoder }))
     }
 
-    fn t5(&mut self, files: &ModelFiles, tokenizer: Option<T5Tokenizer>) -> Result<Option<T5>, OpenError> {
+    fn t5(&mut self, files: &EncoderFiles, tokenizer: Option<T5Tokenizer>) -> Result<Option<T5>, OpenError> {
         let (Some(config), Some(tokenizer)) = (&files.t5, tokenizer) else { return Ok(None) };
         let encoder = self.build(PartKind::T5, |params| T5Encoder::new(params.used_once(), config))?;
         Ok(Some(T5 { tokenizer, encoder }))
     }
 
-    fn build<M>(&mut self, part: PartKind, make: impl FnOnce(Params<'_>) -> M) -> Result<M, OpenError> {
+    pub(crate) fn build<M>(&mut self, part: PartKind, make: impl FnOnce(Params<'_>) -> M) -> Result<M, OpenError> {
         let mut source = self.checkpoint.require(part)?.source();
         let model = make(Params::new(&mut source, self.device, self.precision_of(part)));
         self.reports.push(source.finish()?);

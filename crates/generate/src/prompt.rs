@@ -2,8 +2,8 @@
 
 use rectiflow_nn::{Device, Int, Tensor, from_ids, is_finite};
 use rectiflow_text::{
-    ClipEncoder, ClipKind, ClipOutput, ClipTokenizer, Conditioning, ConditioningWidths, Pooling, T5Encoder, T5Length,
-    T5Rule, T5Tokenizer, Tokens, assemble,
+    ClipEncoder, ClipFeatures, ClipKind, ClipOutput, ClipTokenizer, Conditioning, ConditioningWidths, Pooling,
+    T5Encoder, T5Length, T5Rule, T5Tokenizer, TextFeatures, Tokens, assemble,
 };
 
 use crate::compat::Compat;
@@ -196,6 +196,38 @@ impl TextEncoders {
             .collect()
     }
 
+    /// What each encoder gives for each of these texts; the encoders stay.
+    ///
+    /// # Errors
+    /// An encoder's output is not finite.
+    pub(crate) fn features(&self, tokens: &[PromptTokens], compat: Compat) -> Result<Vec<TextFeatures>, GenerateError> {
+        let clip = |clip: &Option<Clip>, ids: Vec<&[u32]>, pooling| {
+            let features = clip
+                .as_ref()
+                .map(|clip| in_batches(&ids, &self.device, |ids| one_by_one(clip.encoder.forward(ids, pooling))));
+            optional(features.unwrap_or_default()).map(|output| output.map(|output| ClipFeatures::of(&output, 0)))
+        };
+        let clip_l = clip(&self.clip_l, ids(tokens, |t| &t.clip_l), compat.clip_l_pooling());
+        let clip_g = clip(&self.clip_g, ids(tokens, |t| &t.clip_g), Pooling::Projected);
+        let t5 = self.t5.as_ref().map(|t5| {
+            in_batches(&ids(tokens, |t| &t.t5), &self.device, |ids| {
+                let count = ids.dims()[0];
+                t5.encoder.forward(ids).chunk(count, 0)
+            })
+        });
+        let t5 = optional(t5.unwrap_or_default()).map(|t5| t5.map(|t5| t5.squeeze_dim(0)));
+        let all = clip_l.zip(clip_g).zip(t5).take(tokens.len());
+        all.map(|((clip_l, clip_g), t5)| {
+            for clip in [&clip_l, &clip_g].into_iter().flatten() {
+                check(&clip.penultimate, "the encoded text")?;
+                check(&clip.pooled, "the pooled text")?;
+            }
+            t5.as_ref().map_or(Ok(()), |t5| check(t5, "the encoded text"))?;
+            Ok(TextFeatures { clip_l, clip_g, t5 })
+        })
+        .collect()
+    }
+
     /// How the encoders' outputs are joined.
     ///
     /// # Errors
@@ -252,17 +284,21 @@ fn each<E, T>(
     watch: &mut dyn Watch,
     run: impl Fn(&E, Tensor<2, Int>) -> Vec<T>,
 ) -> Result<Vec<T>, GenerateError> {
+    let Some(encoder) = encoder else { return Ok(Vec::new()) };
+    go_on(watch.phase(&format!("encode {name}")))?;
+    Ok(in_batches(texts, device, |ids| run(&encoder, ids)))
+}
+
+/// What `run` gives for each text; it takes several of one length at once.
+fn in_batches<T>(texts: &[&[u32]], device: &Device, run: impl Fn(Tensor<2, Int>) -> Vec<T>) -> Vec<T> {
     let mut outputs = Vec::new();
-    if let Some(encoder) = encoder {
-        go_on(watch.phase(&format!("encode {name}")))?;
-        for run_of_equals in texts.chunk_by(|a, b| a.len() == b.len()) {
-            for batch in run_of_equals.chunks(TEXTS_AT_ONCE) {
-                let rows = batch.iter().map(|ids| from_ids(ids, device)).collect();
-                outputs.extend(run(&encoder, Tensor::cat(rows, 0)));
-            }
+    for run_of_equals in texts.chunk_by(|a, b| a.len() == b.len()) {
+        for batch in run_of_equals.chunks(TEXTS_AT_ONCE) {
+            let rows = batch.iter().map(|ids| from_ids(ids, device)).collect();
+            outputs.extend(run(Tensor::cat(rows, 0)));
         }
     }
-    Ok(outputs)
+    outputs
 }
 
 /// An encoder's output for each text, or none for any where the encoder is not there.

@@ -1,5 +1,5 @@
 use rectiflow_nn::ParamSource;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The width of an attention head in every SD3 model.
 pub(crate) const HEAD_WIDTH: usize = 64;
@@ -158,6 +158,26 @@ impl MmditConfig {
             Some(stated) if *stated != norm => Err(bad_setting("qk_norm", stated, &norm)),
             _ => Ok(()),
         }
+    }
+
+    /// The `config.json` that diffusers has beside such a transformer.
+    pub fn settings(&self) -> Value {
+        json!({
+            "_class_name": "SD3Transformer2DModel",
+            "sample_size": self.grid * self.patch / 3,
+            "patch_size": self.patch,
+            "in_channels": self.channels_in,
+            "out_channels": self.channels_out,
+            "num_layers": self.depth,
+            "attention_head_dim": HEAD_WIDTH,
+            "num_attention_heads": self.heads(),
+            "joint_attention_dim": self.context_width,
+            "caption_projection_dim": self.width,
+            "pooled_projection_dim": self.pooled_width,
+            "pos_embed_max_size": self.grid,
+            "qk_norm": if self.qk_norm { Value::from("rms_norm") } else { Value::Null },
+            "dual_attention_layers": self.dual_layers,
+        })
     }
 
     /// Attention heads.

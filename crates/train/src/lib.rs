@@ -7,6 +7,7 @@
 //! - [`recipe`] what was typed, [`plan`] what will be done;
 //! - [`objective`] from a batch to a step, one for each thing that can be trained; [`trainee`] a network with its
 //!   optimizer, [`optimizer`] AdamW, [`ema`] averages, [`learning_rate`] the schedule;
+//! - [`encode`] pictures and captions to latents and text features, in a cache or in every step;
 //! - [`run`] the loop, [`checkpoint`] states to go on from, [`journal`] what happened.
 //!
 //! A program that trains calls [`keep_freed_memory`] once: a step needs the memory of the one before again, and new
@@ -18,6 +19,7 @@ pub use rectiflow_nn::keep_freed_memory;
 
 pub mod checkpoint;
 pub mod ema;
+pub mod encode;
 pub mod journal;
 pub mod learning_rate;
 pub mod objective;

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::sheet::Sheet;
+use rectiflow_generate::Image;
+
 use crate::trainee::StateError;
 
 pub mod flow;
@@ -56,7 +57,7 @@ pub trait Objective {
     ///
     /// # Errors
     /// They cannot be drawn.
-    fn samples(&mut self) -> Result<Option<Sheet>, Problem>;
+    fn samples(&mut self) -> Result<Option<Image>, Problem>;
 
     /// Writes all that a later process needs to go on.
     ///

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use rectiflow_text::T5_LENGTHS;
+
 use crate::ema::{Ema, SIGMA_REL_MAX};
 use crate::learning_rate::Schedule;
 use crate::optimizer::AdamW;
@@ -305,18 +307,21 @@ fn check_data(recipe: &Recipe) -> Result<(), RecipeError> {
     let data = &recipe.data;
     let is_flow = matches!(recipe.objective, Objective::Flow(_));
     if !is_flow && data.cache.is_some() {
-        let hint = "give data.source; a cache holds latents and text features, not pictures";
+        let hint = "leave it out; a cache holds latents and text features, not pictures";
         return Err(impossible("data.cache", "is for the flow objective", hint));
-    }
-    if data.source.is_some() && data.cache.is_some() {
-        return Err(impossible("data.cache", "and data.source are both given", "give one of them"));
-    }
-    if data.source.is_none() && data.cache.is_none() {
-        return Err(impossible("data.source", "is missing", "name a folder of pictures, or a cache"));
     }
     if is_flow && data.encoders.is_none() {
         let hint = "name the model whose text encoders and autoencoder are used";
         return Err(impossible("data.encoders", "is missing", hint));
+    }
+    if data.cache.is_some() && data.source.flip {
+        let hint = "take out one of them; a cache has each picture once";
+        return Err(impossible("data.source.flip", "is set, and data.cache is given", hint));
+    }
+    let tokens = data.encoding.t5_tokens;
+    if !T5_LENGTHS.contains(&tokens) {
+        let why = format!("is {tokens}, and must be from {} to {}", T5_LENGTHS.start(), T5_LENGTHS.end());
+        return Err(impossible("data.encoding.t5_tokens", why, "usual are 77 and 256"));
     }
     Ok(())
 }
@@ -334,8 +339,8 @@ mod tests {
         kind = "mmdit"
         depth = 2
         [data]
-        cache = "cache"
         encoders = "model"
+        source = { path = "pictures", side_px = 64 }
         [schedule]
         learning_rate = 1e-4
     "#;
@@ -376,7 +381,8 @@ mod tests {
             ("1e-4", "1e4", "`schedule.learning_rate` is 10000, and must be from 0 to 1"),
             ("1e-4", "nan", "`schedule.learning_rate` is NaN"),
             ("encoders = \"model\"", "", "`data.encoders` is missing"),
-            ("cache = \"cache\"", "", "`data.source` is missing"),
+            ("side_px = 64", "side_px = 64, flip = true }\ncache = \"x\" #", "`data.source.flip` is set"),
+            ("[data]", "[data]\nencoding = { t5_tokens = 7 }", "`data.encoding.t5_tokens` is 7"),
             ("kind = \"flow\"", "kind = \"flow\"\ndropout = { t5 = 46.4 }", "`objective.dropout` is 46.4"),
             ("1e-4", "1e-4\n[optimizer]\nbetas = [0.9, 1.0]", "`optimizer.betas` is 1"),
             ("1e-4", "1e-4\n[[ema]]\nkind = \"power\"\nsigma_rel = 0.5", "`ema.sigma_rel` is 0.5"),

@@ -111,9 +111,23 @@ pub struct FlowObjective {
     /// Which of the two readings of `edm/rf` and `edm/cos`.
     #[serde(default)]
     pub edm_reading: EdmReadingRecipe,
-    /// Share of samples for which each text encoder's output is replaced by zeros.
+    /// Share of samples for which each text encoder's output is replaced.
     #[serde(default)]
     pub dropout: Dropout,
+    /// What it is replaced by.
+    #[serde(default)]
+    pub dropped: Dropped,
+}
+
+/// What stands for an encoder that was dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dropped {
+    /// Zeros, as in the paper: what drawing puts where an encoder is not there.
+    #[default]
+    Zeros,
+    /// What the encoder gives for the empty text: what drawing puts for the negative prompt.
+    EmptyText,
 }
 
 fn lognorm() -> String {
@@ -135,7 +149,7 @@ pub enum EdmReadingRecipe {
     TotalWeight,
 }
 
-/// Share of samples for which an encoder's output is replaced by zeros, each encoder on its own.
+/// Share of samples for which an encoder's output is replaced, each encoder on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dropout {
@@ -375,15 +389,75 @@ pub enum VocabularyRecipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// A folder of pictures, tars, Parquet files, a manifest, or sprite scenes.
-    #[serde(default)]
-    pub source: Option<PathBuf>,
-    /// What `rectiflow cache` made of one: latents and text features.
-    #[serde(default)]
+    /// A folder of pictures, tars, Parquet files or a manifest, and which part of the pictures is trained on.
+    pub source: rectiflow_dataset::DataSettings,
+    /// What `rectiflow cache` makes of it: latents and text features. Without it they are made in every step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
     /// The model whose autoencoder and text encoders are used, and that a trained transformer is stored with.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoders: Option<PathBuf>,
+    /// How they are used.
+    #[serde(default)]
+    pub encoding: Encoding,
+}
+
+/// How latents and text features are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Encoding {
+    /// Tokens that T5 gets of a text: shorter ones are padded, longer ones cut. Draw with the same number.
+    pub t5_tokens: usize,
+    /// What a latent is.
+    pub latent: LatentOf,
+    /// How a cache stores latents.
+    pub latents_stored: LatentsStored,
+    /// What stands where a text has ended.
+    pub pads: PadsRecipe,
+    /// What products are computed in.
+    pub precision: TrainPrecision,
+}
+
+impl Default for Encoding {
+    fn default() -> Self {
+        Encoding {
+            t5_tokens: 77,
+            latent: LatentOf::Sample,
+            latents_stored: LatentsStored::F32,
+            pads: PadsRecipe::AsEncoded,
+            precision: TrainPrecision::F32,
+        }
+    }
+}
+
+/// What a latent is of the autoencoder's posterior.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LatentOf {
+    /// Drawn from it, once for a sample.
+    Sample,
+    /// Its mean.
+    Mean,
+}
+
+/// How a cache stores latents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LatentsStored {
+    /// As they are.
+    F32,
+    /// Rounded, in half the room.
+    Bf16,
+}
+
+/// What stands where a text has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PadsRecipe {
+    /// What the encoder gives there: what drawing feeds the transformer.
+    AsEncoded,
+    /// Zeros: a cache then holds real tokens only.
+    Zeros,
 }
 
 /// AdamW's settings, with torch's names.

@@ -12,6 +12,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use rectiflow_weights::IfThere;
+
 use crate::checkpoint::{Best, CheckpointError, Checkpoints};
 use crate::journal::{Event, Journal};
 use crate::objective::{Objective, StepError, Values};
@@ -287,8 +289,8 @@ impl<'a> Run<'a> {
         let folder = self.folder.samples();
         let name = format!("step-{:06}.png", self.step);
         let path = folder.join(&name);
-        let written = std::fs::create_dir_all(&folder).and_then(|()| sheet.write_png(&path));
-        written.map_err(|problem| TrainError::File { path, problem })?;
+        std::fs::create_dir_all(&folder).map_err(|problem| TrainError::File { path: folder, problem })?;
+        sheet.save_png(&path, IfThere::Replace, &[]).map_err(|problem| self.failed(problem.into()))?;
         self.record(Event::Samples { step: self.step, file: Path::new("samples").join(name) })
     }
 

@@ -79,6 +79,12 @@ impl<M: Module> Trainee<M> {
         self.parts += 1;
     }
 
+    /// Drops the gradients that were added: no step will be taken with them.
+    pub fn forget(&mut self) {
+        self.gradients = ParamGradients::default();
+        self.parts = 0;
+    }
+
     /// One step of the optimizer with the mean of the gradients that were added. Returns their norm before clipping.
     ///
     /// # Errors

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::ModuleVisitor;
+use rectiflow_flow::{Formulation, Level};
 use rectiflow_mmdit::{Mmdit, MmditConfig};
 use rectiflow_nn::{
     Device, Module, Named, Param, ParamGradients, ParamId, ParamNames, Params, Precision, Tensor, from_f32, to_f32,
 };
-use rectiflow_train::objective::flow::{FlowBatch, rectified_flow_loss};
+use rectiflow_train::objective::flow::{FlowBatch, flow_losses};
 use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
 use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
 use safetensors::SafeTensors;
@@ -41,11 +42,18 @@ impl Curve {
         from_f32(numbers, shape.try_into().unwrap(), device)
     }
 
+    /// What rectified flow does at the noise levels of a step.
+    fn levels(&self, step: usize) -> Vec<Level> {
+        let formulation: Formulation = "rf".parse().unwrap();
+        let (sigmas, shape) = self.numbers("sigmas");
+        sigmas.chunks(shape[1]).nth(step).unwrap().iter().map(|sigma| formulation.level((*sigma).into())).collect()
+    }
+
     fn batch(&self, step: usize, device: &Device) -> FlowBatch {
         FlowBatch {
             latents_BCHW: self.tensor("latents", device),
             noise_BCHW: self.tensor::<5>("noise", device).narrow(0, step, 1).squeeze_dim(0),
-            sigmas_B: self.tensor::<2>("sigmas", device).narrow(0, step, 1).squeeze_dim(0),
+            levels: self.levels(step),
             context_BTD: self.tensor("context", device),
             pooled_BP: self.tensor("pooled", device),
         }
@@ -91,7 +99,7 @@ fn train(model: &Path, curve: &Path, precision: Precision) -> Vec<Step> {
     let mut steps = Vec::new();
     for (step, (loss, norm)) in losses.into_iter().zip(norms).enumerate() {
         let start = Instant::now();
-        let found = rectified_flow_loss(&network, curve.batch(step, &device));
+        let found = flow_losses(&network, curve.batch(step, &device)).mean();
         let value = f64::from(to_f32(&found)[0]);
         let gradients =
             ModuleGradients::of(&network, &names, ParamGradients::of(&network, found.backward()), NonZeroU64::MIN)
@@ -140,7 +148,7 @@ fn check_gradients(form: &str) {
     let (folder, device) = (fixtures("gradients").join(form), Device::flex().autodiff());
     let (network, names) = network(&folder.join("model"), &device, Precision::F32);
     let curve = Curve::read(&folder.join("training.safetensors"));
-    let loss = rectified_flow_loss(&network, curve.batch(0, &device));
+    let loss = flow_losses(&network, curve.batch(0, &device)).mean();
     let mut found = ParamGradients::of(&network, loss.backward());
 
     // Gradients are stored as a transformer is: the key map that finds a parameter finds its gradient.

@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use rectiflow_generate::Image;
 use rectiflow_nn::layers::Linear;
 use rectiflow_nn::{Device, Init, Named, Params, Precision, RandomInit, Rng, Tensor, from_f32, to_f32};
 use rectiflow_train::checkpoint::CheckpointError;
@@ -15,7 +16,6 @@ use rectiflow_train::objective::{Objective, Problem, StepError, Values};
 use rectiflow_train::plan::{Overrides, Pace, Plan};
 use rectiflow_train::recipe::{NotFiniteRule, Recipe};
 use rectiflow_train::run::{Outcome, Run, RunFolder, TrainError, Watch};
-use rectiflow_train::sheet::{Sheet, Tile};
 use rectiflow_train::trainee::{StateError, Trainee};
 
 const SEED: u64 = 9;
@@ -86,8 +86,8 @@ impl Objective for Sums {
         Ok([("loss".to_owned(), loss.into())].into())
     }
 
-    fn samples(&mut self) -> Result<Option<Sheet>, Problem> {
-        Ok(Some(Sheet::of(&[Tile { width_px: 1, height_px: 1, pixels: vec![9; 3] }], 1)))
+    fn samples(&mut self) -> Result<Option<Image>, Problem> {
+        Ok(Some(Image { width: 1, height: 1, rgb: vec![9; 3] }))
     }
 
     fn save(&self, folder: &Path) -> Result<(), StateError> {
@@ -114,7 +114,7 @@ fn plan(steps: u64) -> Plan {
         record_every = 2
         objective = { kind = "flow" }
         model = { kind = "mmdit" }
-        data = { cache = "cache", encoders = "model" }
+        data = { source = { path = "pictures", side_px = 64 }, encoders = "model" }
         schedule = { learning_rate = 0.05, warmup_steps = 4, shape = "cosine" }
         validation = { every = 6 }
         samples = { every = 5 }

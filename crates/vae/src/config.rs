@@ -1,5 +1,5 @@
 use rectiflow_nn::ParamSource;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Groups of the group norms in every released autoencoder.
 const GROUPS: usize = 32;
@@ -99,6 +99,29 @@ impl VaeConfig {
         agrees(settings, "block_out_channels", &config.widths[..])?;
         agrees(settings, "layers_per_block", config.blocks)?;
         Ok(config)
+    }
+
+    /// The `config.json` that diffusers has beside such an autoencoder.
+    pub fn settings(&self) -> Value {
+        let levels = self.widths.len();
+        json!({
+            "_class_name": "AutoencoderKL",
+            "in_channels": 3,
+            "out_channels": 3,
+            "down_block_types": vec!["DownEncoderBlock2D"; levels],
+            "up_block_types": vec!["UpDecoderBlock2D"; levels],
+            "block_out_channels": self.widths,
+            "layers_per_block": self.blocks,
+            "latent_channels": self.latent_channels,
+            "norm_num_groups": self.groups,
+            "act_fn": "silu",
+            "scaling_factor": self.latent_scale,
+            "shift_factor": self.latent_offset,
+            "use_quant_conv": false,
+            "use_post_quant_conv": false,
+            "force_upcast": true,
+            "mid_block_add_attention": true,
+        })
     }
 
     /// Picture pixels for each latent pixel, on a side: 8.

@@ -76,6 +76,14 @@ impl KeyMap {
         KeyMap { part, layout, depth, has_shared_table: names.into_iter().any(|name| name == T5_TABLE) }
     }
 
+    /// For writing tensors of these official names in a layout.
+    pub(crate) fn for_writing<'a>(part: PartKind, layout: Layout, official: impl Iterator<Item = &'a str>) -> KeyMap {
+        let counted = if part == PartKind::Vae { "decoder.up." } else { "joint_blocks." };
+        let depth =
+            official.filter_map(|name| index_after(name, counted)).max().map_or(0, |last| last.saturating_add(1));
+        KeyMap { part, layout, depth, has_shared_table: true }
+    }
+
     /// Whether a file may have `name` without the model asking for it.
     pub(crate) fn is_not_needed(&self, name: &str) -> bool {
         let is_only_table = name == T5_TABLE_OTHERWISE && !self.has_shared_table;

@@ -111,6 +111,21 @@ impl Part {
         PartInventory { part: self.kind, layout: self.layout, files, tensors, parameters, bytes, dtypes }
     }
 
+    /// A blake3 digest of its tensors in hex: of names, types, shapes and values, as they are stored. Reads all of it.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (name, info) in self.tensors() {
+            hasher.update(name.as_bytes()).update(&[0]).update(info.dtype.name().as_bytes());
+            info.shape.iter().for_each(|size| {
+                hasher.update(&(*size as u64).to_le_bytes());
+            });
+            if let Some(bytes) = self.bytes(name) {
+                hasher.update(&bytes);
+            }
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     pub(crate) fn key_map(&self) -> KeyMap {
         KeyMap::new(self.kind, self.layout, self.names())
     }

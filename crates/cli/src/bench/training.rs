@@ -3,9 +3,10 @@
 use std::num::NonZeroU64;
 
 use anyhow::bail;
+use rectiflow_flow::Formulation;
 use rectiflow_mmdit::{Mmdit, MmditConfig};
-use rectiflow_nn::{DeviceChoice, Module, Named, ParamGradients, Params, Precision, RandomInit, from_f32, to_f32};
-use rectiflow_train::objective::flow::{FlowBatch, rectified_flow_loss};
+use rectiflow_nn::{DeviceChoice, Module, Named, ParamGradients, Params, Precision, RandomInit, to_f32};
+use rectiflow_train::objective::flow::{FlowBatch, flow_losses};
 use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
 
 use super::networks::{mmdit_operations, number_bytes, random};
@@ -36,11 +37,12 @@ fn train_step(name: &str, precision: Precision) -> anyhow::Result<Case> {
     let network = Mmdit::new(&config, Params::new(&mut source, &device, precision));
     let names = source.names();
     let weights = network.num_params() as f64;
-    let sigmas = (0..BATCH).map(|i| (i as f32 + 0.5) / BATCH as f32).collect();
+    let formulation: Formulation = "rf".parse()?;
+    let levels = (0..BATCH).map(|i| formulation.level((i as f64 + 0.5) / BATCH as f64)).collect();
     let batch = FlowBatch {
         latents_BCHW: random(1, [BATCH, config.channels_in, SIDE, SIDE], &device),
         noise_BCHW: random(2, [BATCH, config.channels_in, SIDE, SIDE], &device),
-        sigmas_B: from_f32(sigmas, [BATCH], &device),
+        levels,
         context_BTD: random(3, [BATCH, TEXT, config.context_width], &device),
         pooled_BP: random(4, [BATCH, config.pooled_width], &device),
     };
@@ -49,7 +51,7 @@ fn train_step(name: &str, precision: Precision) -> anyhow::Result<Case> {
     let mut network = Some(network);
     let mut step = move || -> anyhow::Result<f32> {
         let Some(before) = network.take() else { bail!("an earlier step failed") };
-        let loss = rectified_flow_loss(&before, batch.clone());
+        let loss = flow_losses(&before, batch.clone()).mean();
         let value = to_f32(&loss)[0];
         let gradients =
             ModuleGradients::of(&before, &names, ParamGradients::of(&before, loss.backward()), NonZeroU64::MIN)?

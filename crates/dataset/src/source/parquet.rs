@@ -130,14 +130,12 @@ impl Parquet {
 impl Table {
     fn open(root: &Path, path: &Path, first: u64, picture_column: Option<&str>) -> Result<Self, DatasetError> {
         let file = File::open(path).map_err(|problem| DatasetError::reading(path, problem))?;
-        let damaged =
-            |error: ParquetError| DatasetError::Damaged { path: path.to_owned(), problem: error.to_string() };
+        let damaged = |error: ParquetError| DatasetError::Damaged { path: path.to_owned(), problem: error.to_string() };
         let reader = SerializedFileReader::new(file).map_err(damaged)?;
         let schema = reader.metadata().file_metadata().schema_descr_ptr();
         let columns: Vec<_> = schema.columns().iter().enumerate().collect();
-        let bytes_of = |name: &str| {
-            columns.iter().find(|(_, column)| is_bytes(column) && top(column) == name).map(|(at, _)| *at)
-        };
+        let bytes_of =
+            |name: &str| columns.iter().find(|(_, column)| is_bytes(column) && top(column) == name).map(|(at, _)| *at);
         let with_bytes: Vec<String> =
             columns.iter().filter(|(_, column)| is_bytes(column)).map(|(_, column)| top(column).to_owned()).collect();
         let all = || {
@@ -147,7 +145,9 @@ impl Table {
         };
         let path = path.to_owned();
         let picture = match (picture_column, &with_bytes[..]) {
-            (Some(name), _) => bytes_of(name).ok_or(DatasetError::NoPictureColumn { path: path.clone(), columns: all() })?,
+            (Some(name), _) => {
+                bytes_of(name).ok_or(DatasetError::NoPictureColumn { path: path.clone(), columns: all() })?
+            }
             (None, []) => return Err(DatasetError::NoPictureColumn { path, columns: all() }),
             (None, [only]) => bytes_of(only).unwrap_or_default(),
             (None, _) => match PICTURE_COLUMNS.iter().find_map(|name| bytes_of(name)) {
@@ -156,9 +156,9 @@ impl Table {
             },
         };
         let picture_top = top(columns[picture].1).to_owned();
-        let picture_name = columns.iter().find(|(_, column)| {
-            is_text(column) && column.path().parts() == [picture_top.as_str(), "path"]
-        });
+        let picture_name = columns
+            .iter()
+            .find(|(_, column)| is_text(column) && column.path().parts() == [picture_top.as_str(), "path"]);
         let texts = columns.iter().filter(|(_, column)| is_text(column) && is_plain_or_list(column));
         let relative = path.strip_prefix(root).ok().filter(|name| !name.as_os_str().is_empty());
         let name = relative.unwrap_or(Path::new(path.file_name().unwrap_or_default()));

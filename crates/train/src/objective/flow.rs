@@ -1,35 +1,267 @@
-//! What networks are trained for: from a batch to its loss.
+//! Velocity networks: noise becomes pictures. One step of each of the paper's formulations.
+//!
+//! Shape letters: B samples, C channels, H and W latent pixels, T text tokens, D context width, P pooled width.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
+use std::path::Path;
+
+use rectiflow_dataset::Drawn;
+use rectiflow_flow::{Formulation, Level};
 use rectiflow_mmdit::Mmdit;
-use rectiflow_nn::Tensor;
+use rectiflow_nn::{Device, Module, Rng, Tensor, from_f32, to_f32};
+use rectiflow_text::{Conditioning, Keep};
+
+use super::{Objective, Problem, StepError, Values};
+use crate::sheet::sheet;
+use crate::trainee::{StateError, Trainee};
+
+pub mod data;
+mod draw;
+
+pub use data::FlowData;
+pub use draw::Drawing;
 
 /// Latents with their conditioning, and how they are made noisy.
-///
-/// Shape letters: B samples, C channels, H and W latent pixels, T text tokens.
 #[derive(Clone, Debug)]
 pub struct FlowBatch {
     /// `[B, C, H, W]`, in the scale that the network is trained in.
     pub latents_BCHW: Tensor<4>,
     /// Standard normal, `[B, C, H, W]`.
     pub noise_BCHW: Tensor<4>,
-    /// The noise level of each sample, `[B]`, 0 to 1.
-    pub sigmas_B: Tensor<1>,
+    /// What is done at each sample's noise level.
+    pub levels: Vec<Level>,
     /// Text tokens `[B, T, D]`.
     pub context_BTD: Tensor<3>,
     /// Pooled text `[B, P]`.
     pub pooled_BP: Tensor<2>,
 }
 
-/// The conditional flow matching loss of a rectified flow: the mean of `(velocity(z, sigma) - (noise - latents))^2` with
-/// `z = (1 - sigma) latents + sigma noise`. Returns one number.
+/// Each sample's loss `[B]`: the weighted mean square of what the network says less what it is asked.
 ///
-/// Source: arXiv:2403.03206, equations 8, 12 and 13: for this path the weight of the noise levels' density is 1.
-pub fn rectified_flow_loss(network: &Mmdit, batch: FlowBatch) -> Tensor<1> {
-    let FlowBatch { latents_BCHW, noise_BCHW, sigmas_B, context_BTD, pooled_BP } = batch;
-    let sigmas_B111 = sigmas_B.clone().reshape([-1, 1, 1, 1]);
-    let velocity_BCHW = noise_BCHW - latents_BCHW.clone();
-    let noisy_BCHW = latents_BCHW + velocity_BCHW.clone() * sigmas_B111;
-    let found_BCHW = network.forward(noisy_BCHW, sigmas_B * 1000.0, context_BTD, pooled_BP);
-    (found_BCHW - velocity_BCHW).square().mean()
+/// Source: arXiv:2403.03206, equations 8, 12 and 13; what is asked, and its weight, is the formulation's
+/// ([`rectiflow_flow::Formulation::level`]).
+pub fn flow_losses(network: &Mmdit, batch: FlowBatch) -> Tensor<1> {
+    let FlowBatch { latents_BCHW, noise_BCHW, levels, context_BTD, pooled_BP } = batch;
+    let device = latents_BCHW.device();
+    let each = |of: fn(&Level) -> f64| -> Tensor<1> {
+        from_f32(levels.iter().map(|level| of(level) as f32).collect(), [levels.len()], &device)
+    };
+    let factor = |of: fn(&Level) -> f64| each(of).reshape([-1, 1, 1, 1]);
+    let input_BCHW = latents_BCHW.clone() * factor(|level| level.input_scale * level.noisy.image)
+        + noise_BCHW.clone() * factor(|level| level.input_scale * level.noisy.noise);
+    let target_BCHW =
+        latents_BCHW * factor(|level| level.target.image) + noise_BCHW * factor(|level| level.target.noise);
+    let found_BCHW = network.forward(input_BCHW, each(|level| level.timestep), context_BTD, pooled_BP);
+    let square_B: Tensor<2> = (found_BCHW - target_BCHW).square().flatten(1, 3);
+    square_B.mean_dim(1).squeeze_dim::<1>(1) * each(|level| level.weight)
+}
+
+/// Noise levels that losses are told apart by: eighths. The paper's validation loss is the mean of all but the last
+/// (arXiv:2403.03206, section 5.3.3).
+const BANDS: usize = 8;
+
+/// The name of a loss at or around a noise level.
+fn band_name(band: usize) -> String {
+    format!("loss/sigma_{:.3}", band as f64 / BANDS as f64)
+}
+
+/// The band whose middle is nearest; the lowest is the first above 0.
+fn band_of(sigma: f64) -> usize {
+    ((sigma * BANDS as f64).round() as usize).clamp(1, BANDS)
+}
+
+/// What the objective does, as the plan has it.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowSettings {
+    /// Decides every draw.
+    pub seed: u64,
+    /// Samples of a step.
+    pub batch: usize,
+    /// Parts they go through the network in.
+    pub accumulate: usize,
+    /// How the network is trained.
+    pub formulation: Formulation,
+    /// Probability that an encoder is dropped: CLIP-L, CLIP-G, T5.
+    pub dropout: [f64; 3],
+    /// What gradients are shortened to.
+    pub gradient_norm_max: Option<f64>,
+}
+
+/// A velocity network in training.
+pub struct Flow {
+    settings: FlowSettings,
+    trainee: Trainee<Mmdit>,
+    data: FlowData,
+    drawing: Option<Drawing>,
+    export: Box<dyn Fn(&Mmdit, &Path) -> Result<(), Problem>>,
+    device: Device,
+    /// Draws differ between turns.
+    turn: u64,
+}
+
+impl Flow {
+    /// Of a network on `device`, which tracks gradients. `export` writes a trained network as a model.
+    pub fn new(
+        settings: FlowSettings,
+        trainee: Trainee<Mmdit>,
+        data: FlowData,
+        drawing: Option<Drawing>,
+        device: Device,
+        export: Box<dyn Fn(&Mmdit, &Path) -> Result<(), Problem>>,
+    ) -> Flow {
+        Flow { settings, trainee, data, drawing, export, device, turn: 0 }
+    }
+
+    /// Draws of this turn: of no other.
+    fn rng(&self, purpose: &str, number: u64) -> Rng {
+        Rng::keyed(self.settings.seed.wrapping_add(self.turn << 48), purpose, number)
+    }
+
+    /// The noise level of the sample at `place` among all that the run sees.
+    fn level(&self, place: u64) -> Level {
+        let formulation = self.settings.formulation;
+        formulation.level(formulation.quantile(self.rng("noise level", place).uniform()))
+    }
+
+    /// Samples and all that is drawn for them. `place`: of the first, among all that the run sees.
+    fn batch(&self, drawn: &[Drawn], place: u64) -> Result<FlowBatch, Problem> {
+        let examples = self.data.examples(drawn)?;
+        let places = || place..place + drawn.len() as u64;
+        let seed = self.settings.seed.wrapping_add(self.turn << 48);
+        let keep: Vec<Keep> = places().map(|place| Keep::drawn(self.settings.dropout, seed, place)).collect();
+        let Conditioning { context, pooled } = self.data.conditioning(&examples.texts, &keep)?;
+        let shape = examples.latents_BCHW.dims();
+        let count = shape[1..].iter().product();
+        let noise = places().flat_map(|place| self.rng("noise", place).normals(count)).collect();
+        Ok(FlowBatch {
+            latents_BCHW: on(&self.device, &examples.latents_BCHW),
+            noise_BCHW: from_f32(noise, shape, &self.device),
+            levels: places().map(|place| self.level(place)).collect(),
+            context_BTD: on(&self.device, &context),
+            pooled_BP: on(&self.device, &pooled),
+        })
+    }
+
+    /// Losses at each level of every sample that is kept for it, always with the same noise.
+    fn losses_at(&self, network: &Mmdit, sigma: f64) -> Result<f64, Problem> {
+        let (mut sum, mut count) = (0.0, 0);
+        for drawn in self.data.validation(self.settings.batch / self.settings.accumulate) {
+            let examples = self.data.examples(&drawn)?;
+            let keep = vec![Keep::ALL; drawn.len()];
+            let Conditioning { context, pooled } = self.data.conditioning(&examples.texts, &keep)?;
+            let shape = examples.latents_BCHW.dims();
+            let size = shape[1..].iter().product();
+            let noise = |one: &Drawn| Rng::keyed(self.settings.seed, "validation noise", one.sample).normals(size);
+            let batch = FlowBatch {
+                noise_BCHW: from_f32(drawn.iter().flat_map(noise).collect(), shape, &examples.latents_BCHW.device()),
+                latents_BCHW: examples.latents_BCHW,
+                levels: vec![self.settings.formulation.level(sigma); drawn.len()],
+                context_BTD: context,
+                pooled_BP: pooled,
+            };
+            sum += to_f32(&flow_losses(network, batch)).into_iter().map(f64::from).sum::<f64>();
+            count += drawn.len();
+        }
+        Ok(sum / count as f64)
+    }
+}
+
+/// The same values where gradients are tracked.
+fn on<const D: usize>(device: &Device, x: &Tensor<D>) -> Tensor<D> {
+    Tensor::from_data(x.to_data(), device)
+}
+
+impl Objective for Flow {
+    fn step(&mut self, step: u64, learning_rate: f64) -> Result<Values, StepError> {
+        let FlowSettings { batch, accumulate, gradient_norm_max, .. } = self.settings;
+        let drawn = self.data.drawn(step, self.turn);
+        let mut values = Bands::default();
+        for (part, drawn) in drawn.chunks(batch / accumulate).enumerate() {
+            let place = step * batch as u64 + (part * (batch / accumulate)) as u64;
+            let batch = self.batch(drawn, place).map_err(StepError::Failed)?;
+            let sigmas: Vec<f64> = batch.levels.iter().map(|level| level.sigma).collect();
+            let losses = flow_losses(self.trainee.module(), batch);
+            values.add(&sigmas, &to_f32(&losses));
+            self.trainee.add(losses.mean().backward());
+        }
+        let not_finite = |what: String| StepError::NotFinite {
+            what,
+            samples: drawn.iter().map(|one| self.data.id(one.sample)).collect(),
+        };
+        let mut values = values.means();
+        if !values["loss"].is_finite() {
+            self.trainee.forget();
+            return Err(not_finite("the loss".to_owned()));
+        }
+        let norm = match self.trainee.step(learning_rate, gradient_norm_max) {
+            Ok(norm) => norm,
+            Err(error) => return Err(not_finite(format!("the gradient of {}", error.name))),
+        };
+        values.insert("gradient_norm".to_owned(), norm);
+        values.insert("learning_rate".to_owned(), learning_rate);
+        Ok(values)
+    }
+
+    fn validate(&mut self) -> Result<Values, Problem> {
+        if !self.data.has_validation() {
+            return Ok(Values::new());
+        }
+        let network = self.trainee.averaged().valid();
+        let mut values = Values::new();
+        let mut sum = 0.0;
+        for band in 1..=BANDS {
+            let loss = self.losses_at(&network, band as f64 / BANDS as f64)?;
+            values.insert(band_name(band), loss);
+            sum += if band < BANDS { loss } else { 0.0 };
+        }
+        values.insert("loss".to_owned(), sum / (BANDS - 1) as f64);
+        Ok(values)
+    }
+
+    fn samples(&mut self) -> Result<Option<rectiflow_generate::Image>, Problem> {
+        let Some(drawing) = &self.drawing else { return Ok(None) };
+        let network = self.trainee.averaged().valid();
+        let pictures = drawing.draw(&network, self.settings.formulation, &self.data)?;
+        Ok(Some(sheet(&pictures, pictures.len().isqrt().max(1))))
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), StateError> {
+        self.trainee.save(folder)
+    }
+
+    fn load(&mut self, folder: &Path, step: u64) -> Result<(), StateError> {
+        self.trainee.load(folder, step)
+    }
+
+    fn turn(&mut self, turn: u64) {
+        self.turn = turn;
+    }
+
+    fn export(&self, folder: &Path) -> Result<(), Problem> {
+        (self.export)(&self.trainee.averaged().valid(), folder)
+    }
+}
+
+/// Losses of a step, all together and by noise level.
+#[derive(Default)]
+struct Bands {
+    all: (f64, usize),
+    bands: [(f64, usize); BANDS + 1],
+}
+
+impl Bands {
+    fn add(&mut self, sigmas: &[f64], losses: &[f32]) {
+        for (sigma, loss) in sigmas.iter().zip(losses) {
+            for (sum, count) in [&mut self.all, &mut self.bands[band_of(*sigma)]] {
+                *sum += f64::from(*loss);
+                *count += 1;
+            }
+        }
+    }
+
+    fn means(self) -> Values {
+        let bands = self.bands.into_iter().enumerate().map(|(band, sums)| (band_name(band), sums));
+        let all = bands.chain([("loss".to_owned(), self.all)]);
+        all.filter(|(_, (_, count))| *count > 0).map(|(name, (sum, count))| (name, sum / count as f64)).collect()
+    }
 }

@@ -1,0 +1,253 @@
+//! Latents and text features for the flow objective: from a cache, or made of pictures and captions in every step.
+
+use std::collections::BTreeMap;
+
+use rectiflow_dataset::{Batches, Cache, CaptionMix, Captions, Dataset, Drawn, Kept, Order, Tail};
+use rectiflow_generate::Encoders;
+use rectiflow_nn::{DType, Device, Tensor};
+use rectiflow_text::{ClipFeatures, Conditioning, ConditioningWidths, Keep, Pads, TextFeatures, assemble_features};
+
+use crate::encode::{self, EncodeError, Pictures};
+use crate::objective::Problem;
+
+/// What a step needs of its samples.
+pub struct Examples {
+    /// `[B, C, H, W]`, without gradients.
+    pub latents_BCHW: Tensor<4>,
+    /// One for each.
+    pub texts: Vec<TextFeatures>,
+}
+
+/// Where examples come from.
+enum Source {
+    Cached(Cache),
+    Live { dataset: Box<Dataset>, encoders: Encoders, kept: BTreeMap<u64, Kept>, pictures: Pictures },
+}
+
+/// The samples of a run, in their order, and their text features.
+pub struct FlowData {
+    source: Source,
+    mix: CaptionMix,
+    seed: u64,
+    batches: Batches,
+    /// By size, so that any run of a list can be one batch.
+    validation: Vec<Vec<u64>>,
+    widths: ConditioningWidths,
+    pads: Pads,
+    device: Device,
+    /// What stands for an encoder that was dropped; none: zeros.
+    dropped: Option<TextFeatures>,
+}
+
+/// How a run uses its data.
+pub struct Use {
+    /// Decides order, captions and what is kept for validation.
+    pub seed: u64,
+    /// Samples of a step.
+    pub batch: usize,
+    /// Samples that are never trained on.
+    pub validation: usize,
+    /// How text features are joined.
+    pub widths: ConditioningWidths,
+    /// How they were stored, or are made.
+    pub pads: Pads,
+    /// What stands for an encoder that was dropped; none: zeros.
+    pub dropped: Option<TextFeatures>,
+}
+
+impl FlowData {
+    /// From a cache. `mix`: which captions are drawn; none: those of the only column there is, or of all alike.
+    ///
+    /// # Errors
+    /// The cache has fewer samples than a batch.
+    pub fn cached(cache: Cache, mix: Option<CaptionMix>, device: &Device, with: Use) -> Result<FlowData, Problem> {
+        let mut sizes: BTreeMap<[u32; 2], Vec<u64>> = BTreeMap::new();
+        let mut columns = BTreeMap::new();
+        for number in cache.numbers() {
+            sizes.entry(cache.size_px(number).unwrap_or_default()).or_default().push(number);
+        }
+        if let Some(first) = cache.numbers().next() {
+            let captions = captions_of(&cache, first)?;
+            columns = captions.columns().map(|column| (column.to_owned(), 1.0)).collect();
+        }
+        let mix = match mix {
+            Some(mix) => mix,
+            None => CaptionMix::try_from(columns)?,
+        };
+        FlowData::new(Source::Cached(cache), sizes.into_values().collect(), mix, device, with)
+    }
+
+    /// Made of a data set in every step.
+    ///
+    /// # Errors
+    /// The data set has fewer samples than a batch.
+    pub fn live(dataset: Dataset, encoders: Encoders, pictures: Pictures, with: Use) -> Result<FlowData, Problem> {
+        let mut members = vec![Vec::new(); dataset.buckets().sizes().len()];
+        dataset.kept().iter().for_each(|one| members[one.bucket].push(one.sample));
+        let kept = dataset.kept().iter().map(|one| (one.sample, *one)).collect();
+        let (mix, device) = (dataset.mix().clone(), encoders.device().clone());
+        let source = Source::Live { dataset: Box::new(dataset), encoders, kept, pictures };
+        FlowData::new(source, members, mix, &device, with)
+    }
+
+    fn new(
+        source: Source,
+        members: Vec<Vec<u64>>,
+        mix: CaptionMix,
+        device: &Device,
+        with: Use,
+    ) -> Result<FlowData, Problem> {
+        let (members, validation) = kept_apart(members, with.validation, with.seed);
+        let batches = Batches::new(members, with.batch as u64, Tail::Drop, with.seed)?;
+        let Use { seed, widths, pads, dropped, .. } = with;
+        Ok(FlowData { source, mix, seed, batches, validation, widths, pads, device: device.clone(), dropped })
+    }
+
+    /// The samples of a step. Another turn has others.
+    pub fn drawn(&self, step: u64, turn: u64) -> Vec<Drawn> {
+        // Far beyond any run's end.
+        self.batches.batch(step + (turn << 40)).drawn
+    }
+
+    /// Whether any samples are kept for validation.
+    pub fn has_validation(&self) -> bool {
+        self.validation.iter().any(|samples| !samples.is_empty())
+    }
+
+    /// The samples that are kept for validation, at most `count` at once, each of one size.
+    pub fn validation(&self, count: usize) -> impl Iterator<Item = Vec<Drawn>> + '_ {
+        let drawn = |samples: &[u64]| samples.iter().map(|sample| Drawn { sample: *sample, epoch: 0 }).collect();
+        self.validation.iter().flat_map(move |samples| samples.chunks(count.max(1)).map(drawn))
+    }
+
+    /// What a sample is called.
+    pub fn id(&self, sample: u64) -> String {
+        match &self.source {
+            Source::Cached(cache) => {
+                let texts = cache.entry(sample).and_then(|entry| entry.texts());
+                texts
+                    .ok()
+                    .and_then(|texts| texts.get(encode::ID).cloned())
+                    .unwrap_or_else(|| format!("sample {sample}"))
+            }
+            Source::Live { dataset, .. } => dataset.id(sample),
+        }
+    }
+
+    /// The latents and text features of samples of one size.
+    ///
+    /// # Errors
+    /// They cannot be read or made.
+    pub fn examples(&self, drawn: &[Drawn]) -> Result<Examples, Problem> {
+        match &self.source {
+            Source::Cached(cache) => self.read(cache, drawn),
+            Source::Live { dataset, encoders, kept, pictures } => {
+                let mut prepared = Vec::new();
+                let mut captions = Vec::new();
+                for one in drawn {
+                    let left_out = |reason| EncodeError::LeftOut { id: dataset.id(one.sample), reason };
+                    prepared
+                        .push(dataset.augmented(self.seed, one.epoch, kept[&one.sample]).map_err(left_out)?.picture);
+                    captions.push(dataset.caption(self.seed, one.epoch, one.sample).map_err(left_out)?);
+                }
+                let samples: Vec<u64> = drawn.iter().map(|one| one.sample).collect();
+                let latents_BCHW = pictures.latents(encoders, &prepared, &samples)?;
+                let texts: Vec<&str> = captions.iter().map(String::as_str).collect();
+                let texts = encoders.texts(&texts)?;
+                let texts = texts.into_iter().map(|text| match self.pads {
+                    Pads::AsEncoded => text.features,
+                    Pads::Zeros => text.features.without_padding(text.real),
+                });
+                Ok(Examples { latents_BCHW, texts: texts.collect() })
+            }
+        }
+    }
+
+    fn read(&self, cache: &Cache, drawn: &[Drawn]) -> Result<Examples, Problem> {
+        let (mut latents, mut texts) = (Vec::new(), Vec::new());
+        for one in drawn {
+            let entry = cache.entry(one.sample)?;
+            let latent: Tensor<3> = Tensor::from_data(entry.data(encode::LATENT)?, &self.device);
+            latents.push(latent.cast(DType::F32).unsqueeze_dim(0));
+            let captions = captions_of(cache, one.sample)?;
+            let place = self.mix.draw(&captions, self.seed, one.epoch, one.sample);
+            let place = place.and_then(|caption| encode::place_of(&captions, caption));
+            let place = place.unwrap_or_else(|| encode::EMPTY.to_owned());
+            let tensor1 = |name: &str| -> Result<Tensor<1>, Problem> {
+                Ok(Tensor::from_data(entry.data(&format!("{place}/{name}"))?, &self.device))
+            };
+            let tensor2 = |name: &str| -> Result<Tensor<2>, Problem> {
+                Ok(Tensor::from_data(entry.data(&format!("{place}/{name}"))?, &self.device))
+            };
+            let has = |name: &str| entry.raw(&format!("{place}/{name}")).is_ok();
+            let clip = |name: &str| -> Result<Option<ClipFeatures>, Problem> {
+                if !has(name) {
+                    return Ok(None);
+                }
+                Ok(Some(ClipFeatures { penultimate: tensor2(name)?, pooled: tensor1(&format!("{name}.pooled"))? }))
+            };
+            texts.push(TextFeatures {
+                clip_l: clip("clip_l")?,
+                clip_g: clip("clip_g")?,
+                t5: has("t5").then(|| tensor2("t5")).transpose()?,
+            });
+        }
+        Ok(Examples { latents_BCHW: Tensor::cat(latents, 0), texts })
+    }
+
+    /// What the network is told: these texts, without the encoders that each `keep` drops.
+    ///
+    /// # Errors
+    /// The features are of another length or width than the run's.
+    pub fn conditioning(&self, texts: &[TextFeatures], keep: &[Keep]) -> Result<Conditioning, Problem> {
+        let Some(dropped) = &self.dropped else {
+            return Ok(assemble_features(texts, keep, self.pads, self.widths, &self.device)?);
+        };
+        let replaced: Vec<TextFeatures> = texts
+            .iter()
+            .zip(keep)
+            .map(|(text, keep)| TextFeatures {
+                clip_l: if keep.clip_l { &text.clip_l } else { &dropped.clip_l }.clone(),
+                clip_g: if keep.clip_g { &text.clip_g } else { &dropped.clip_g }.clone(),
+                t5: if keep.t5 { &text.t5 } else { &dropped.t5 }.clone(),
+            })
+            .collect();
+        Ok(assemble_features(&replaced, &vec![Keep::ALL; texts.len()], self.pads, self.widths, &self.device)?)
+    }
+
+    /// What the network is told where nothing is asked for: what dropping every encoder gives.
+    ///
+    /// # Errors
+    /// As [`Self::conditioning`].
+    pub fn unconditional(&self) -> Result<Conditioning, Problem> {
+        let nothing = Keep { clip_l: false, clip_g: false, t5: false };
+        self.conditioning(&[TextFeatures::default()], &[nothing])
+    }
+
+    /// Where its tensors are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}
+
+/// All captions of a cached sample.
+fn captions_of(cache: &Cache, sample: u64) -> Result<Captions, Problem> {
+    let texts = cache.entry(sample)?.texts()?;
+    let mut captions = Captions::default();
+    for (place, text) in &texts {
+        if let Some((column, _)) = place.rsplit_once('/') {
+            captions.add(column, text);
+        }
+    }
+    Ok(captions)
+}
+
+/// Takes `count` samples out of all, by the seed, and leaves the others in their order.
+fn kept_apart(members: Vec<Vec<u64>>, count: usize, seed: u64) -> (Vec<Vec<u64>>, Vec<Vec<u64>>) {
+    let all: Vec<u64> = members.iter().flatten().copied().collect();
+    // Never more than a tenth: a small data set is for training.
+    let count = count.min(all.len() / 10);
+    let order = Order::new(seed, "validation", 0, all.len() as u64);
+    let apart: std::collections::BTreeSet<u64> = (0..count as u64).map(|place| all[order.at(place) as usize]).collect();
+    members.into_iter().map(|samples| samples.into_iter().partition(|sample| !apart.contains(sample))).unzip()
+}
