@@ -215,24 +215,34 @@ fn gradients_of_attention_apart_and_biased() {
     }
 }
 
-/// Queries of one text, keys and values of another.
+/// As many queries as a picture has tokens, as many keys as its text: cross-attention. Two streams, so that the second's
+/// gradients have their places behind the first's.
 #[test]
-fn gradients_of_attention_to_another_text() {
-    let run = |kernels: bool| {
-        let q = leaf("q", [2, 5, 3, 8]);
-        let [k, v] = ["k", "v"].map(|name| leaf(name, [2, 300, 3, 8]));
-        let stream = [Qkv::Apart { q: q.clone(), k: k.clone(), v: v.clone() }];
-        let [mixed] = if kernels {
-            ops::attention(stream, 0.35, AttentionBias::None, Precision::F32)
-        } else {
-            composed::attention(stream, 0.35, AttentionBias::None, Precision::F32)
+fn gradients_of_attention_between_other_numbers_of_queries_and_keys() {
+    for (precision, relative) in [(Precision::F32, 1e-4), (Precision::Bf16, 4e-2)] {
+        let run = |kernels: bool| {
+            let stream = |name: &str, queries, keys| {
+                let leaf = |role: &str, length| leaf(&format!("{name} {role}"), [2, length, 3, 16]);
+                [leaf("q", queries), leaf("k", keys), leaf("v", keys)]
+            };
+            let leaves = [stream("first", 37, 11), stream("second", 5, 70)];
+            let streams = leaves.clone().map(|leaves| {
+                let [q, k, v] = leaves.map(|x| x.cast(precision.factor()));
+                Qkv::Apart { q, k, v }
+            });
+            let mixed = if kernels {
+                ops::attention(streams, 0.25, AttentionBias::None, precision)
+            } else {
+                composed::attention(streams, 0.25, AttentionBias::None, precision)
+            };
+            assert_eq!(mixed.each_ref().map(|mixed| mixed.dims()), [[2, 37, 48], [2, 5, 48]]);
+            let gradients = sum(mixed.map(loss)).backward();
+            leaves.map(|leaves| leaves.map(|leaf| leaf.grad(&gradients)))
         };
-        assert_eq!(mixed.dims(), [2, 5, 24]);
-        let gradients = loss(mixed).backward();
-        [q, k, v].map(|x| x.grad(&gradients))
-    };
-    for (role, (found, expected)) in run(true).into_iter().zip(run(false)).enumerate() {
-        assert_same(&format!("role {role}"), found, expected, 1e-4);
+        let (found, expected) = (run(true), run(false));
+        for (role, (found, expected)) in found.into_iter().flatten().zip(expected.into_iter().flatten()).enumerate() {
+            assert_same(&format!("{precision} {role}"), found, expected, relative);
+        }
     }
 }
 
