@@ -1,11 +1,19 @@
-use rectiflow_nn::ParamSource;
+use rectiflow_nn::{Init, ParamSource};
 use serde_json::{Value, json};
+
+use crate::stream::StreamSizes;
 
 /// The width of an attention head in every SD3 model.
 pub(crate) const HEAD_WIDTH: usize = 64;
 
 /// The side of the positional grid, in patches, when a checkpoint stores none: 3072 pixels.
 const GRID_WITHOUT_TABLE: usize = 192;
+
+/// The side of the pictures that a computed grid is laid out for, in patches: 1024 pixels.
+const GRID_TRAINED: usize = 64;
+
+/// The side of the grid of the 256-pixel pre-training, in patches.
+const GRID_PRETRAINED: f64 = 16.0;
 
 /// No axis of a released network is a tenth of this.
 const SIZE_MAX: usize = 1 << 20;
@@ -35,6 +43,52 @@ pub struct MmditConfig {
     pub grid: usize,
     /// The grid is stored in the checkpoint; otherwise it is computed.
     pub grid_stored: bool,
+    /// Side, in patches, of the pictures that a new or a computed grid is laid out for: 64 for 1024 pixels.
+    pub grid_trained: usize,
+}
+
+/// The sizes of what stands around the blocks, whatever the backbone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Width of the tokens; 64 for each head.
+    pub width: usize,
+    /// Side of a patch in latent pixels.
+    pub patch: usize,
+    /// Latent channels that go in.
+    pub channels_in: usize,
+    /// Latent channels that come out.
+    pub channels_out: usize,
+    /// Width of a text token.
+    pub context_width: usize,
+    /// Width of the pooled text.
+    pub pooled_width: usize,
+    /// Side of the positional grid in patches.
+    pub grid: usize,
+    /// The grid is stored in the checkpoint; otherwise it is computed.
+    pub grid_stored: bool,
+    /// Side, in patches, of the pictures that a new or a computed grid is laid out for.
+    pub grid_trained: usize,
+}
+
+impl Frame {
+    /// The place of a row or column in the grid of the pre-training, which the middle `grid_trained` patches span:
+    /// `(p - (h_max - s) / 2) 256 / S`, S the side in pixels and s in patches (arXiv:2403.03206 section 5.3.2).
+    pub(crate) fn place(&self, number: usize) -> f64 {
+        (number as f64 - self.border()) * self.step()
+    }
+
+    /// A new grid.
+    pub(crate) fn positions(&self) -> Init {
+        Init::Sinusoids2d { first: -self.border() * self.step(), step: self.step() }
+    }
+
+    fn border(&self) -> f64 {
+        (self.grid as f64 - self.grid_trained as f64) / 2.0
+    }
+
+    fn step(&self) -> f64 {
+        GRID_PRETRAINED / self.grid_trained as f64
+    }
 }
 
 /// The tensors, or the settings beside them, are not those of an MMDiT.
@@ -81,6 +135,7 @@ impl MmditConfig {
             dual_layers: Vec::new(),
             grid: GRID_WITHOUT_TABLE,
             grid_stored: true,
+            grid_trained: GRID_TRAINED,
         }
     }
 
@@ -127,6 +182,7 @@ impl MmditConfig {
             dual_layers: (0..depth).filter(|&i| block_has(i, "x_block.attn2.qkv.weight")).collect(),
             grid,
             grid_stored: stored.is_some(),
+            grid_trained: GRID_TRAINED,
         })
     }
 
@@ -178,6 +234,25 @@ impl MmditConfig {
             "qk_norm": if self.qk_norm { Value::from("rms_norm") } else { Value::Null },
             "dual_attention_layers": self.dual_layers,
         })
+    }
+
+    /// What stands around its blocks.
+    pub fn frame(&self) -> Frame {
+        Frame {
+            width: self.width,
+            patch: self.patch,
+            channels_in: self.channels_in,
+            channels_out: self.channels_out,
+            context_width: self.context_width,
+            pooled_width: self.pooled_width,
+            grid: self.grid,
+            grid_stored: self.grid_stored,
+            grid_trained: self.grid_trained,
+        }
+    }
+
+    pub(crate) fn streams(&self) -> StreamSizes {
+        StreamSizes { width: self.width, qk_norm: self.qk_norm }
     }
 
     /// Attention heads.

@@ -5,7 +5,9 @@
 
 use rectiflow_nn::layers::Linear;
 use rectiflow_nn::ops::{self, Activation};
-use rectiflow_nn::{Device, Init, Module, Params, Tensor, from_f32};
+use rectiflow_nn::{Device, Init, Module, Params, Tensor, from_f32, sinusoids_2d};
+
+use crate::config::Frame;
 
 /// Width of the sinusoidal timestep features.
 const TIMESTEP_FEATURES: usize = 256;
@@ -47,50 +49,33 @@ pub(crate) fn timestep_features(timestep_B: Tensor<1>) -> Tensor<2> {
     Tensor::cat(vec![angles.clone().cos(), angles.sin()], 1)
 }
 
-/// A window of `rows` x `columns` patches in the middle of the stored grid.
+/// The window of `size` patches whose top left one is at `corner` of the stored grid.
 ///
 /// grid `[1, G*G, D]`. Returns `[1, rows*columns, D]`.
-pub(crate) fn crop_grid(grid_1GD: Tensor<3>, rows: usize, columns: usize) -> Tensor<3> {
+pub(crate) fn crop_grid(grid_1GD: Tensor<3>, [top, left]: [usize; 2], [rows, columns]: [usize; 2]) -> Tensor<3> {
     let [_, cells, width] = grid_1GD.dims();
     let side = cells.isqrt();
-    let (top, left) = crop_origin(side, rows, columns);
     let window = grid_1GD.reshape([side, side, width]).slice([top..top + rows, left..left + columns]);
     ops::widen(window.reshape([1, rows * columns, width]))
 }
 
-/// The same window when the checkpoint stores no grid, by the paper's rule for a 1024-pixel model: the middle
-/// 64 patches span 0..16, the grid of the 256-pixel pre-training (arXiv:2403.03206 section 5.3.2).
-///
-/// The first half of the channels holds the column, the second half the row; each as `cat[sin, cos]`.
-pub(crate) fn compute_grid(side: usize, rows: usize, columns: usize, width: usize, device: &Device) -> Tensor<3> {
-    const TRAINED_PATCHES: f64 = 64.0;
-    const PRETRAINED_PATCHES: f64 = 16.0;
-    let (top, left) = crop_origin(side, rows, columns);
-    let quarter = width / 4;
-    let place =
-        |patch: usize| (patch as f64 - (side as f64 - TRAINED_PATCHES) / 2.0) * PRETRAINED_PATCHES / TRAINED_PATCHES;
-    let mut values = Vec::with_capacity(rows * columns * width);
-    for row in top..top + rows {
-        for column in left..left + columns {
-            for place in [place(column), place(row)] {
-                let angle = |k: usize| place * 10_000_f64.powf(-(k as f64) / quarter as f64);
-                values.extend((0..quarter).map(|k| angle(k).sin() as f32));
-                values.extend((0..quarter).map(|k| angle(k).cos() as f32));
-            }
-        }
-    }
-    from_f32(values, [1, rows * columns, width], device)
-}
-
-fn crop_origin(side: usize, rows: usize, columns: usize) -> (usize, usize) {
-    assert!(rows <= side && columns <= side, "{rows}x{columns} patches in a positional grid of side {side}");
-    ((side - rows) / 2, (side - columns) / 2)
+/// The same window when the checkpoint stores no grid.
+pub(crate) fn compute_grid(
+    frame: &Frame,
+    [top, left]: [usize; 2],
+    [rows, columns]: [usize; 2],
+    device: &Device,
+) -> Tensor<3> {
+    let places = [top..top + rows, left..left + columns];
+    let values = sinusoids_2d(places, frame.width, |number| frame.place(number));
+    from_f32(values, [1, rows * columns, frame.width], device)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rectiflow_nn::to_f32;
+    use crate::MmditConfig;
+    use rectiflow_nn::{ParamSource, RandomInit, to_f32};
 
     #[test]
     fn timestep_features_are_cosines_then_sines() {
@@ -101,25 +86,50 @@ mod tests {
     }
 
     #[test]
-    fn the_crop_is_the_middle_of_the_grid() {
+    fn a_crop_is_a_window_of_the_grid() {
         let grid = from_f32((0..36).map(|x| x as f32).collect(), [1, 36, 1], &Device::flex());
-        assert_eq!(to_f32(&crop_grid(grid, 2, 3)), [13.0, 14.0, 15.0, 19.0, 20.0, 21.0]);
+        assert_eq!(to_f32(&crop_grid(grid.clone(), [2, 1], [2, 3])), [13.0, 14.0, 15.0, 19.0, 20.0, 21.0]);
+        assert_eq!(to_f32(&crop_grid(grid, [4, 4], [2, 2])), [28.0, 29.0, 34.0, 35.0]);
+    }
+
+    fn frame(grid: usize, width: usize) -> Frame {
+        Frame { grid, width, ..MmditConfig::of_depth(1).frame() }
     }
 
     #[test]
     fn the_computed_grid_spans_the_pretraining_grid_in_its_middle() {
         // 64 patches in the middle of 192: the first is at place 0, so all its sines are 0 and cosines 1.
-        let grid = to_f32(&compute_grid(192, 64, 64, 8, &Device::flex()));
+        let grid = to_f32(&compute_grid(&frame(192, 8), [64, 64], [64, 64], &Device::flex()));
         assert_eq!(grid[..8], [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
         // One patch to the right: column 0.25, row 0. Columns come first.
         let (sin, cos) = 0.25_f32.sin_cos();
         assert!((grid[8] - sin).abs() < 1e-6 && (grid[10] - cos).abs() < 1e-6 && grid[12] == 0.0);
     }
 
+    /// `(p - (h_max - s) / 2) 256 / S` for p = 0..h_max, with s = S / 16: arXiv:2403.03206, section 5.3.2.
+    #[test]
+    fn a_new_network_stores_the_grid_of_its_training_side() {
+        for (side_px, patches, grid) in [(256.0, 16, 24), (512.0, 32, 48), (1024.0, 64, 192), (1440.0, 90, 100)] {
+            let frame = Frame { grid_trained: patches, ..frame(grid, 8) };
+            let mut source = RandomInit { seed: 0 };
+            let stored = source.claim("pos_embed", &[1, grid * grid, 8], frame.positions())();
+            let stored: Vec<f32> = stored.try_into_vec().unwrap();
+            let place = |p: usize| (p as f64 - (grid as f64 - side_px / 16.0) / 2.0) * 256.0 / side_px;
+            for (row, column) in [(0, 0), (3, 11), (grid - 1, 5)] {
+                let found = &stored[(row * grid + column) * 8..][..8];
+                let axis = |place: f64| [place.sin(), (place / 100.0).sin(), place.cos(), (place / 100.0).cos()];
+                for (found, expected) in found.iter().zip([axis(place(column)), axis(place(row))].concat()) {
+                    assert!((f64::from(*found) - expected).abs() < 1e-6, "{side_px}: {found} for {expected}");
+                }
+            }
+        }
+    }
+
     /// Checks the vectors of patches (row, column) in the window of `rows` x `columns` of a grid of 192.
     #[track_caller]
     fn check_grid(rows: usize, columns: usize, expected: &[([usize; 2], [f32; 16])]) {
-        let grid = to_f32(&compute_grid(192, rows, columns, 16, &Device::flex()));
+        let corner = [(192 - rows) / 2, (192 - columns) / 2];
+        let grid = to_f32(&compute_grid(&frame(192, 16), corner, [rows, columns], &Device::flex()));
         for ([row, column], vector) in expected {
             let start = (row * columns + column) * 16;
             for (channel, (found, expected)) in grid[start..start + 16].iter().zip(vector).enumerate() {

@@ -1,6 +1,7 @@
-//! The velocity network of SD3: MMDiT (SD3-Medium and SD3.5-Large) and MMDiT-X (SD3.5-Medium).
+//! The velocity network of SD3: MMDiT (SD3-Medium and SD3.5-Large) and MMDiT-X (SD3.5-Medium), and the backbones that the
+//! paper compares it with: DiT, CrossDiT, UViT and an MMDiT of three sets of weights.
 //!
-//! One definition serves drawing and training, on every device. Source: Esser et al. 2024, arXiv:2403.03206,
+//! [`Mmdit`] alone draws; [`VelocityNetwork`] is any of them, to train and to compare. One definition serves drawing and training, on every device. Source: Esser et al. 2024, arXiv:2403.03206,
 //! section 4 and figure 2; tensor names as in the official checkpoints.
 //!
 //! ```no_run
@@ -15,12 +16,32 @@
 //!
 //! This crate does not know text encoders, autoencoders, solvers or files.
 
+mod backbone;
 mod block;
 mod config;
+mod count;
+mod cross_dit;
+mod dit;
 mod embed;
+mod ends;
 mod model;
 mod modulation;
+mod network;
+mod probe;
+mod recompute;
+mod stream;
+mod three_sets;
+mod uvit;
 
-pub use config::{ConfigError, MmditConfig};
+pub use backbone::NetworkInputs;
+pub use config::{ConfigError, Frame, MmditConfig};
+pub use cross_dit::CrossDit;
+pub use dit::Dit;
+pub use ends::Origin;
 pub use model::Mmdit;
 pub use modulation::{EmbeddedText, Modulations};
+pub use network::{BaselineConfig, NetworkConfig, VelocityNetwork};
+pub use probe::{AttentionProbe, Queries, last_blocks};
+pub use recompute::Recompute;
+pub use three_sets::ThreeSets;
+pub use uvit::{Uvit, UvitConfig};

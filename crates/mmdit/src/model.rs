@@ -3,28 +3,22 @@
 //! Shape letters: B batch, C channels, H and W latent pixels, T text tokens, I image tokens, D width.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
-use rectiflow_nn::layers::{Conv2d, Linear};
-use rectiflow_nn::ops::{self, Window};
-use rectiflow_nn::{Device, Init, Module, Param, Params, Precision, Tensor};
+use rectiflow_nn::{Module, Params, Tensor};
 
 use crate::MmditConfig;
+use crate::backbone::{self, Backbone, NetworkInputs, Streams};
 use crate::block::Block;
-use crate::embed::{VectorEmbedder, compute_grid, crop_grid, timestep_features};
-use crate::modulation::{BlockRows, EmbeddedText, Modulations, cut, rows_of_levels};
+use crate::ends::{Conditioner, LastLayer, Origin, Patches};
+use crate::modulation::{EmbeddedText, Modulations};
+use crate::probe::Watch;
 
 /// SD3's velocity network. Source: arXiv:2403.03206 figure 2a.
 #[derive(Module, Debug)]
 pub struct Mmdit {
-    x_embedder: Conv2d,
-    pos_embed: Option<Param<Tensor<3>>>,
-    t_embedder: VectorEmbedder,
-    y_embedder: VectorEmbedder,
-    context_embedder: Linear,
+    patches: Patches,
+    conditioner: Conditioner,
     blocks: Vec<Block>,
-    final_ada_ln: Linear,
-    final_linear: Linear,
-    #[module(skip)]
-    precision: Precision,
+    last_layer: LastLayer,
     #[module(skip)]
     config: MmditConfig,
 }
@@ -32,35 +26,14 @@ pub struct Mmdit {
 impl Mmdit {
     /// Builds the network; `params` is the root of the official names (`x_embedder`, `joint_blocks`, ...).
     pub fn new(config: &MmditConfig, mut params: Params<'_>) -> Self {
-        let (width, patch) = (config.width, config.patch);
-        let mut final_layer = params.at("final_layer");
-        let mut final_ada_ln = final_layer.at("adaLN_modulation");
-        let final_ada_ln = Linear::new(final_ada_ln.at(1).used_once(), width, 2 * width, Init::Zeros);
-        let patch_out = patch * patch * config.channels_out;
-        let final_linear = Linear::new(final_layer.at("linear"), width, patch_out, Init::Zeros);
-        let cells = config.grid * config.grid;
+        let frame = config.frame();
         Mmdit {
-            x_embedder: Conv2d::new(
-                params.at("x_embedder").at("proj"),
-                [config.channels_in, width],
-                patch,
-                Window::Patch,
-            ),
-            pos_embed: config.grid_stored.then(|| params.buffer("pos_embed", [1, cells, width])),
-            t_embedder: VectorEmbedder::timestep(params.at("t_embedder").used_once(), width),
-            y_embedder: VectorEmbedder::pooled(params.at("y_embedder").used_once(), config.pooled_width, width),
-            context_embedder: Linear::new(
-                params.at("context_embedder").used_once(),
-                config.context_width,
-                width,
-                Init::XavierUniform,
-            ),
+            patches: Patches::new(frame, &mut params),
+            conditioner: Conditioner::new(frame, &mut params),
             blocks: (0..config.depth)
                 .map(|index| Block::new(config, index, params.at("joint_blocks").at(index)))
                 .collect(),
-            final_ada_ln,
-            final_linear,
-            precision: params.precision(),
+            last_layer: LastLayer::new([frame.width; 2], [frame.patch, frame.channels_out], &mut params),
             config: config.clone(),
         }
     }
@@ -84,18 +57,13 @@ impl Mmdit {
         context_BTC: Tensor<3>,
         pooled_BP: Tensor<2>,
     ) -> Tensor<4> {
-        let batch = latent_BCHW.dims()[0];
-        let text = self.embed_text(context_BTC, pooled_BP);
-        let levels = self.modulations(&text, timestep_B.reshape([1, batch]));
-        self.velocity(latent_BCHW, &text, &levels[0])
+        let inputs = NetworkInputs { latent_BCHW, timestep_B, context_BTC, pooled_BP, origin: Origin::Centre };
+        backbone::forward(self, inputs, &mut Watch::nothing())
     }
 
     /// What all noise levels have in common. context `[B, T, 4096]`, pooled `[B, 2048]`.
     pub fn embed_text(&self, context_BTC: Tensor<3>, pooled_BP: Tensor<2>) -> EmbeddedText {
-        EmbeddedText {
-            text_BTD: self.context_embedder.forward(context_BTC),
-            pooled_BD: self.y_embedder.forward(pooled_BP),
-        }
+        self.conditioner.text(context_BTC, pooled_BP)
     }
 
     /// The modulation rows of S noise levels of each sample, each weight read once for all. timestep `[S, B]` =
@@ -103,20 +71,7 @@ impl Mmdit {
     ///
     /// On the CPU a level's rows do not depend on the levels beside it, to the bit.
     pub fn modulations(&self, text: &EmbeddedText, timestep_SB: Tensor<2>) -> Vec<Modulations> {
-        let [levels, batch] = timestep_SB.dims();
-        let timesteps = self.t_embedder.forward(timestep_features(timestep_SB.reshape([levels * batch])));
-        let conditioning = ops::silu(timesteps + text.pooled_BD.clone().repeat_dim(0, levels));
-        let rows = |ada_ln: &Linear| rows_of_levels(ada_ln, &conditioning, levels);
-        let last = rows(&self.final_ada_ln);
-        let mut all: Vec<Modulations> =
-            last.into_iter().map(|last_B1R| Modulations { blocks: Vec::new(), last_B1R }).collect();
-        for block in &self.blocks {
-            let [text, image] = block.ada_lns().map(rows);
-            for ((level, text_B1R), image_B1R) in all.iter_mut().zip(text).zip(image) {
-                level.blocks.push(BlockRows { text_B1R, image_B1R });
-            }
-        }
-        all
+        backbone::modulations(self, text, timestep_SB)
     }
 
     /// [`Self::forward`] with what does not depend on the latent.
@@ -124,48 +79,39 @@ impl Mmdit {
     /// # Panics
     /// As [`Self::forward`], or a text or modulations of another batch.
     pub fn velocity(&self, latent_BCHW: Tensor<4>, text: &EmbeddedText, modulations: &Modulations) -> Tensor<4> {
-        let [batch, _, height, width] = latent_BCHW.dims();
+        let (batch, size) = (latent_BCHW.dims()[0], self.size(&latent_BCHW));
         assert_eq!([text.text_BTD.dims()[0], modulations.last_B1R.dims()[0]], [batch; 2], "texts of a batch");
-        let patch = self.config.patch;
-        assert!(height.is_multiple_of(patch) && width.is_multiple_of(patch), "latent of {height}x{width}");
-        let (rows, columns) = (height / patch, width / patch);
+        let streams = self.enter(latent_BCHW, text.text_BTD.clone(), &Origin::Centre);
+        backbone::through(self, streams, modulations, size, &mut Watch::nothing())
+    }
+}
 
-        let places = self.places(rows, columns, &latent_BCHW.device());
-        let mut image_BID = self.patches(latent_BCHW) + places;
-        let mut text_BTD = text.text_BTD.clone();
-        for (block, rows) in self.blocks.iter().zip(&modulations.blocks) {
-            (text_BTD, image_BID) = block.forward(text_BTD, image_BID, rows);
-        }
-        self.unpatch(self.finish(image_BID, &modulations.last_B1R), [batch, rows, columns])
+impl Backbone for Mmdit {
+    type Block = Block;
+
+    fn conditioner(&self) -> &Conditioner {
+        &self.conditioner
     }
 
-    /// One token for each patch, row by row: `[B, I, D]`.
-    fn patches(&self, latent_BCHW: Tensor<4>) -> Tensor<3> {
-        self.x_embedder.forward(latent_BCHW).flatten::<3>(2, 3).swap_dims(1, 2)
+    fn blocks(&self) -> &[Block] {
+        &self.blocks
     }
 
-    fn places(&self, rows: usize, columns: usize, device: &Device) -> Tensor<3> {
-        match &self.pos_embed {
-            Some(grid) => crop_grid(grid.val(), rows, columns),
-            None => compute_grid(self.config.grid, rows, columns, self.config.width, device),
-        }
+    fn last_layer(&self) -> &LastLayer {
+        &self.last_layer
     }
 
-    /// `[B, I, D]` to `[B, I, patch * patch * C_out]`.
-    fn finish(&self, image_BID: Tensor<3>, rows_B1R: &Tensor<3>) -> Tensor<3> {
-        let [shift_B1D, scale_B1D] = cut(rows_B1R);
-        let [normed_BID, _] = ops::modulated_norm(image_BID, shift_B1D, scale_B1D, 1e-6, self.precision);
-        self.final_linear.forward(normed_BID)
+    fn size(&self, latent_BCHW: &Tensor<4>) -> [usize; 2] {
+        self.patches.size(latent_BCHW)
     }
 
-    /// A token's values are ordered row, column, channel.
-    fn unpatch(&self, tokens_BIP: Tensor<3>, [batch, rows, columns]: [usize; 3]) -> Tensor<4> {
-        let (patch, channels) = (self.config.patch, self.config.channels_out);
-        tokens_BIP.reshape([batch, rows, columns, patch, patch, channels]).permute([0, 5, 1, 3, 2, 4]).reshape([
-            batch,
-            channels,
-            rows * patch,
-            columns * patch,
-        ])
+    /// Text, then image.
+    fn enter(&self, latent_BCHW: Tensor<4>, text_BTD: Tensor<3>, origin: &Origin) -> Streams {
+        Streams(vec![text_BTD, self.patches.forward(latent_BCHW, origin)])
+    }
+
+    fn leave(&self, streams: Streams, size: [usize; 2]) -> (Tensor<3>, [usize; 2]) {
+        let [image_BID] = streams.exactly();
+        (image_BID, size)
     }
 }

@@ -30,15 +30,9 @@ impl EmbeddedText {
 /// The modulation rows of all blocks, for one noise level of each sample of a batch.
 #[derive(Clone, Debug)]
 pub struct Modulations {
-    pub(crate) blocks: Vec<BlockRows>,
+    /// Those of every product of each block, `[B, 1, R]`.
+    pub(crate) blocks: Vec<Vec<Tensor<3>>>,
     pub(crate) last_B1R: Tensor<3>,
-}
-
-/// Those of one block.
-#[derive(Clone, Debug)]
-pub(crate) struct BlockRows {
-    pub(crate) text_B1R: Tensor<3>,
-    pub(crate) image_B1R: Tensor<3>,
 }
 
 /// Rows for each of `S` noise levels. conditioning: after its SiLU, `[S * B, D]`, the levels one after the other.

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use burn::tensor::TensorData;
 
 use crate::params::{ParamSource, Read};
@@ -19,6 +21,14 @@ pub enum Init {
     NormalAroundOne(f32),
     /// Uniform in +- this bound.
     Uniform(f64),
+    /// Places in a square grid as sinusoids, the shape read as `[1, cells, width]`: see [`sinusoids_2d`]. A row or column
+    /// is at `first + step * number`.
+    Sinusoids2d {
+        /// Where the first row and column are.
+        first: f64,
+        /// From one to the next.
+        step: f64,
+    },
 }
 
 impl Init {
@@ -59,6 +69,10 @@ impl ParamSource for RandomInit {
                 Init::Uniform(bound) => uniform(&mut rng, count, bound),
                 Init::Normal(std) => normal(&mut rng, count, 0.0, std),
                 Init::NormalAroundOne(std) => normal(&mut rng, count, 1.0, std),
+                Init::Sinusoids2d { first, step } => {
+                    let side = shape[1].isqrt();
+                    sinusoids_2d([0..side, 0..side], shape[2], |number| first + step * number as f64)
+                }
             };
             TensorData::new(values, shape)
         })
@@ -71,6 +85,25 @@ fn uniform(rng: &mut Rng, count: usize, bound: f64) -> Vec<f32> {
 
 fn normal(rng: &mut Rng, count: usize, mean: f64, std: f32) -> Vec<f32> {
     (0..count).map(|_| (mean + rng.normal() * f64::from(std)) as f32).collect()
+}
+
+/// Sinusoids of the places of some rows and columns, `width` numbers for each, row by row. The first half of them holds
+/// the column, the second the row; each as sines and then cosines of `place * 10000^(-4 k / width)`.
+///
+/// Source: Stability-AI/sd3.5 `mmditx.py`, `get_2d_sincos_pos_embed`; arXiv:2403.03206, section 5.3.2.
+pub fn sinusoids_2d([rows, columns]: [Range<usize>; 2], width: usize, place: impl Fn(usize) -> f64) -> Vec<f32> {
+    let quarter = width / 4;
+    let mut values = Vec::with_capacity(rows.len() * columns.len() * width);
+    for row in rows {
+        for column in columns.clone() {
+            for place in [place(column), place(row)] {
+                let angle = |k: usize| place * 10_000_f64.powf(-(k as f64) / quarter as f64);
+                values.extend((0..quarter).map(|k| angle(k).sin() as f32));
+                values.extend((0..quarter).map(|k| angle(k).cos() as f32));
+            }
+        }
+    }
+    values
 }
 
 #[cfg(test)]

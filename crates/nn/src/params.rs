@@ -79,8 +79,8 @@ impl<'a> Params<'a> {
     }
 
     /// A fixed table that is stored with the weights but not trained.
-    pub fn buffer<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Param<Tensor<D>> {
-        self.lazy(name, shape, Init::Zeros, false)
+    pub fn buffer<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init) -> Param<Tensor<D>> {
+        self.lazy(name, shape, init, false)
     }
 
     fn lazy<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init, train: bool) -> Param<Tensor<D>> {
@@ -146,6 +146,43 @@ impl ParamSource for Named<'_> {
         let before = self.names.names.insert(id_of(name), name.to_owned());
         assert!(before.is_none_or(|before| before == name), "two parameters of one id: {name}");
         self.source.claim(name, shape, init)
+    }
+}
+
+/// A checkpoint's parameters, and new ones that its network did not have: how a trained model gets QK-norm, say.
+///
+/// What the checkpoint has is taken from it. What it lacks is made if `is_new` of its name says so, and is asked of the
+/// checkpoint all the same if not, which then refuses it as it refuses anything that is missing.
+pub struct WithNew<'a, F> {
+    first: &'a mut dyn ParamSource,
+    new: &'a mut dyn ParamSource,
+    is_new: F,
+    made: Vec<String>,
+}
+
+impl<'a, F: Fn(&str) -> bool> WithNew<'a, F> {
+    /// Takes from `first`, and what is new from `new`.
+    pub fn new(first: &'a mut dyn ParamSource, new: &'a mut dyn ParamSource, is_new: F) -> Self {
+        WithNew { first, new, is_new, made: Vec::new() }
+    }
+
+    /// The names of the parameters that were made, in the order of asking.
+    pub fn made(self) -> Vec<String> {
+        self.made
+    }
+}
+
+impl<F: Fn(&str) -> bool> ParamSource for WithNew<'_, F> {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.first.shape(name)
+    }
+
+    fn claim(&mut self, name: &str, shape: &[usize], init: Init) -> Read {
+        if self.first.shape(name).is_none() && (self.is_new)(name) {
+            self.made.push(name.to_owned());
+            return self.new.claim(name, shape, init);
+        }
+        self.first.claim(name, shape, init)
     }
 }
 
