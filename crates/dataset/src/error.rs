@@ -98,6 +98,8 @@ pub enum Reason {
     BadJson(String),
     #[error("the shard ends in the middle of it")]
     ShardCutShort,
+    #[error("it is cut short or damaged after {}, and what followed is lost", quoted(.after))]
+    ShardUnfinished { after: String },
     #[error("links to folders are not followed")]
     LinkToFolder,
 }

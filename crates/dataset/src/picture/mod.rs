@@ -116,8 +116,7 @@ pub fn inspect(bytes: &[u8], name: Option<&str>, pixels_max: u64) -> Result<Head
 pub fn decode(bytes: &[u8], background: Background, pixels_max: u64) -> Result<RgbImage, Reason> {
     inspect(bytes, None, pixels_max)?;
     let format = format_of(bytes)?;
-    // The decoder paints what is missing grey.
-    if format == ImageFormat::Jpeg && !jpeg::walk(bytes).ends {
+    if is_cut_short(bytes, format) {
         return Err(Reason::PictureCutShort);
     }
     let mut decoder = decoder_of(bytes, format, pixels_max)?;
@@ -178,6 +177,19 @@ fn problem(error: ImageError) -> Reason {
 fn swaps_sides(orientation: Orientation) -> bool {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
     matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
+}
+
+/// Whether the end is missing, where the decoder does not say so: it paints a JPEG's missing part grey, and calls a
+/// WebP corrupt. The others' decoders do.
+fn is_cut_short(bytes: &[u8], format: ImageFormat) -> bool {
+    match (format, bytes) {
+        (ImageFormat::Jpeg, _) => !jpeg::walk(bytes).ends,
+        // What follows the length; an even number of bytes, of which the last may not have been counted.
+        (ImageFormat::WebP, &[_, _, _, _, a, b, c, d, ..]) => {
+            u64::from(u32::from_le_bytes([a, b, c, d])) + 8 > bytes.len() as u64 + 1
+        }
+        _ => false,
+    }
 }
 
 /// Whether a PNG or a WebP says that it moves.

@@ -1,4 +1,5 @@
 use std::fs::File;
+use std::io::{BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -6,13 +7,15 @@ use ::parquet::basic::{ConvertedType, LogicalType, Type};
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use ::parquet::data_type::{ByteArray, ByteArrayType};
 use ::parquet::errors::ParquetError;
-use ::parquet::file::reader::{FileReader, SerializedFileReader};
+use ::parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 use ::parquet::schema::types::ColumnDescriptor;
+use bytes::Bytes;
 
 use crate::captions::{CAPTION_BYTES_MAX, Captions};
 use crate::error::{DatasetError, Reason};
 use crate::findings::LeftOut;
 use crate::picture::FILE_BYTES_MAX;
+use crate::source::file::{self, Section};
 use crate::source::{Source, texts};
 
 /// Parquet files as hubs publish them: a row is a sample. Pictures are in a column of bytes, or of a struct
@@ -28,7 +31,7 @@ pub struct Parquet {
 }
 
 struct Table {
-    reader: SerializedFileReader<File>,
+    reader: SerializedFileReader<Reopened>,
     /// Below the root.
     name: String,
     /// The number of the first sample.
@@ -46,6 +49,34 @@ struct Cursor {
     /// The row, within the group, that comes next.
     row: u64,
     reader: ColumnReaderImpl<ByteArrayType>,
+}
+
+/// A file that is opened for each read. Parquet's own reader of a `File` duplicates its handle, and duplicates share
+/// one position: threads would read at each other's.
+struct Reopened {
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl Length for Reopened {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl ChunkReader for Reopened {
+    type T = BufReader<File>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(start))?;
+        Ok(BufReader::new(file))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let section = Section { offset: start, bytes: length as u64 };
+        Ok(file::read_section(&self.path, section, u64::MAX)?.into())
+    }
 }
 
 /// Each holds a page. Enough for a few threads that each read three columns in order.
@@ -129,9 +160,9 @@ impl Parquet {
 
 impl Table {
     fn open(root: &Path, path: &Path, first: u64, picture_column: Option<&str>) -> Result<Self, DatasetError> {
-        let file = File::open(path).map_err(|problem| DatasetError::reading(path, problem))?;
+        let bytes = file::whole(path).map_err(|problem| DatasetError::reading(path, problem))?.bytes;
         let damaged = |error: ParquetError| DatasetError::Damaged { path: path.to_owned(), problem: error.to_string() };
-        let reader = SerializedFileReader::new(file).map_err(damaged)?;
+        let reader = SerializedFileReader::new(Reopened { path: path.to_owned(), bytes }).map_err(damaged)?;
         let schema = reader.metadata().file_metadata().schema_descr_ptr();
         let columns: Vec<_> = schema.columns().iter().enumerate().collect();
         let bytes_of =

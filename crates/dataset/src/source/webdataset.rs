@@ -42,6 +42,9 @@ enum Text {
     Json,
 }
 
+/// Members begin at multiples of it, and two empty blocks mark the end.
+const BLOCK_BYTES: u64 = 512;
+
 /// A key's members while its shard is read.
 #[derive(Debug, Default)]
 struct Members {
@@ -74,30 +77,34 @@ impl WebDataset {
         let mut archive = tar::Archive::new(BufReader::new(File::open(path).map_err(failed)?));
         let mut keys: Vec<(String, Members)> = Vec::new();
         let mut place_of: HashMap<String, usize> = HashMap::new();
+        // What comes next begins here, and at least the end mark should.
+        let (mut last, mut end, mut is_unfinished) = (String::new(), 0_u64, false);
         for entry in archive.entries_with_seek().map_err(damaged)? {
             let entry = match entry {
                 Ok(entry) => entry,
                 // What came before is whole; the first member's header must be one.
-                Err(problem) if keys.is_empty() => return Err(damaged(problem)),
+                Err(problem) if end == 0 => return Err(damaged(problem)),
                 Err(_) => {
-                    self.left_out.push(LeftOut { id: name.clone(), reason: Reason::ShardCutShort });
+                    is_unfinished = true;
                     break;
                 }
             };
-            if !entry.header().entry_type().is_file() {
-                continue;
-            }
-            let member = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let Some((key, extension)) = key_of(&member) else {
+            let section = Section { offset: entry.raw_file_position(), bytes: entry.size() };
+            end = section.offset.saturating_add(section.bytes);
+            last = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let Some((key, extension)) = key_of(&last).filter(|_| entry.header().entry_type().is_file()) else {
                 continue;
             };
-            let section = Section { offset: entry.raw_file_position(), bytes: entry.size() };
             let place = *place_of.entry(key.to_owned()).or_insert_with(|| {
                 keys.push((key.to_owned(), Members::default()));
                 keys.len() - 1
             });
             let is_inside = section.offset.checked_add(section.bytes).is_some_and(|end| end <= bytes);
             keys[place].1.add(section, extension, is_inside);
+        }
+        if is_unfinished || bytes < end.saturating_add(BLOCK_BYTES) {
+            let reason = Reason::ShardUnfinished { after: last };
+            self.left_out.push(LeftOut { id: name.clone(), reason });
         }
         for (key, members) in keys {
             match members.picture {

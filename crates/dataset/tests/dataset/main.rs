@@ -1,0 +1,10 @@
+//! Data sets made file by file, good and bad, and read through the public interface.
+
+mod bad_bytes;
+mod folder;
+mod jsonl;
+mod open;
+mod parquet;
+mod pictures;
+mod support;
+mod webdataset;
