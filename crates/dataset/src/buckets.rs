@@ -88,10 +88,10 @@ impl Buckets {
     /// A step that is no multiple of 16 px, a side that is none of the step, a ratio below 1, more than 6144 px.
     pub fn of_area(side_px: u32, step_px: u32, ratio_max: f64) -> Result<Self, DatasetError> {
         let refused = |problem, hint| Err(DatasetError::Settings { problem, hint });
-        if step_px == 0 || step_px % PATCH_PX != 0 {
+        if step_px == 0 || !step_px.is_multiple_of(PATCH_PX) {
             return refused(format!("`step_px` = {step_px} is no multiple of {PATCH_PX}"), "64 is usual");
         }
-        if side_px == 0 || side_px % step_px != 0 {
+        if side_px == 0 || !side_px.is_multiple_of(step_px) {
             return refused(
                 format!("`side_px` = {side_px} is no multiple of `step_px` = {step_px}"),
                 "choose a multiple, or a smaller step",
@@ -111,8 +111,8 @@ impl Buckets {
         let mut sizes = vec![Size::new(side_px, side_px)];
         for long in (u64::from(side_px) + step..=u64::from(SIDE_PX_MAX)).step_by(step_px as usize) {
             // The nearest multiple; a half goes down, where it costs less.
-            let short = ((2 * area).div_ceil(long * step) / 2).max(1) * step;
-            if long as f64 > ratio_max * short as f64 {
+            let short = (2 * area).div_ceil(long * step) / 2 * step;
+            if short == 0 || long as f64 > ratio_max * short as f64 {
                 break;
             }
             sizes.push(Size::new(long as u32, short as u32));
@@ -131,7 +131,7 @@ impl Buckets {
             return refused("the list of buckets is empty".into(), "name at least one size, as [1024, 1024]");
         }
         for (place, size) in sizes.iter().enumerate() {
-            let fits = |side: u32| side > 0 && side % PATCH_PX == 0 && side <= SIDE_PX_MAX;
+            let fits = |side: u32| side > 0 && side.is_multiple_of(PATCH_PX) && side <= SIDE_PX_MAX;
             if !(fits(size.width_px) && fits(size.height_px)) {
                 return refused(
                     format!("the size {size} has a side that is no multiple of {PATCH_PX} px up to {SIDE_PX_MAX}"),

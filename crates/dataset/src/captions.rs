@@ -60,11 +60,6 @@ impl CaptionMix {
         self.shares.iter().filter(|(_, share)| **share > 0.0).map(|(column, _)| column.as_str())
     }
 
-    /// Whether all columns that are drawn from have a text.
-    pub(crate) fn is_complete(&self, captions: &Captions) -> bool {
-        self.columns().all(|column| captions.has(column))
-    }
-
     /// The caption of `sample` in `epoch`. The shares of missing columns go to the others, in proportion. `None` if
     /// no column has a text.
     pub fn draw<'a>(&self, captions: &'a Captions, seed: u64, epoch: u64, sample: u64) -> Option<&'a str> {
@@ -194,7 +189,6 @@ mod tests {
     fn the_share_of_a_missing_column_goes_to_the_others_in_proportion() {
         let three = mix(&[("a", 0.5), ("b", 0.2), ("c", 0.3)]).unwrap();
         let captions = captions(&[("b", "b"), ("c", "c"), ("a", " \n")]);
-        assert!(!three.is_complete(&captions));
         assert!((shares_drawn(&three, &captions)["b"] - 0.4).abs() < 0.011);
         assert_eq!(three.draw(&Captions::default(), 1, 1, 1), None);
     }

@@ -47,8 +47,13 @@ pub struct Prepared {
 /// Enough for the headers of nearly all pictures; those with more before their size are read whole.
 const HEADER_BYTES: u64 = 128 << 10;
 
-/// What one sample's look yields: its columns of captions, and what becomes of it.
-type Looked = (Vec<String>, Result<(Kept, Captions, Vec<Change>), Reason>);
+/// One sample, looked at.
+struct Looked {
+    /// Its columns of captions, and whether one of the texts is very long. The texts of all samples together may be
+    /// more than memory holds.
+    columns: Vec<(String, bool)>,
+    outcome: Result<(Kept, Vec<Change>), Reason>,
+}
 
 impl Dataset {
     /// Opens a data set and looks at each sample once: at its captions and its picture's header, or at all pixels
@@ -74,15 +79,17 @@ impl Dataset {
     ) -> Result<(Dataset, Findings), DatasetError> {
         let look = |sample| look(source.as_ref(), &buckets, settings, sample);
         let looked: Vec<Looked> = (0..source.count()).into_par_iter().map(look).collect();
-        let columns: BTreeSet<&str> = looked.iter().flat_map(|(columns, _)| columns).map(String::as_str).collect();
-        let mix = resolve_mix(settings, &columns)?;
+        let names = looked.iter().flat_map(|one| &one.columns).map(|(column, _)| column.as_str());
+        let mix = resolve_mix(settings, &names.collect())?;
 
         let mut findings = Findings { left_out: source.left_out().to_vec(), ..Findings::default() };
         let mut kept = Vec::new();
-        for ((_, outcome), sample) in looked.into_iter().zip(0..) {
-            match outcome
-                .and_then(|(one, captions, changes)| Ok((one, with_captions(&mix, &captions, settings, changes)?)))
-            {
+        for (Looked { columns, outcome }, sample) in looked.into_iter().zip(0..) {
+            let judged = outcome.and_then(|(one, mut changes)| {
+                changes.extend(of_captions(&mix, &columns, settings.without_caption)?);
+                Ok((one, changes))
+            });
+            match judged {
                 Ok((one, changes)) => {
                     findings.keep(&changes);
                     kept.push(one);
@@ -190,7 +197,8 @@ fn look(source: &dyn Source, buckets: &Buckets, settings: &DataSettings, sample:
         Ok(captions) => (captions, None),
         Err(reason) => (Captions::default(), Some(reason)),
     };
-    let columns = captions.columns().map(str::to_owned).collect();
+    let is_long = |column| captions.texts(column).iter().any(|text| text.len() > LONG_BYTES);
+    let columns = captions.columns().map(|column| (column.to_owned(), is_long(column))).collect();
     let outcome = || {
         let Header { size, mut changes } = header(source, settings, sample)?;
         if size.width_px.min(size.height_px) < settings.side_px_min {
@@ -209,10 +217,10 @@ fn look(source: &dyn Source, buckets: &Buckets, settings: &DataSettings, sample:
         }
         match (unreadable, settings.without_caption) {
             (Some(reason), WithoutCaption::LeaveOut) => Err(reason),
-            _ => Ok((Kept { sample, size, bucket }, captions, changes)),
+            _ => Ok((Kept { sample, size, bucket }, changes)),
         }
     };
-    (columns, outcome())
+    Looked { columns, outcome: outcome() }
 }
 
 /// The header of a sample's picture, from the beginning of its file where that is enough.
@@ -231,25 +239,22 @@ fn header(source: &dyn Source, settings: &DataSettings, sample: u64) -> Result<H
 }
 
 /// What is done to a sample because of its captions.
-fn with_captions(
-    mix: &CaptionMix,
-    captions: &Captions,
-    settings: &DataSettings,
-    mut changes: Vec<Change>,
-) -> Result<Vec<Change>, Reason> {
-    let texts: Vec<&String> = mix.columns().flat_map(|column| captions.texts(column)).collect();
-    if texts.is_empty() {
-        match settings.without_caption {
-            WithoutCaption::LeaveOut => return Err(Reason::NoCaption),
-            WithoutCaption::Empty => changes.push(Change::EmptyCaption),
-        }
-    } else if !mix.is_complete(captions) {
-        changes.push(Change::FewerCaptions);
+fn of_captions(mix: &CaptionMix, columns: &[(String, bool)], without: WithoutCaption) -> Result<Vec<Change>, Reason> {
+    let there: Vec<bool> = columns
+        .iter()
+        .filter(|(column, _)| mix.columns().any(|wanted| wanted == column))
+        .map(|(_, long)| *long)
+        .collect();
+    let is_fewer = !there.is_empty() && there.len() < mix.columns().count();
+    if there.is_empty() && without == WithoutCaption::LeaveOut {
+        return Err(Reason::NoCaption);
     }
-    if texts.iter().any(|text| text.len() > LONG_BYTES) {
-        changes.push(Change::LongCaption);
-    }
-    Ok(changes)
+    let seen = [
+        (there.is_empty(), Change::EmptyCaption),
+        (is_fewer, Change::FewerCaptions),
+        (there.contains(&true), Change::LongCaption),
+    ];
+    Ok(seen.into_iter().filter_map(|(is_so, change)| is_so.then_some(change)).collect())
 }
 
 /// What captions are drawn from: as the settings say, or what is there.

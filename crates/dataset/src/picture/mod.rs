@@ -89,7 +89,7 @@ pub fn inspect(bytes: &[u8], name: Option<&str>, pixels_max: u64) -> Result<Head
         size = Size::new(height_px, width_px);
     }
     let color = decoder.color_type();
-    let gif = (format == ImageFormat::Gif).then(|| gif::walk(bytes)).unwrap_or_default();
+    let gif = if format == ImageFormat::Gif { gif::walk(bytes) } else { gif::Gif::default() };
     // The decoder calls every GIF transparent.
     let flattened = if format == ImageFormat::Gif { gif.transparent } else { color.has_alpha() };
     let grey = !color.has_color();

@@ -1,4 +1,5 @@
 //! Data sets made file by file, good and bad, and read through the public interface.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bad_bytes;
 mod folder;
