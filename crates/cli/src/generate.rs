@@ -1,7 +1,6 @@
 //! `rectiflow generate`
 
 mod clash;
-mod interrupt;
 mod latents;
 mod names;
 mod options;
@@ -14,10 +13,10 @@ use anyhow::{Context, bail};
 use rectiflow_generate::{ModelFacts, ModelFiles, Parts, Plan, PlanError, Request, generate};
 use rectiflow_nn::{Device, Tensor};
 
-use self::interrupt::Interrupt;
 use self::names::OutputNames;
 pub(crate) use self::options::GenerateArgs;
 use self::studio::Studio;
+use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::writable::check_writable;
 

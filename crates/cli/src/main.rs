@@ -3,8 +3,10 @@
 mod args;
 mod bench;
 mod formulations;
+mod dataset;
 mod generate;
 mod inspect;
+mod interrupt;
 mod memory;
 mod output;
 mod progress;
@@ -34,6 +36,7 @@ enum Command {
     Generate(Box<generate::GenerateArgs>),
     Bench(bench::BenchArgs),
     Formulations(formulations::FormulationsArgs),
+    Dataset(dataset::DatasetArgs),
     Inspect(inspect::InspectArgs),
     Verify(verify::VerifyArgs),
 }
@@ -48,6 +51,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Generate(args) => generate::run(*args),
         Command::Bench(args) => bench::run(args),
         Command::Formulations(args) => formulations::run(&args),
+        Command::Dataset(args) => dataset::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
     }

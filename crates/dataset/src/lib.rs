@@ -38,6 +38,7 @@ mod order;
 mod picture;
 mod settings;
 mod source;
+pub mod sprites;
 
 pub use batches::{Batch, Batches, Drawn, Tail};
 pub use buckets::{Buckets, Size};

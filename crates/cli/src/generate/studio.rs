@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use rectiflow_generate::{Encoder, GenerateError, ImageError, Picture, Watch};
 use rectiflow_nn::Tensor;
 
-use super::interrupt::Interrupt;
 use super::latents;
 use super::names::OutputNames;
+use crate::interrupt::Interrupt;
 use crate::memory;
 use crate::output::{self, INTERRUPTED};
 use crate::progress::Progress;

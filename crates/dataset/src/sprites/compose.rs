@@ -1,0 +1,253 @@
+//! From a number to a scene: what is in it, on what, and where.
+
+use rectiflow_nn::Rng;
+
+use super::Scenes;
+use super::art::{Art, Concept, Style};
+use super::caption;
+use super::colour::{Colour, contrast};
+use super::held_out;
+use super::scene::{Area, Background, Lettering, Object, Place, Scene, Split, Typeface};
+
+/// The picture without its rim, which stays empty.
+const INSIDE: Area = Area { left: 0.03, top: 0.03, width: 0.94, height: 0.94 };
+/// More of a thing than this may not be lost in the background.
+const HIDDEN_MAX: f32 = 0.35;
+/// WCAG 2 asks for 3 for large letters.
+const CONTRAST_MIN: f32 = 3.0;
+/// Tries at a background and letters that everything can be seen on; things that fit on few are dropped.
+const GROUNDS: usize = 12;
+const COUNT_MAX: u64 = 4;
+
+/// Things of one concept, all alike.
+#[derive(Clone)]
+pub(super) struct Group<'a> {
+    pub(super) concept: &'a Concept,
+    pub(super) count: usize,
+    pub(super) colour: Option<Colour>,
+    pub(super) recoloured: bool,
+    art: &'a Art,
+    /// Degrees.
+    turn: f32,
+}
+
+/// What is in a scene.
+pub(super) struct Content<'a> {
+    pub(super) style: Option<Style>,
+    /// At most two.
+    pub(super) groups: Vec<Group<'a>>,
+    pub(super) relation: Option<Place>,
+    pub(super) word: Option<String>,
+}
+
+/// What is held out in it.
+impl Content<'_> {
+    fn is_held_out(&self) -> bool {
+        let pair = match &self.groups[..] {
+            [one, other] => held_out::pair(&one.concept.name, &other.concept.name),
+            _ => false,
+        };
+        let count = self.groups.iter().any(|group| held_out::count(&group.concept.name, group.count));
+        pair || count || self.word.as_deref().is_some_and(held_out::word)
+    }
+}
+
+impl Scenes {
+    /// The scene of a number: the same for the same art and settings, whatever was asked for before.
+    pub fn scene(&self, number: u64) -> Scene {
+        let mut rng = Rng::keyed(self.settings.seed, "sprite scene", number);
+        // Ends: `open` has checked that there is enough for both splits.
+        loop {
+            let content = self.content(&mut rng);
+            if content.is_held_out() != (self.settings.split == Split::HeldOut) {
+                continue;
+            }
+            if let Some(scene) = self.arranged(number, &content, &mut rng) {
+                return scene;
+            }
+        }
+    }
+
+    fn content(&self, rng: &mut Rng) -> Content<'_> {
+        let style = *pick(rng, &Style::ALL);
+        let count = |rng: &mut Rng| 2 + rng.below(COUNT_MAX - 1) as usize;
+        let (counts, with_word) = match rng.below(100) {
+            0..20 => (vec![1], false),
+            20..45 => (vec![1, 1], false),
+            45..65 => (vec![count(rng)], false),
+            65..75 => (if rng.below(2) == 0 { vec![count(rng), 1] } else { vec![1, count(rng)] }, false),
+            75..92 => (vec![1], true),
+            _ => (vec![], true),
+        };
+        let mut groups: Vec<Group> = Vec::new();
+        while groups.len() < counts.len() {
+            let group = self.group(style, counts[groups.len()], rng);
+            if groups.iter().all(|other| other.concept.name != group.concept.name) {
+                groups.push(group);
+            }
+        }
+        let relation = (groups.len() == 2).then(|| *pick(rng, &Place::ALL));
+        let style = (!groups.is_empty()).then_some(style);
+        let word = with_word.then(|| self.word(rng));
+        Content { style, groups, relation, word }
+    }
+
+    fn group(&self, style: Style, count: usize, rng: &mut Rng) -> Group<'_> {
+        let &(concept, ref art) =
+            &self.drawn[style as usize][rng.below(self.drawn[style as usize].len() as u64) as usize];
+        let concept = &self.concepts[concept];
+        let art = art.as_ref();
+        let can_vary = !concept.names_a_colour();
+        let natural =
+            Group { concept, count, colour: art.colour().filter(|_| can_vary), recoloured: false, art, turn: 0.0 };
+        let (varies, targets) = (rng.uniform() < 0.4, Colour::targets().collect::<Vec<_>>());
+        let (colour, _) = *pick(rng, &targets);
+        match art.turn_to(colour) {
+            Some(turn) if varies && can_vary && natural.colour != Some(colour) => {
+                Group { colour: Some(colour), recoloured: true, turn, ..natural }
+            }
+            _ => natural,
+        }
+    }
+
+    fn word(&self, rng: &mut Rng) -> String {
+        let word = pick(rng, &self.words);
+        match rng.below(4) {
+            0 => word.clone(),
+            1 => word[..1].to_uppercase() + &word[1..],
+            _ => word.to_uppercase(),
+        }
+    }
+
+    /// None if it cannot be seen well on any of a few backgrounds.
+    fn arranged(&self, number: u64, content: &Content, rng: &mut Rng) -> Option<Scene> {
+        let (background, ink) = (0..GROUNDS).find_map(|_| ground(content, rng))?;
+        let places = places(content, rng);
+        let mut objects = Vec::new();
+        for (group, region) in content.groups.iter().zip(&places.groups) {
+            let (width, height) = group.art.image.dimensions();
+            let shape = width as f32 / height as f32;
+            for area in spread(group.count, *region, shape, rng) {
+                objects.push(Object {
+                    concept: group.concept.name.clone(),
+                    art: group.concept.art.clone(),
+                    colour: group.colour,
+                    recoloured: group.recoloured,
+                    area,
+                });
+            }
+        }
+        let lettering = match (&content.word, places.word) {
+            (Some(word), Some((region, place))) => {
+                let font = *pick(rng, &[Typeface::SansSerif, Typeface::Slab, Typeface::Comic]);
+                let area = region.fitted(self.fonts.shape(font, word)?, even(rng), even(rng));
+                Some(Lettering { word: word.clone(), font, colour: ink, area, place })
+            }
+            _ => None,
+        };
+        let caption = caption::write(content, background, lettering.as_ref(), rng);
+        let (style, relation, split) = (content.style, content.relation, self.settings.split);
+        Some(Scene { number, split, caption, style, background, objects, relation, lettering })
+    }
+}
+
+/// A background, and a colour for letters, that everything stands out from.
+fn ground(content: &Content, rng: &mut Rng) -> Option<(Background, Colour)> {
+    let colours: Vec<Colour> = Colour::all().collect();
+    let (first, second, ink) = (*pick(rng, &colours), *pick(rng, &colours), *pick(rng, &colours));
+    let is_plain = rng.uniform() < 0.6 || first == second;
+    let background = if is_plain {
+        Background::Plain { colour: first }
+    } else {
+        Background::Gradient { top: first, bottom: second }
+    };
+    let is_seen = |group: &Group| {
+        background.colours().iter().all(|colour| group.art.hidden_on(colour.rgb(), group.turn) < HIDDEN_MAX)
+    };
+    let is_read =
+        |_: &String| background.colours().iter().all(|colour| contrast(colour.rgb(), ink.rgb()) >= CONTRAST_MIN);
+    (content.groups.iter().all(is_seen) && content.word.iter().all(is_read)).then_some((background, ink))
+}
+
+/// Where each group and the word may be.
+struct Places {
+    groups: Vec<Area>,
+    word: Option<(Area, Option<Place>)>,
+}
+
+fn places(content: &Content, rng: &mut Rng) -> Places {
+    match (&content.groups[..], content.relation, &content.word) {
+        ([], _, _) => {
+            Places { groups: vec![], word: Some((INSIDE.part(0.0, 0.1, 1.0, 0.8).fitted(2.6, 0.5, even(rng)), None)) }
+        }
+        ([one], _, Some(_)) => {
+            let is_below = rng.below(2) == 0;
+            let (thing, word) = if is_below { (0.0, 0.72) } else { (0.32, 0.0) };
+            let place = if is_below { Place::Below } else { Place::Above };
+            let thing = one_of(one.count, INSIDE.part(0.0, thing, 1.0, 0.68), [0.75, 1.0], rng);
+            Places { groups: vec![thing], word: Some((INSIDE.part(0.0, word, 1.0, 0.28), Some(place))) }
+        }
+        ([one], _, None) => Places { groups: vec![one_of(one.count, INSIDE, [0.45, 0.9], rng)], word: None },
+        ([one, other, ..], relation, _) => {
+            // A single thing lies near the middle of its half, so that no other word would do as well.
+            let half = |group: &Group, from: f32, is_across: bool| match (group.count, is_across) {
+                (1, true) => INSIDE.part(from, 0.14, 0.47, 0.72),
+                (1, false) => INSIDE.part(0.14, from, 0.72, 0.47),
+                (_, true) => INSIDE.part(from, 0.0, 0.47, 1.0),
+                (_, false) => INSIDE.part(0.0, from, 1.0, 0.47),
+            };
+            let (first, second, is_across) = match relation {
+                Some(Place::LeftOf) | None => (0.0, 0.53, true),
+                Some(Place::RightOf) => (0.53, 0.0, true),
+                Some(Place::Above) => (0.0, 0.53, false),
+                Some(Place::Below) => (0.53, 0.0, false),
+            };
+            Places { groups: vec![half(one, first, is_across), half(other, second, is_across)], word: None }
+        }
+    }
+}
+
+/// Any place and size in a region for one thing; all of it for several.
+fn one_of(count: usize, region: Area, [least, most]: [f32; 2], rng: &mut Rng) -> Area {
+    if count > 1 {
+        return region;
+    }
+    let size = least + (most - least) * even(rng);
+    region.part(even(rng) * (1.0 - size), even(rng) * (1.0 - size), size, size)
+}
+
+/// Places for equal things that do not touch.
+fn spread(count: usize, region: Area, shape: f32, rng: &mut Rng) -> Vec<Area> {
+    let row = |i: usize| region.part(i as f32 / count as f32, 0.0, 1.0 / count as f32, 1.0);
+    let column = |i: usize| region.part(0.0, i as f32 / count as f32, 1.0, 1.0 / count as f32);
+    let quarter = |at: [f32; 2]| region.part(at[0], at[1], 0.5, 0.5);
+    let quarters = |places: &[[f32; 2]]| places.iter().map(|at| quarter(*at)).collect::<Vec<_>>();
+    let (rows, columns) = ((0..count).map(row).collect::<Vec<_>>(), (0..count).map(column).collect::<Vec<_>>());
+    let stretch = region.width / region.height;
+    let cells = match (count, rng.below(3)) {
+        (1, _) => rows,
+        (4, _) => quarters(&[[0.0, 0.0], [0.5, 0.0], [0.0, 0.5], [0.5, 0.5]]),
+        _ if stretch > 1.5 => rows,
+        _ if stretch < 0.67 => columns,
+        (2, 0) => quarters(if rng.below(2) == 0 { &[[0.0, 0.0], [0.5, 0.5]] } else { &[[0.5, 0.0], [0.0, 0.5]] }),
+        (_, 0) => quarters(&[[0.25, 0.0], [0.0, 0.5], [0.5, 0.5]]),
+        (_, 1) => columns,
+        _ => rows,
+    };
+    let size = if count == 1 { 1.0 } else { 0.82 + 0.1 * even(rng) };
+    let place = |cell: Area, rng: &mut Rng| {
+        let (x, y) = (0.3 + 0.4 * even(rng), 0.3 + 0.4 * even(rng));
+        cell.part(x * (1.0 - size), y * (1.0 - size), size, size).fitted(shape, x, y)
+    };
+    cells.into_iter().map(|cell| place(cell, rng)).collect()
+}
+
+/// In 0..1.
+fn even(rng: &mut Rng) -> f32 {
+    rng.uniform() as f32
+}
+
+/// One of a list that is not empty.
+pub(super) fn pick<'a, T>(rng: &mut Rng, list: &'a [T]) -> &'a T {
+    &list[rng.below(list.len() as u64) as usize]
+}

@@ -1,0 +1,122 @@
+//! Words as pixels.
+
+use std::path::Path;
+
+use ab_glyph::{Font, FontVec, OutlinedGlyph, PxScale, ScaleFont, point};
+
+use super::error::SpriteError;
+use super::scene::Typeface;
+
+/// Fine enough that the ink's rounding to whole pixels does not count.
+const MEASURED_AT: f32 = 1000.0;
+
+/// The typefaces of scenes.
+pub(super) struct Fonts([FontVec; 3]);
+
+impl Fonts {
+    pub(super) fn open(folder: &Path) -> Result<Fonts, SpriteError> {
+        let open = |name: &str| {
+            let path = folder.join(name);
+            match std::fs::read(&path) {
+                Err(problem) => Err(SpriteError::Unreadable { path, problem }),
+                Ok(bytes) => FontVec::try_from_vec(bytes)
+                    .map_err(|_| SpriteError::BadArt { path, problem: "it is no font".to_owned() }),
+            }
+        };
+        Ok(Fonts([open("OpenSans-Bold.ttf")?, open("RobotoSlab-Bold.otf")?, open("ComicNeue-Bold.otf")?]))
+    }
+
+    /// Width of a word's ink by its height. None if the font lacks its letters.
+    pub(super) fn shape(&self, face: Typeface, word: &str) -> Option<f32> {
+        let ink = Ink::of(&self.glyphs(face, word, MEASURED_AT))?;
+        Some(ink.width() / ink.height())
+    }
+
+    /// Calls `cover` with every pixel that the word touches and how much of it it covers, 0..1. The ink's left upper
+    /// corner is at `left`, `top`, and it is `width` wide, all in pixels.
+    pub(super) fn draw(
+        &self,
+        face: Typeface,
+        word: &str,
+        [left, top, width]: [f32; 3],
+        cover: impl FnMut(i64, i64, f32),
+    ) {
+        let Some(measured) = Ink::of(&self.glyphs(face, word, MEASURED_AT)) else { return };
+        let scale = MEASURED_AT * width / measured.width();
+        let (dx, dy) = (left - measured.left * scale / MEASURED_AT, top - measured.top * scale / MEASURED_AT);
+        self.line(face, word, scale, [dx, dy], cover);
+    }
+
+    /// Like [`Fonts::draw`], at a font's size in pixels, from a point on the line that letters stand on.
+    pub(super) fn line(
+        &self,
+        face: Typeface,
+        text: &str,
+        size_px: f32,
+        [x, y]: [f32; 2],
+        mut cover: impl FnMut(i64, i64, f32),
+    ) {
+        for glyph in self.placed(face, text, size_px, x, y) {
+            let bounds = glyph.px_bounds();
+            glyph.draw(|x, y, part| {
+                cover(bounds.min.x as i64 + i64::from(x), bounds.min.y as i64 + i64::from(y), part.min(1.0));
+            });
+        }
+    }
+
+    /// How far a line of that size reaches, in pixels.
+    pub(super) fn line_px(&self, face: Typeface, text: &str, size_px: f32) -> f32 {
+        Ink::of(&self.glyphs(face, text, size_px)).map_or(0.0, |ink| ink.right)
+    }
+
+    fn glyphs(&self, face: Typeface, word: &str, scale: f32) -> Vec<OutlinedGlyph> {
+        self.placed(face, word, scale, 0.0, 0.0)
+    }
+
+    /// The letters on a line that begins at `x`, `y`.
+    fn placed(&self, face: Typeface, word: &str, scale: f32, x: f32, y: f32) -> Vec<OutlinedGlyph> {
+        let font = &self.0[face as usize];
+        let scaled = font.as_scaled(PxScale::from(scale));
+        let (mut glyphs, mut caret, mut before) = (Vec::new(), x, None);
+        for letter in word.chars() {
+            let id = font.glyph_id(letter);
+            caret += before.map_or(0.0, |before| scaled.kern(before, id));
+            glyphs.extend(font.outline_glyph(id.with_scale_and_position(PxScale::from(scale), point(caret, y))));
+            caret += scaled.h_advance(id);
+            before = Some(id);
+        }
+        glyphs
+    }
+}
+
+/// The rectangle that letters touch.
+struct Ink {
+    left: f32,
+    right: f32,
+    top: f32,
+    bottom: f32,
+}
+
+impl Ink {
+    fn of(glyphs: &[OutlinedGlyph]) -> Option<Ink> {
+        let join = |a: Ink, b: Ink| Ink {
+            left: a.left.min(b.left),
+            right: a.right.max(b.right),
+            top: a.top.min(b.top),
+            bottom: a.bottom.max(b.bottom),
+        };
+        let one = |glyph: &OutlinedGlyph| {
+            let bounds = glyph.px_bounds();
+            Ink { left: bounds.min.x, right: bounds.max.x, top: bounds.min.y, bottom: bounds.max.y }
+        };
+        glyphs.iter().map(one).reduce(join)
+    }
+
+    fn width(&self) -> f32 {
+        self.right - self.left
+    }
+
+    fn height(&self) -> f32 {
+        self.bottom - self.top
+    }
+}
