@@ -190,7 +190,7 @@ fn trimmed(image: &RgbaImage) -> Option<RgbaImage> {
 /// None unless most of it is coloured and that part has about one hue.
 pub(super) fn look(opaque: &[[f32; 3]]) -> Option<Look> {
     /// Of all pixels. The rest is white, black and grey: eyes, shine, shadow.
-    const COLOURED: f32 = 0.65;
+    const COLOURED: f32 = 0.75;
     /// Length of the mean direction of hues; 0.97 is a standard deviation of 14 degrees.
     const ONE_HUE: f32 = 0.97;
     let coloured: Vec<[f32; 3]> =

@@ -60,8 +60,8 @@ pub(super) struct Look {
 /// saturation, least value. Between the ranges lie colours that people do not agree on.
 type Class = (Colour, f32, f32, [f32; 2], f32);
 const CLASSES: [Class; 7] = [
-    (Colour::Red, 2.0, 10.0, [0.6, 1.0], 0.6),
-    (Colour::Orange, 29.0, 8.0, [0.6, 1.0], 0.85),
+    (Colour::Red, 0.0, 11.0, [0.65, 1.0], 0.72),
+    (Colour::Orange, 29.0, 8.0, [0.72, 1.0], 0.85),
     (Colour::Yellow, 51.0, 7.0, [0.5, 1.0], 0.85),
     (Colour::Green, 120.0, 28.0, [0.4, 1.0], 0.4),
     (Colour::Blue, 218.0, 16.0, [0.55, 1.0], 0.55),

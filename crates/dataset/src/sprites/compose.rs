@@ -40,8 +40,8 @@ pub(super) struct Content<'a> {
     pub(super) word: Option<String>,
 }
 
-/// What is held out in it.
 impl Content<'_> {
+    /// Whether it shows something that is held out.
     fn is_held_out(&self) -> bool {
         let pair = match &self.groups[..] {
             [one, other] => held_out::pair(&one.concept.name, &other.concept.name),
@@ -234,9 +234,9 @@ fn spread(count: usize, region: Area, shape: f32, rng: &mut Rng) -> Vec<Area> {
         (_, 1) => columns,
         _ => rows,
     };
-    let size = if count == 1 { 1.0 } else { 0.82 + 0.1 * even(rng) };
+    let size = if count == 1 { 1.0 } else { 0.74 + 0.12 * even(rng) };
     let place = |cell: Area, rng: &mut Rng| {
-        let (x, y) = (0.3 + 0.4 * even(rng), 0.3 + 0.4 * even(rng));
+        let (x, y) = (0.4 + 0.2 * even(rng), 0.4 + 0.2 * even(rng));
         cell.part(x * (1.0 - size), y * (1.0 - size), size, size).fitted(shape, x, y)
     };
     cells.into_iter().map(|cell| place(cell, rng)).collect()
