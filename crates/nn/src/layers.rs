@@ -6,7 +6,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Gradients, Int, Tensor};
 
 use crate::ops::{
-    self, Activation, After, Before, GroupNormed, PackedWeight, PictureSums, Residual, ScaleShift, Window,
+    self, Activation, After, Apart, Before, GroupNormed, PackedWeight, PictureSums, Residual, ScaleShift, Window,
 };
 use crate::{Init, Params, Precision};
 
@@ -82,7 +82,7 @@ impl Linear {
 #[derive(Module, Debug)]
 pub struct Conv2d {
     weight: Param<Tensor<4>>,
-    bias: Param<Tensor<1>>,
+    bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
     packed: PackedWeight,
     #[module(skip)]
@@ -112,9 +112,20 @@ impl Conv2d {
         window: Window,
         inits: [Init; 2],
     ) -> Self {
-        let weight = params.param("weight", [channels[1], channels[0], kernel, kernel], inits[0]);
-        let bias = params.param("bias", [channels[1]], inits[1]);
-        Conv2d { weight, bias, packed: params.packed_weight(), window, precision: params.precision() }
+        let bias = Some(params.param("bias", [channels[1]], inits[1]));
+        Conv2d { bias, ..Conv2d::without_bias(params, channels, kernel, window, inits[0]) }
+    }
+
+    /// Without a bias.
+    pub fn without_bias(
+        mut params: Params<'_>,
+        channels: [usize; 2],
+        kernel: usize,
+        window: Window,
+        init: Init,
+    ) -> Self {
+        let weight = params.param("weight", [channels[1], channels[0], kernel, kernel], init);
+        Conv2d { weight, bias: None, packed: params.packed_weight(), window, precision: params.precision() }
     }
 
     /// The weight's gradient of a backward pass, if it learns and was used.
@@ -129,8 +140,33 @@ impl Conv2d {
 
     /// The convolution of what `before` makes of x, plus `residual` `[B, out, H', W']`.
     pub fn forward_after(&self, before: Before, x: Tensor<4>, residual: Option<Tensor<4>>) -> Tensor<4> {
-        let weight = (self.weight.val(), &self.packed);
-        ops::conv2d(x, before, weight, self.bias.val(), self.window, residual, self.precision)
+        let weight = self.weight.val();
+        let bias = match &self.bias {
+            Some(bias) => bias.val(),
+            None => Tensor::zeros([weight.dims()[0]], (&x.device(), DType::F32)),
+        };
+        ops::conv2d(x, before, (weight, &self.packed), bias, self.window, residual, self.precision)
+    }
+}
+
+/// A convolution of every channel with a window of its own: `weight` `[C, 1, K, K]`, `bias` `[C]`. In f32.
+#[derive(Module, Debug)]
+pub struct DepthwiseConv2d {
+    weight: Param<Tensor<4>>,
+    bias: Param<Tensor<1>>,
+}
+
+impl DepthwiseConv2d {
+    /// Windows of `kernel` x `kernel`, which start as PyTorch's do: [`Init::by_fan_in`].
+    pub fn new(mut params: Params<'_>, channels: usize, kernel: usize) -> Self {
+        let init = Init::by_fan_in(kernel * kernel);
+        let weight = params.param("weight", [channels, 1, kernel, kernel], init);
+        DepthwiseConv2d { weight, bias: params.param("bias", [channels], init) }
+    }
+
+    /// x `[B, C, H, W]`. Returns `[B, C, H', W']`.
+    pub fn forward(&self, x: Tensor<4>, apart: Apart) -> Tensor<4> {
+        ops::depthwise_conv2d(x, self.weight.val(), self.bias.val(), apart)
     }
 }
 

@@ -2,7 +2,7 @@
 //! and against finite differences of the formula in f64.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
-use rectiflow_nn::ops::{self, Before, GroupNormed, PackedWeight, Window, composed};
+use rectiflow_nn::ops::{self, Apart, Before, GroupNormed, PackedWeight, Window, composed};
 use rectiflow_nn::{DType, Device, Init, ParamSource, Precision, RandomInit, Tensor, from_f32, to_f32};
 
 /// Reproducible values of deviation 1.
@@ -49,7 +49,7 @@ const PLAIN: Case = Case {
     residual: false,
 };
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 10] = [
     PLAIN,
     Case { groups: Some(3), silu: true, residual: true, ..PLAIN },
     Case { groups: Some(2), ..PLAIN },
@@ -58,6 +58,8 @@ const CASES: [Case; 8] = [
     Case { shape: [2, 17, 6, 8], window: Window::Halve, residual: true, ..PLAIN },
     Case { shape: [1, 3, 6, 8], out: 33, kernel: 2, window: Window::Patch, ..PLAIN },
     Case { shape: [1, 33, 1, 1], kernel: 1, ..PLAIN },
+    Case { shape: [2, 3, 7, 8], kernel: 4, window: Window::Inside { stride: 2 }, residual: true, ..PLAIN },
+    Case { shape: [1, 6, 7, 5], kernel: 4, window: Window::Inside { stride: 1 }, silu: true, ..PLAIN },
 ];
 
 impl Case {
@@ -68,6 +70,10 @@ impl Case {
             Window::Same => 1,
             Window::Halve => 2,
             Window::Patch => self.kernel,
+            Window::Inside { stride } => {
+                let windows = |size: usize| (size - self.kernel) / stride + 1;
+                return [batch, self.out, windows(height), windows(width)];
+            }
         };
         [batch, self.out, height * times / stride, width * times / stride]
     }
@@ -245,6 +251,7 @@ fn formula(case: &Case, tensors: &[Vec<f64>; 6]) -> Vec<f64> {
         Window::Same => (1, case.kernel / 2),
         Window::Halve => (2, 0),
         Window::Patch => (case.kernel, 0),
+        Window::Inside { stride } => (stride, 0),
     };
     let [batch, out, rows, columns] = case.result();
     (0..batch * out * rows * columns)
@@ -402,4 +409,50 @@ fn no_picture_at_all_teaches_nothing() {
     for (name, gradient) in NAMES.iter().zip(inputs.gradients(result)) {
         assert!(gradient.unwrap_or_default().iter().all(|x| *x == 0.0), "{name}");
     }
+}
+
+#[test]
+fn a_depthwise_convolution_has_the_gradients_of_the_composed_one() {
+    let border = [[1, 2], [2, 1]];
+    for (kernel, stride) in [(3, 1), (5, 2)] {
+        let run = |device: &Device, kernels: bool| {
+            let leaf = |name: &str, shape: &[usize]| values(name, shape);
+            let x = from_f32(leaf("x", &[2, 20, 6, 9]), [2, 20, 6, 9], device);
+            let weight = from_f32(leaf("weight", &[20, 1, kernel, kernel]), [20, 1, kernel, kernel], device);
+            let bias = from_f32(leaf("bias", &[20]), [20], device);
+            let (x, weight, bias) = if device.is_autodiff() {
+                (x.require_grad(), weight.require_grad(), bias.require_grad())
+            } else {
+                (x, weight, bias)
+            };
+            let convolve = if kernels { ops::depthwise_conv2d } else { composed::depthwise_conv2d };
+            let result = convolve(x.clone(), weight.clone(), bias.clone(), Apart { stride, border });
+            (x, weight, bias, result)
+        };
+        let plain = to_f32(&run(&Device::flex(), true).3);
+        let (found, expected) = (run(&tracking(), true), run(&tracking(), false));
+        assert_eq!(plain, to_f32(&found.3));
+        assert_close(&plain, &wide(&to_f32(&expected.3)), 1e-5, "result");
+        let gradients = |(x, weight, bias, result): (Tensor<4>, Tensor<4>, Tensor<1>, Tensor<4>)| {
+            let times = from_f32(values("times", &result.dims()), result.dims(), &tracking());
+            let found = (result * times).sum().backward();
+            [
+                to_f32(&x.grad(&found).unwrap()),
+                to_f32(&weight.grad(&found).unwrap()),
+                to_f32(&bias.grad(&found).unwrap()),
+            ]
+        };
+        for (index, (found, expected)) in gradients(found).iter().zip(gradients(expected)).enumerate() {
+            assert_close(found, &wide(&expected), 2e-5, ["x", "weight", "bias"][index]);
+        }
+    }
+}
+
+#[test]
+fn a_border_is_zeros_whose_gradient_nobody_gets() {
+    let x = from_f32((1..=4).map(|i| i as f32).collect(), [1, 1, 2, 2], &tracking()).require_grad();
+    let bordered = ops::with_border(x.clone(), [[0, 1], [1, 0]]);
+    assert_eq!(to_f32(&bordered), [0.0, 1.0, 2.0, 0.0, 3.0, 4.0, 0.0, 0.0, 0.0]);
+    let times = from_f32((0..9).map(|i| i as f32).collect(), [1, 1, 3, 3], &tracking());
+    assert_eq!(to_f32(&x.grad(&(bordered * times).sum().backward()).unwrap()), [1.0, 2.0, 4.0, 5.0]);
 }

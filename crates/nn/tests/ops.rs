@@ -210,7 +210,9 @@ fn a_causal_token_does_not_see_those_after_it() {
 fn convolutions_move_their_windows_as_named() {
     let [channels, height, width, out] = [2_usize, 6, 4, 3];
     for device in devices() {
-        for (window, kernel) in [(Window::Same, 3), (Window::Same, 1), (Window::Halve, 3), (Window::Patch, 2)] {
+        let inside = [1, 2].map(|stride| (Window::Inside { stride }, 4));
+        let windows = [(Window::Same, 3), (Window::Same, 1), (Window::Halve, 3), (Window::Patch, 2)];
+        for (window, kernel) in windows.into_iter().chain(inside) {
             let (x, xs) = tensor_on(&device, "x", [1, channels, height, width]);
             let (weight, ws) = tensor_on(&device, "w", [out, channels, kernel, kernel]);
             let (bias, bs) = tensor_on(&device, "b", [out]);
@@ -218,8 +220,12 @@ fn convolutions_move_their_windows_as_named() {
                 Window::Same => (1, kernel / 2),
                 Window::Halve => (2, 0),
                 Window::Patch => (kernel, 0),
+                Window::Inside { stride } => (stride, 0),
             };
-            let (rows, columns) = (height / stride, width / stride);
+            let (rows, columns) = match window {
+                Window::Inside { .. } => ((height - kernel) / stride + 1, (width - kernel) / stride + 1),
+                _ => (height / stride, width / stride),
+            };
             let (residual, rs) = tensor_on(&device, "r", [1, out, rows, columns]);
             // Zero outside; `y` and `x` count from `before` pixels above and to the left.
             let pixel = |c: usize, y: usize, x: usize| match (y.checked_sub(before), x.checked_sub(before)) {

@@ -17,6 +17,11 @@ pub enum Window {
     Halve,
     /// Stride equal to the kernel, no zeros: one output for each patch.
     Patch,
+    /// No zeros: only where all of the window is in the picture.
+    Inside {
+        /// Pixels from a window to the next.
+        stride: usize,
+    },
 }
 
 impl Window {
@@ -26,6 +31,7 @@ impl Window {
             Window::Same => 1,
             Window::Halve => 2,
             Window::Patch => kernel,
+            Window::Inside { stride } => stride,
         }
     }
 
@@ -34,7 +40,7 @@ impl Window {
         match self {
             Window::Same => [kernel / 2; 2],
             Window::Halve => [0, 1],
-            Window::Patch => [0, 0],
+            Window::Patch | Window::Inside { .. } => [0, 0],
         }
     }
 }
@@ -84,18 +90,25 @@ impl ConvShape {
     }
 
     /// H and W of the result.
+    ///
+    /// # Panics
+    /// The picture is smaller than a window that must be inside it: a bug of the caller.
     pub fn size_out(self, window: Window, [height, width]: [usize; 2]) -> [usize; 2] {
         match window {
             Window::Same => [height, width],
             Window::Halve => [height / 2, width / 2],
             Window::Patch => [height / self.kernel, width / self.kernel],
+            Window::Inside { stride } => [height, width].map(|size| {
+                assert!(size >= self.kernel, "a window of {} in {size} pixels", self.kernel);
+                (size - self.kernel) / stride + 1
+            }),
         }
     }
 }
 
 /// `out = epilogue(convolution of the gathered picture)`, `[B, H', W', O]`; the epilogue's rows are pixels.
 ///
-/// `weight` is packed by [`ConvShape::pack`]. H and W, after doubling, fit the window's stride.
+/// `weight` is packed by [`ConvShape::pack`]. H and W, after doubling, fit the stride of windows with zeros.
 ///
 /// # Panics
 /// Sizes that do not fit each other, or an instruction set that the machine lacks: bugs of the caller.

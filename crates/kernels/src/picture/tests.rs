@@ -30,6 +30,8 @@ fn cases() -> Vec<Case> {
         case([1, 64, 5, 6], 48, 1, Window::Same, false),
         case([2, 16, 8, 6], 12, 3, Window::Halve, false),
         case([2, 16, 8, 6], 70, 2, Window::Patch, false),
+        case([2, 3, 9, 12], 20, 4, Window::Inside { stride: 2 }, false),
+        case([1, 20, 6, 9], 33, 4, Window::Inside { stride: 1 }, false),
         case([1, 20, 6, 9], 33, 3, Window::Same, true),
         case([1, 130, 3, 37], 5, 3, Window::Same, false),
         case([1, 600, 2, 3], 40, 3, Window::Same, false),
@@ -49,9 +51,11 @@ fn reference(case: &Case, x: &[f32], weight: &[f32]) -> Vec<f64> {
         Window::Same => (1, kernel / 2),
         Window::Halve => (2, 0),
         Window::Patch => (kernel, 0),
+        Window::Inside { stride } => (stride, 0),
     };
     let times = if doubled { 2 } else { 1 };
-    let (rows, columns) = (height * times / stride, width * times / stride);
+    let shape = ConvShape { channels_out: out, channels_in: channels, kernel };
+    let [rows, columns] = shape.size_out(window, [height * times, width * times]);
     let pixel = |b: usize, c: usize, y: usize, x_: usize| match (y.checked_sub(before), x_.checked_sub(before)) {
         (Some(y), Some(x_)) if y < height * times && x_ < width * times => {
             f64::from(x[((b * channels + c) * height + y / times) * width + x_ / times])

@@ -6,7 +6,7 @@
 use burn::tensor::ops::{AttentionModuleOptions, ConvOptions, InterpolateMode, InterpolateOptions};
 use burn::tensor::{DType, Tensor, activation, module};
 
-use super::{Activation, After, Before, GroupNormed, Qkv, Residual, Window};
+use super::{Activation, After, Apart, Before, GroupNormed, Qkv, Residual, Window};
 use crate::Precision;
 
 /// [`crate::ops::linear`].
@@ -121,6 +121,7 @@ pub fn conv2d(
         Window::Same => (1, kernel / 2, kernel / 2),
         Window::Halve => (2, 0, 1),
         Window::Patch => (kernel, 0, 0),
+        Window::Inside { stride } => (stride, 0, 0),
     };
     let mut options = ConvOptions::new([stride; 2], [0; 2], [1; 2], 1);
     options.padding = [(border_before, border_after); 2];
@@ -131,6 +132,28 @@ pub fn conv2d(
         Some(residual) => residual + y,
         None => y,
     }
+}
+
+/// [`crate::ops::depthwise_conv2d`].
+pub fn depthwise_conv2d(x_BCHW: Tensor<4>, weight_C1KK: Tensor<4>, bias_C: Tensor<1>, apart: Apart) -> Tensor<4> {
+    let Apart { stride, border: [[above, below], [left, right]] } = apart;
+    let mut options = ConvOptions::new([stride; 2], [0; 2], [1; 2], bias_C.dims()[0]);
+    options.padding = [(above, below), (left, right)];
+    module::conv2d(x_BCHW, weight_C1KK.cast(DType::F32), Some(bias_C), options)
+}
+
+/// Zeros around a picture `[B, C, H, W]`: `border` rows above and below, columns to the left and to the right.
+pub fn with_border(x_BCHW: Tensor<4>, border: [[usize; 2]; 2]) -> Tensor<4> {
+    if border == [[0; 2]; 2] {
+        return x_BCHW;
+    }
+    let [batch, channels, height, width] = x_BCHW.dims();
+    let [[above, below], [left, right]] = border;
+    let shape = [batch, above + height + below, left + width + right, channels];
+    // Channels last, as convolutions leave a picture and take it: whole pixels are copied.
+    let zeros = Tensor::<4>::zeros(shape, (&x_BCHW.device(), x_BCHW.dtype()));
+    let place = [0..batch, above..above + height, left..left + width, 0..channels];
+    zeros.slice_assign(place, x_BCHW.permute([0, 2, 3, 1])).permute([0, 3, 1, 2])
 }
 
 /// Layer norm over the last axis, without weights: `(x - mean) / sqrt(var + eps)`.

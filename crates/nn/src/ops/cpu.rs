@@ -20,8 +20,10 @@ use super::{After, AttentionBias, Qkv, Residual};
 use crate::Precision;
 
 pub(super) mod convolution;
+pub(super) mod depthwise;
 
 pub(super) use convolution::{add_to_sums, conv2d, group_norm, group_norm_of_sums, stack_rows};
+pub(super) use depthwise::depthwise_conv2d;
 
 /// A tensor as the CPU device has it: storage, shape, strides.
 pub(super) type Stored = FloatTensor<Flex>;

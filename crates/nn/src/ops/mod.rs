@@ -23,7 +23,7 @@ pub use rectiflow_kernels::attention::HeadStatistics;
 pub use rectiflow_kernels::optimizer::AdamwStep;
 pub use rectiflow_kernels::picture::Window;
 
-pub use composed::{AttentionBias, embedding, silu, widen};
+pub use composed::{AttentionBias, embedding, silu, widen, with_border};
 pub use cpu::PackedWeight;
 pub(crate) use cpu::runs_on_kernels;
 pub use optimizer::{AdamwMoments, adamw_step, ema_step, sum_of_squares};
@@ -219,6 +219,28 @@ pub fn conv2d(
         tracked::conv2d(x_BCHW, before, weight_OCKK, bias_O, window, residual, precision)
     } else {
         composed::conv2d(x_BCHW, before, weight_OCKK, bias_O, window, residual, precision)
+    }
+}
+
+/// How the windows of [`depthwise_conv2d`] move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Apart {
+    /// Pixels from a window to the next.
+    pub stride: usize,
+    /// Rows of zeros above and below, columns of zeros to the left and to the right.
+    pub border: [[usize; 2]; 2],
+}
+
+/// 2-D convolution of every channel with a window of its own, in f32 whatever the precision of products.
+///
+/// x `[B, C, H, W]`, weight `[C, 1, K, K]`, bias `[C]`. Returns `[B, C, H', W']`.
+pub fn depthwise_conv2d(x_BCHW: Tensor<4>, weight_C1KK: Tensor<4>, bias_C: Tensor<1>, apart: Apart) -> Tensor<4> {
+    if cpu::serves(&x_BCHW) {
+        cpu::depthwise_conv2d(x_BCHW, weight_C1KK, bias_C, apart)
+    } else if tracked::serves(&x_BCHW.device()) {
+        tracked::depthwise_conv2d(x_BCHW, weight_C1KK, bias_C, apart)
+    } else {
+        composed::depthwise_conv2d(x_BCHW, weight_C1KK, bias_C, apart)
     }
 }
 

@@ -29,7 +29,7 @@ struct Case {
 const PLAIN: Case =
     Case { shape: [1, 1, 1, 1], out: 1, kernel: 3, window: Window::Same, groups: None, silu: false, doubled: false };
 
-const CASES: [Case; 16] = [
+const CASES: [Case; 19] = [
     PLAIN,
     Case { shape: [2, 3, 7, 5], out: 20, ..PLAIN },
     Case { shape: [1, 33, 7, 33], out: 17, ..PLAIN },
@@ -41,6 +41,9 @@ const CASES: [Case; 16] = [
     Case { shape: [1, 5, 6, 7], out: 4, kernel: 1, window: Window::Halve, ..PLAIN },
     Case { shape: [2, 16, 8, 6], out: 70, kernel: 2, window: Window::Patch, ..PLAIN },
     Case { shape: [1, 3, 7, 33], out: 18, kernel: 2, window: Window::Patch, ..PLAIN },
+    Case { shape: [2, 17, 9, 34], out: 18, kernel: 4, window: Window::Inside { stride: 2 }, ..PLAIN },
+    Case { shape: [1, 3, 7, 33], out: 18, kernel: 4, window: Window::Inside { stride: 1 }, ..PLAIN },
+    Case { shape: [2, 3, 8, 9], out: 5, kernel: 3, window: Window::Inside { stride: 2 }, ..PLAIN },
     Case { shape: [1, 20, 6, 9], out: 33, doubled: true, ..PLAIN },
     Case { shape: [2, 48, 5, 7], out: 24, groups: Some(4), silu: true, ..PLAIN },
     Case { shape: [2, 12, 7, 3], out: 5, groups: Some(3), ..PLAIN },
@@ -71,6 +74,7 @@ impl Case {
             Window::Same => (1, self.kernel / 2),
             Window::Halve => (2, 0),
             Window::Patch => (self.kernel, 0),
+            Window::Inside { stride } => (stride, 0),
         };
         let taps = self.kernel * self.kernel;
         for pixel in 0..batch * rows * columns {

@@ -296,7 +296,7 @@ pub(in super::super) fn pixels(x: Stored) -> Floats {
 }
 
 /// Pixels with their channels last as a tensor `[B, C, H, W]`.
-fn last_channels(values: Buffer<f32>, [batch, channels, height, width]: [usize; 4]) -> Stored {
+pub(super) fn last_channels(values: Buffer<f32>, [batch, channels, height, width]: [usize; 4]) -> Stored {
     Result::F32(values).stored(vec![batch, height, width, channels]).permute(&[0, 3, 1, 2])
 }
 
@@ -305,6 +305,6 @@ fn vector(values: Vec<f32>) -> Stored {
     Stored::from_data(TensorData::new(values, [length]))
 }
 
-fn from_stored(x: Stored) -> Tensor<4> {
+pub(super) fn from_stored(x: Stored) -> Tensor<4> {
     Tensor::from_primitive::<Flex>(x)
 }

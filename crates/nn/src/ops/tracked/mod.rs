@@ -5,6 +5,7 @@
 
 mod attention;
 mod convolution;
+mod depthwise;
 mod linear;
 mod norm;
 
@@ -26,6 +27,7 @@ use super::cpu::{self, Stored};
 
 pub(super) use attention::attention;
 pub(super) use convolution::{conv2d, group_norm};
+pub(super) use depthwise::depthwise_conv2d;
 pub(super) use linear::linear;
 pub(super) use norm::{heads_norm, layer_norm, modulated_norm, rms_norm};
 
