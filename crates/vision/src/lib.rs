@@ -1,1 +1,22 @@
-//! Networks that look at pictures.
+//! Networks that look at pictures: features, judges and critics.
+//!
+//! - [`EfficientNetLite0`]: features of a photograph classifier whose weights are in the program.
+//! - [`PerceptualDistance`]: how different two pictures look, by those features.
+//! - [`PatchGan`] and [`adversarial`]: a critic that tells real pictures from made ones, and what it is trained for.
+//!
+//! Each is built by [`rectiflow_nn::Params`], and the same forward trains and judges: gradients reach the picture also
+//! where the weights are frozen.
+//!
+//! This crate reads no file, resizes no picture and takes no optimizer's step.
+
+pub mod adversarial;
+
+mod efficientnet;
+mod patch_gan;
+mod perceptual;
+mod source;
+
+pub use efficientnet::{EfficientNetLite0, SIDE_PX_MIN};
+pub use patch_gan::PatchGan;
+pub use perceptual::PerceptualDistance;
+pub use source::{MisfitError, NamedTensors};
