@@ -8,6 +8,7 @@ use rectiflow_generate::Image;
 
 use crate::trainee::StateError;
 
+pub mod autoencoder;
 pub mod flow;
 
 /// Numbers by name: `loss`, `gradient_norm`, `loss/sigma_0.25`.

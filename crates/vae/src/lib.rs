@@ -10,9 +10,11 @@ mod config;
 mod memory;
 mod model;
 mod posterior;
+mod statistics;
 mod strips;
 
 pub use config::{ConfigError, VaeConfig};
 pub use memory::Decoding;
 pub use model::Vae;
 pub use posterior::Posterior;
+pub use statistics::{LatentStatistics, Moments};
