@@ -29,6 +29,8 @@ pub enum Init {
         /// From one to the next.
         step: f64,
     },
+    /// All this number.
+    Constant(f32),
 }
 
 impl Init {
@@ -61,6 +63,7 @@ impl ParamSource for RandomInit {
             let values: Vec<f32> = match init {
                 Init::Zeros => vec![0.0; count],
                 Init::Ones => vec![1.0; count],
+                Init::Constant(number) => vec![number; count],
                 Init::XavierUniform => {
                     let fan_out = shape[0];
                     let bound = (6.0 / (fan_out + count / fan_out.max(1)) as f64).sqrt();

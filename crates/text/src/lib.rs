@@ -39,6 +39,8 @@
 //! T5's length ([`T5Rule`]), CLIP-L's projection ([`Pooling`]) and what CLIP-G's padding token, `!`, is inside a
 //! text ([`ClipTokenizer::with_pad_inside_texts`]).
 //!
+//! The blocks of a CLIP text encoder are those of its image tower too, which is in `rectiflow-vision`: [`ClipBlocks`].
+//!
 //! This crate knows no picture, and reads no file but those of tokenizers. There is no prompt weighting.
 
 mod clip;
@@ -51,7 +53,7 @@ mod t5;
 mod tokenizer;
 mod tokens;
 
-pub use clip::{Activation, ClipConfig, ClipEncoder, ClipKind, ClipOutput, Pooling};
+pub use clip::{Activation, ClipBlocks, ClipConfig, ClipEncoder, ClipKind, ClipOutput, Pooling, Sees};
 pub use conditioning::{Conditioning, ConditioningWidths, WidthError, assemble};
 pub use config::ConfigError;
 pub use features::{ClipFeatures, FeaturesError, Keep, Pads, TextFeatures, assemble_features};

@@ -3,6 +3,7 @@
 //! - [`EfficientNetLite0`]: features of a photograph classifier whose weights are in the program.
 //! - [`PerceptualDistance`]: how different two pictures look, by those features.
 //! - [`PatchGan`] and [`adversarial`]: a critic that tells real pictures from made ones, and what it is trained for.
+//! - [`ClipImageTower`] and [`contrastive_loss`]: a picture as a vector beside its text's.
 //!
 //! Each is built by [`rectiflow_nn::Params`], and the same forward trains and judges: gradients reach the picture also
 //! where the weights are frozen.
@@ -11,11 +12,13 @@
 
 pub mod adversarial;
 
+mod clip;
 mod efficientnet;
 mod patch_gan;
 mod perceptual;
 mod source;
 
+pub use clip::{ClipImageConfig, ClipImageTower, LogitScale, contrastive_loss};
 pub use efficientnet::{EfficientNetLite0, SIDE_PX_MIN};
 pub use patch_gan::PatchGan;
 pub use perceptual::PerceptualDistance;

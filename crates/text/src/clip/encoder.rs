@@ -31,7 +31,7 @@ pub struct ClipOutput {
 pub struct ClipEncoder {
     tokens: Embedding,
     positions: Embedding,
-    layers: Vec<Layer>,
+    layers: ClipBlocks,
     final_layer_norm: LayerNorm,
     text_projection: Option<Linear>,
     #[module(skip)]
@@ -56,7 +56,7 @@ impl ClipEncoder {
         ClipEncoder {
             tokens: Embedding::new(tables.at("token_embedding"), vocabulary, width),
             positions: Embedding::starting(tables.at("position_embedding"), positions, width, Init::Normal(0.01)),
-            layers: layers(model.at("encoder").at("layers"), config),
+            layers: ClipBlocks::new(model.at("encoder"), config, Sees::Earlier),
             final_layer_norm: LayerNorm::new(model.at("final_layer_norm"), width, config.eps),
             text_projection,
             config: config.clone(),
@@ -69,7 +69,7 @@ impl ClipEncoder {
     /// A row has no end of text, or is longer than the position table: ids that no CLIP tokenizer gives.
     pub fn forward(&self, ids_BL: Tensor<2, Int>, pooling: Pooling) -> ClipOutput {
         let ends = ends_of_text(&ids_BL);
-        let (last, earlier) = self.layers.split_last().expect("an encoder has layers");
+        let (last, earlier) = self.layers.layers.split_last().expect("an encoder has layers");
         let penultimate = earlier.iter().fold(self.embed(ids_BL), |x_BLD, layer| layer.forward(x_BLD));
         let pooled = self.pool(last.forward(penultimate.clone()), &ends, pooling);
         ClipOutput { penultimate, pooled }
@@ -130,15 +130,39 @@ struct Layer {
     precision: Precision,
 }
 
-fn layers(mut params: Params<'_>, config: &ClipConfig) -> Vec<Layer> {
-    (0..config.layers).map(|i| Layer::new(params.at(i), config)).collect()
+/// Which tokens a token sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sees {
+    /// Itself and those before it: texts.
+    Earlier,
+    /// All: pictures.
+    All,
+}
+
+/// The blocks of a CLIP transformer, which are the same for texts and for pictures.
+#[derive(Module, Debug)]
+pub struct ClipBlocks {
+    layers: Vec<Layer>,
+}
+
+impl ClipBlocks {
+    /// `params` is the place `encoder` of transformers' names. Of the sizes, those of tables are not read.
+    pub fn new(mut params: Params<'_>, config: &ClipConfig, sees: Sees) -> Self {
+        let mut place = params.at("layers");
+        ClipBlocks { layers: (0..config.layers).map(|i| Layer::new(place.at(i), config, sees)).collect() }
+    }
+
+    /// All blocks. x `[B, L, D]`.
+    pub fn forward(&self, x_BLD: Tensor<3>) -> Tensor<3> {
+        self.layers.iter().fold(x_BLD, |x_BLD, layer| layer.forward(x_BLD))
+    }
 }
 
 impl Layer {
-    fn new(mut params: Params<'_>, config: &ClipConfig) -> Self {
+    fn new(mut params: Params<'_>, config: &ClipConfig, sees: Sees) -> Self {
         Layer {
             layer_norm1: LayerNorm::new(params.at("layer_norm1"), config.width, config.eps),
-            self_attn: SelfAttention::new(params.at("self_attn"), config),
+            self_attn: SelfAttention::new(params.at("self_attn"), config, sees),
             layer_norm2: LayerNorm::new(params.at("layer_norm2"), config.width, config.eps),
             mlp: Mlp::new(params.at("mlp"), config),
             precision: params.precision(),
@@ -152,7 +176,7 @@ impl Layer {
     }
 }
 
-/// Attention to the token itself and those before it.
+/// Attention to the tokens that a token sees.
 #[derive(Module, Debug)]
 struct SelfAttention {
     q_proj: Linear,
@@ -162,11 +186,13 @@ struct SelfAttention {
     #[module(skip)]
     heads: usize,
     #[module(skip)]
+    sees: Sees,
+    #[module(skip)]
     precision: Precision,
 }
 
 impl SelfAttention {
-    fn new(mut params: Params<'_>, config: &ClipConfig) -> Self {
+    fn new(mut params: Params<'_>, config: &ClipConfig, sees: Sees) -> Self {
         let precision = params.precision();
         let start = deviation(config.width);
         let mut product = |name, init| Linear::new(params.at(name), config.width, config.width, init);
@@ -176,6 +202,7 @@ impl SelfAttention {
             v_proj: product("v_proj", start),
             out_proj: product("out_proj", residual_deviation(config)),
             heads: config.heads,
+            sees,
             precision,
         }
     }
@@ -185,7 +212,11 @@ impl SelfAttention {
         let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj]
             .map(|product| split_heads(product.forward_factor(x_BLD.clone()), self.heads));
         let scale = (q.dims()[3] as f64).powf(-0.5);
-        let [mixed_BLD] = ops::attention([Qkv::Apart { q, k, v }], scale, AttentionBias::Causal, self.precision);
+        let bias = match self.sees {
+            Sees::Earlier => AttentionBias::Causal,
+            Sees::All => AttentionBias::None,
+        };
+        let [mixed_BLD] = ops::attention([Qkv::Apart { q, k, v }], scale, bias, self.precision);
         self.out_proj.forward_added(mixed_BLD, residual_BLD)
     }
 }

@@ -2,4 +2,4 @@ mod config;
 mod encoder;
 
 pub use config::{Activation, ClipConfig, ClipKind, Pooling};
-pub use encoder::{ClipEncoder, ClipOutput};
+pub use encoder::{ClipBlocks, ClipEncoder, ClipOutput, Sees};

@@ -55,17 +55,27 @@ impl Golden {
 
 /// The gradients of a backward pass by the names of `module`'s parameters.
 pub(crate) fn by_name<M: Module>(module: &M, names: &ParamNames, gradients: Gradients) -> BTreeMap<String, Vec<f32>> {
-    struct Visitor<'a>(&'a ParamNames, ParamGradients, BTreeMap<String, Vec<f32>>);
+    named(module, &[names], &ParamGradients::of(module, gradients))
+}
+
+/// The same of a module whose parts were named apart.
+pub(crate) fn named<M: Module>(
+    module: &M,
+    names: &[&ParamNames],
+    gradients: &ParamGradients,
+) -> BTreeMap<String, Vec<f32>> {
+    struct Visitor<'a>(&'a [&'a ParamNames], &'a ParamGradients, BTreeMap<String, Vec<f32>>);
 
     impl ModuleVisitor for Visitor<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(gradient) = self.1.get(param.id) {
-                self.2.insert(self.0.get(param.id).unwrap().to_owned(), to_f32(gradient));
+                let name = self.0.iter().find_map(|names| names.get(param.id)).unwrap();
+                self.2.insert(name.to_owned(), to_f32(gradient));
             }
         }
     }
 
-    let mut visitor = Visitor(names, ParamGradients::of(module, gradients), BTreeMap::new());
+    let mut visitor = Visitor(names, gradients, BTreeMap::new());
     module.visit(&mut visitor);
     visitor.2
 }
