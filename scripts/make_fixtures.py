@@ -15,7 +15,7 @@ What it writes:
                              `noise` is torch.randn of a CPU generator seeded with `seed`.
   NAME/official.safetensors  the same weights as in the official single-file checkpoints
   torch_noise.safetensors    torch.randn for several seeds and shapes
-  clip_tokens.json           awkward prompts with their CLIP and T5 token ids
+  clip_tokens.json           awkward prompts with their CLIP, T5 and ByT5 token ids
 
 make_golden.py does the same for a model of yours. Needs torch, diffusers, transformers and
 safetensors.
@@ -41,6 +41,7 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
+    ByT5Tokenizer,
     CLIPTextConfig,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
@@ -739,8 +740,9 @@ def make_tokens(tokenizers: Path, path: Path) -> None:
     """Ids without padding or truncation, one prompt a line."""
     clip = clip_tokenizer(tokenizers, pad_token="<|endoftext|>")
     t5 = t5_tokenizer(tokenizers)
+    models = {"clip": clip, "t5": t5, "byt5": ByT5Tokenizer()}
     lines = [
-        json.dumps({"prompt": prompt, "clip": clip(prompt).input_ids, "t5": t5(prompt).input_ids})
+        json.dumps({"prompt": prompt} | {name: model(prompt).input_ids for name, model in models.items()})
         for prompt in AWKWARD_PROMPTS
     ]
     path.write_text("[\n" + ",\n".join(lines) + "\n]\n")

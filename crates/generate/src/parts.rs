@@ -98,7 +98,7 @@ impl Tokenizers {
             None => None,
             Some(config) => {
                 let own = folder(PartKind::T5).map(T5Tokenizer::from_folder).transpose()?;
-                let tokenizer = own.unwrap_or_else(T5Tokenizer::embedded);
+                let tokenizer = own.unwrap_or_else(|| T5Tokenizer::built_in(config.vocabulary));
                 tokenizer.check_vectors(config.vocabulary)?;
                 Some(tokenizer)
             }

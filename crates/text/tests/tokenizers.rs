@@ -28,6 +28,7 @@ struct Case {
     prompt: String,
     clip: Vec<u32>,
     t5: Vec<u32>,
+    byt5: Vec<u32>,
 }
 
 fn cases() -> Vec<Case> {
@@ -64,6 +65,77 @@ fn check_t5(tokenizer: &T5Tokenizer) {
         let lost = tokens.cut.map_or(0, |cut| cut.tokens);
         assert_eq!(lost, t5.len().saturating_sub(512), "{prompt:?}");
     }
+}
+
+#[test]
+fn bytes_agree_with_transformers() {
+    let tokenizer = T5Tokenizer::bytes();
+    let ids = |text: &str| real(&tokenizer.tokenize(text, &WHOLE).unwrap()).to_vec();
+    for Case { prompt, byt5, .. } in cases() {
+        assert_eq!(ids(&prompt), cut_to(&byt5, 512), "{prompt:?}");
+    }
+    // What ByT5Tokenizer gives: marks take spaces along, and an end mark is not doubled.
+    assert_eq!(ids(" x <unk>  y"), [35, 123, 2, 124, 1]);
+    assert_eq!(ids("a  </s>"), [100, 1]);
+    assert_eq!(ids("</s></s>"), [1, 1]);
+    assert_eq!(ids("<extra_id_0> <extra_id_1>"), [259, 35, 260, 1]);
+    assert_eq!(ids("q <extra_id_124> r"), [116, 35, 383, 35, 117, 1]);
+    let plain = |text: &str| text.bytes().map(|byte| u32::from(byte) + 3).chain([1]).collect::<Vec<_>>();
+    for text in
+        ["<extra_id_125>", "<extra_id_07>", "<extra_id_+7>", "<extra_id_", "<extra_id_1", "<extra_id_é>", "< pad>"]
+    {
+        assert_eq!(ids(text), plain(text), "{text}");
+    }
+}
+
+#[test]
+fn bytes_have_the_lengths_and_cuts_of_the_rule() {
+    let tokenizer = T5Tokenizer::bytes();
+    let padded = tokenizer.tokenize("hé", &T5Rule::diffusers(80)).unwrap();
+    assert_eq!((padded.ids.len(), padded.real, &padded.ids[..5]), (80, 4, &[107, 198, 172, 1, 0][..]));
+    // The cut is after the first byte of é: its report has the whole character.
+    let text = format!("{}é and more", "a".repeat(75));
+    let cut = tokenizer.tokenize(&text, &T5Rule::diffusers(77)).unwrap();
+    assert_eq!((cut.real, &cut.ids[75..]), (77, &[198, 1][..]));
+    assert_eq!(cut.cut, Some(Cut { tokens: 10, words: "é and more".into() }));
+    let cut = tokenizer.tokenize(&"é".repeat(230), &T5Rule::stability()).unwrap();
+    assert_eq!((cut.real, cut.cut.unwrap().words), (453, "éééé".into()));
+}
+
+/// The tokens that stand for hidden runs are those that the tokenizer finds in a text.
+#[test]
+fn sentinels_are_the_last_tokens() {
+    for (tokenizer, first, last) in [
+        (T5Tokenizer::embedded(), "<extra_id_0>", "<extra_id_99>"),
+        (T5Tokenizer::bytes(), "<extra_id_124>", "<extra_id_0>"),
+    ] {
+        let Sentinels { first: id, count } = tokenizer.sentinels();
+        let ids = |text: &str| tokenizer.whole_text(text).unwrap();
+        assert_eq!((ids(first), ids(last)), (vec![id], vec![id + 1 - count as u32]));
+    }
+}
+
+#[test]
+fn folders_say_that_tokens_are_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "tokenizer_config.json", &value!({"tokenizer_class": "ByT5Tokenizer"}));
+    let tokenizer = T5Tokenizer::from_folder(folder.path()).unwrap();
+    assert_eq!(tokenizer.origin(), &Origin::File(folder.path().join("tokenizer_config.json")));
+    assert_eq!(tokenizer.whole_text("ab").unwrap(), [100, 101]);
+    write(folder.path(), "tokenizer_config.json", &value!({"tokenizer_class": "T5Tokenizer"}));
+    assert!(T5Tokenizer::from_folder(folder.path()).unwrap_err().to_string().contains("holds no tokenizer"));
+}
+
+#[test]
+fn an_encoder_of_words_is_given_no_bytes() {
+    let bytes = T5Tokenizer::built_in(384);
+    assert!(bytes.check_vectors(384).is_ok());
+    for rows in [383, 32128] {
+        let message = bytes.check_vectors(rows).unwrap_err().to_string();
+        assert!(message.contains("makes bytes") && message.contains(&rows.to_string()), "{message}");
+    }
+    assert!(T5Tokenizer::built_in(32128).check_vectors(32128).is_ok());
+    assert!(T5Tokenizer::embedded().check_vectors(384).is_err());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod formulations;
+mod bytes;
 mod generate;
 mod inspect;
 mod instructions;

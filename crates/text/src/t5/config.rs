@@ -2,14 +2,12 @@ use rectiflow_nn::ParamSource;
 use serde_json::Value;
 
 use crate::config::{ConfigError, Evidence};
+use crate::tokenizer::{BYTES, PIECES};
 
 /// `relative_attention_max_distance` of every T5. No tensor tells it.
 const MAX_DISTANCE: usize = 128;
 /// `layer_norm_epsilon` of every T5.
 const EPSILON: f64 = 1e-6;
-/// Pieces and sentinels of the tokenizer. The tables of the released encoders have 28 rows more, for alignment.
-const VOCABULARY_MIN: usize = 32100;
-
 /// T5 shares it between encoder and decoder. Files that have it under its other name are the source's matter.
 const TOKENS: &str = "shared.weight";
 const TABLE: &str = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
@@ -83,8 +81,10 @@ impl T5Config {
 
 fn sizes(evidence: &Evidence<'_>) -> Result<T5Config, ConfigError> {
     let [vocabulary, width] = evidence.shape(TOKENS)?;
-    if vocabulary < VOCABULARY_MIN {
-        return Err(evidence.bad_shape(TOKENS, &[vocabulary, width], "has no row for each of T5's 32,100 tokens"));
+    // The tables of the released encoders of words have 28 rows more, for alignment.
+    if vocabulary < PIECES && vocabulary != BYTES {
+        let why = "has no row for each of T5's 32,100 tokens, nor the 384 of an encoder of bytes";
+        return Err(evidence.bad_shape(TOKENS, &[vocabulary, width], why));
     }
     let [buckets, heads] = evidence.shape(TABLE)?;
     if buckets < 4 || !buckets.is_multiple_of(4) {

@@ -78,6 +78,18 @@ pub enum TokenizerError {
         /// Rows of the encoder's embedding table.
         rows: usize,
     },
+    /// The encoder is not one whose tokens are bytes.
+    #[error(
+        "the tokenizer ({origin}) makes bytes, for which an encoder has {wanted} vectors; this one has {rows}: they are not of the same model"
+    )]
+    NotOfBytes {
+        /// What says that tokens are bytes.
+        origin: String,
+        /// Rows of the encoder's embedding table.
+        rows: usize,
+        /// Rows it should have.
+        wanted: usize,
+    },
     /// No token list can have this length.
     #[error("T5 cannot be given {0:?} tokens; choose from {start} to {end}", start = T5_LENGTHS.start(), end = T5_LENGTHS.end())]
     Length(T5Length),

@@ -36,6 +36,14 @@ pub(super) fn pad_token(folder: &Path) -> Result<Option<(String, PathBuf)>, Toke
     Ok(None)
 }
 
+/// The class of transformers that the tokenizer is for, and the file that says so.
+pub(super) fn class(folder: &Path) -> Result<Option<(String, PathBuf)>, TokenizerError> {
+    let Some(path) = file(folder, "tokenizer_config.json") else { return Ok(None) };
+    let settings: Value =
+        serde_json::from_slice(&read(&path)?).map_err(|error| TokenizerError::broken(&path, error))?;
+    Ok(settings.get("tokenizer_class").and_then(Value::as_str).map(|class| (class.to_owned(), path)))
+}
+
 /// A token is written as its text, or as an object with its text and how it is matched.
 fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())

@@ -1,3 +1,4 @@
+mod bytes;
 mod clip;
 mod error;
 mod folder;
@@ -10,4 +11,6 @@ pub use error::TokenizerError;
 pub use t5::T5Tokenizer;
 pub use table::Origin;
 
+pub(crate) use bytes::VOCABULARY as BYTES;
 pub(crate) use clip::CLIP_LENGTH;
+pub(crate) use t5::PIECES;

@@ -3,9 +3,11 @@ use std::path::Path;
 use tokenizers::Tokenizer;
 
 use super::TokenizerError;
+use super::bytes;
 use super::folder;
 use super::table::{Kind, Mark, Origin, Table};
-use crate::tokens::{Cut, T5Rule, Tokens};
+use crate::t5::Sentinels;
+use crate::tokens::{Cut, Pieces, T5Rule, Tokens};
 
 const END_OF_SENTENCE: u32 = 1;
 const PAD: u32 = 0;
@@ -13,12 +15,26 @@ const PAD: u32 = 0;
 const MARKS: &[Mark] = &[Mark { token: "</s>", id: END_OF_SENTENCE }, Mark { token: "<pad>", id: PAD }];
 
 /// 32,000 pieces and 100 sentinels; no merges.
-const KIND: Kind = Kind { model: "T5", marks: MARKS, tokens_min: 32100, merges_min: 0 };
+const KIND: Kind = Kind { model: "T5", marks: MARKS, tokens_min: PIECES, merges_min: 0 };
+pub(crate) const PIECES: usize = 32100;
 
-/// T5's unigram tokenizer: tokens, end mark, padding with 0. There is no start mark.
+/// What a model's folder calls a tokenizer of bytes.
+const BYTES_CLASS: &str = "ByT5Tokenizer";
+
+/// A T5's tokenizer: tokens, end mark, padding with 0. There is no start mark.
 #[derive(Debug, Clone)]
 pub struct T5Tokenizer {
-    table: Table,
+    vocabulary: Vocabulary,
+}
+
+/// What a token is.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one a model")]
+enum Vocabulary {
+    /// A piece of a word: T5, by its unigram model.
+    Pieces(Table),
+    /// A byte: ByT5. There is no table; something said that this is the kind.
+    Bytes(Origin),
 }
 
 impl T5Tokenizer {
@@ -26,10 +42,21 @@ impl T5Tokenizer {
     pub fn embedded() -> Self {
         let bytes = include_bytes!("../../data/t5_tokenizer.json");
         let tokenizer = Tokenizer::from_bytes(bytes).expect("the embedded table is tested");
-        T5Tokenizer { table: Table::new(tokenizer, Origin::Embedded) }
+        T5Tokenizer { vocabulary: Vocabulary::Pieces(Table::new(tokenizer, Origin::Embedded)) }
     }
 
-    /// The tokenizer of a model's folder: `tokenizer.json`.
+    /// The tokenizer whose tokens are bytes: ByT5's.
+    pub fn bytes() -> Self {
+        T5Tokenizer { vocabulary: Vocabulary::Bytes(Origin::Embedded) }
+    }
+
+    /// The built-in tokenizer of an encoder with `rows` vectors in its token table.
+    pub fn built_in(rows: usize) -> Self {
+        if rows == bytes::VOCABULARY { T5Tokenizer::bytes() } else { T5Tokenizer::embedded() }
+    }
+
+    /// The tokenizer of a model's folder: `tokenizer.json`, or that of bytes where `tokenizer_config.json` says
+    /// `ByT5Tokenizer`.
     ///
     /// A folder with only `spiece.model`, which is not read, gives the built-in tokenizer; [`origin`](Self::origin)
     /// says so. Every T5 v1.1 has that same `spiece.model`.
@@ -37,18 +64,28 @@ impl T5Tokenizer {
     /// # Errors
     /// The files are not there, are broken, or are not T5's.
     pub fn from_folder(folder: &Path) -> Result<Self, TokenizerError> {
-        if let Some(path) = folder::file(folder, "tokenizer.json") {
-            return Ok(T5Tokenizer { table: Table::from_json_file(&path, &KIND, None)? });
+        if let Some((class, path)) = folder::class(folder)?
+            && class == BYTES_CLASS
+        {
+            return Ok(T5Tokenizer { vocabulary: Vocabulary::Bytes(Origin::File(path)) });
         }
-        let wanted = "`tokenizer.json`, nor `spiece.model`";
+        if let Some(path) = folder::file(folder, "tokenizer.json") {
+            return Ok(T5Tokenizer { vocabulary: Vocabulary::Pieces(Table::from_json_file(&path, &KIND, None)?) });
+        }
+        let wanted = "`tokenizer.json`, nor `spiece.model`, nor a `tokenizer_config.json` of `ByT5Tokenizer`";
         let not_there = || TokenizerError::NotThere { folder: folder.into(), wanted };
         let sentencepiece = folder::file(folder, "spiece.model").ok_or_else(not_there)?;
         let mut tokenizer = T5Tokenizer::embedded();
-        tokenizer.table.origin = Origin::InsteadOf(sentencepiece);
+        if let Vocabulary::Pieces(table) = &mut tokenizer.vocabulary {
+            table.origin = Origin::InsteadOf(sentencepiece);
+        }
         Ok(tokenizer)
     }
 
     /// The ids of a text.
+    ///
+    /// A tokenizer of bytes cuts where the bytes end, as transformers does, perhaps inside a character; [`Cut::words`]
+    /// then begins with that whole character.
     ///
     /// # Errors
     /// The rule's length is impossible. A tokenizer from a broken file fails.
@@ -58,31 +95,69 @@ impl T5Tokenizer {
         }
         let (length_min, length_max) = rule.length.bounds();
         let seen = rule.visible(text);
-        let mut pieces = self.table.pieces(seen)?;
+        let mut pieces = self.pieces(seen)?;
         let (mut lost, start) = pieces.cut_to(length_max - 1).unwrap_or((0, seen.len()));
         if seen.len() < text.len() {
             // What is lost is counted in tokens of the whole text.
-            lost = self.table.pieces(text)?.past(start);
+            lost = self.pieces(text)?.past(start);
         }
         let cut = Cut::report(text, lost, start);
 
         let mut ids = pieces.ids;
-        ids.push(END_OF_SENTENCE);
+        // A text that ends in the end mark has it twice in T5, and once in ByT5.
+        if matches!(self.vocabulary, Vocabulary::Pieces(_)) || ids.last() != Some(&END_OF_SENTENCE) {
+            ids.push(END_OF_SENTENCE);
+        }
         let real = ids.len();
         ids.resize(real.max(length_min), PAD);
         Ok(Tokens { ids, real, cut })
     }
 
-    /// Where the table is from.
-    pub fn origin(&self) -> &Origin {
-        &self.table.origin
+    /// The ids of a text without marks or padding, for training on it.
+    ///
+    /// # Errors
+    /// A tokenizer from a broken file fails.
+    pub fn whole_text(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        Ok(self.pieces(text)?.ids)
     }
 
-    /// Checks that an encoder with `vectors` rows in its embedding table has one for every id.
+    /// Tokens that stand for hidden runs of a text, from the last one of the vocabulary down.
+    ///
+    /// The released ByT5 took the last bytes instead, which no text has; its vocabulary has room for others.
+    pub fn sentinels(&self) -> Sentinels {
+        match self.vocabulary {
+            Vocabulary::Pieces(_) => Sentinels { first: PIECES as u32 - 1, count: 100 },
+            Vocabulary::Bytes(_) => Sentinels { first: bytes::VOCABULARY as u32 - 1, count: 125 },
+        }
+    }
+
+    /// Where the table is from.
+    pub fn origin(&self) -> &Origin {
+        match &self.vocabulary {
+            Vocabulary::Pieces(table) => &table.origin,
+            Vocabulary::Bytes(origin) => origin,
+        }
+    }
+
+    /// Checks that an encoder with `vectors` rows in its embedding table has one for every id, and is not one of words
+    /// that would be given bytes.
     ///
     /// # Errors
     /// It has not: the tokenizer is of another model.
     pub fn check_vectors(&self, vectors: usize) -> Result<(), TokenizerError> {
-        self.table.check_vectors(vectors)
+        match &self.vocabulary {
+            Vocabulary::Pieces(table) => table.check_vectors(vectors),
+            Vocabulary::Bytes(_) if vectors == bytes::VOCABULARY => Ok(()),
+            Vocabulary::Bytes(origin) => {
+                Err(TokenizerError::NotOfBytes { origin: origin.to_string(), rows: vectors, wanted: bytes::VOCABULARY })
+            }
+        }
+    }
+
+    fn pieces(&self, text: &str) -> Result<Pieces, TokenizerError> {
+        match &self.vocabulary {
+            Vocabulary::Pieces(table) => table.pieces(text),
+            Vocabulary::Bytes(_) => Ok(bytes::pieces(text)),
+        }
     }
 }
