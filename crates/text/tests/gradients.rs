@@ -310,7 +310,7 @@ fn t5_starts_as_mesh_tensorflows() {
     let encoder = T5Encoder::new(Params::new(&mut named, &Device::flex(), Precision::F32), &config);
     let decoder = T5Decoder::new(Params::new(&mut named, &Device::flex(), Precision::F32), &config, 1);
     let found = statistics(&WithDecoder { encoder, decoder }, &named.names());
-    assert_deviations(&found, &[("shared.weight", 1.0), ("lm_head.weight", 1.0)]);
+    assert_deviations(&found, &[("shared.weight", 1.0), ("lm_head.weight", 0.125)]);
     for (half, attentions, mlp) in
         [("encoder", &["0.SelfAttention"][..], 1), ("decoder", &["0.SelfAttention", "1.EncDecAttention"], 2)]
     {

@@ -9,7 +9,9 @@ use rectiflow_generate::Image;
 use crate::trainee::StateError;
 
 pub mod autoencoder;
+pub mod clip;
 pub mod flow;
+pub mod span;
 
 /// Numbers by name: `loss`, `gradient_norm`, `loss/sigma_0.25`.
 pub type Values = BTreeMap<String, f64>;

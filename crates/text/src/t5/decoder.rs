@@ -44,8 +44,8 @@ impl T5Decoder {
         let relative_attention_bias = layers::positions(decoder.at("block.0.layer.0.SelfAttention"), config);
         let blocks = blocks(decoder.at("block"), config, layers);
         let final_layer_norm = RmsNorm::new(decoder.at("final_layer_norm"), config.width, config.eps);
-        let lm_head = Linear::without_bias(params.at("lm_head"), config.width, config.vocabulary, layers::TOKENS);
         let precision = params.precision();
+        let lm_head = layers::head(params, config);
         T5Decoder { relative_attention_bias, blocks, final_layer_norm, lm_head, config: config.clone(), precision }
     }
 

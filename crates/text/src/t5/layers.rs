@@ -21,8 +21,14 @@ fn deviation(inputs: usize) -> Init {
     Init::Normal((inputs as f32).powf(-0.5))
 }
 
-/// A table of T5's tokens, or what tells them apart at the end.
+/// A table of T5's tokens.
 pub(super) const TOKENS: Init = Init::Normal(1.0);
+
+/// What tells tokens apart at the end starts as in T5X, with logits of unit size. In transformers it starts larger by the
+/// root of the width: the first loss is then many times that of guessing blindly.
+pub(super) fn head(mut params: Params<'_>, config: &T5Config) -> Linear {
+    Linear::without_bias(params.at("lm_head"), config.width, config.vocabulary, deviation(config.width))
+}
 
 /// The table of relative positions, where the first block of a stack has it.
 pub(super) fn positions(mut first_attention: Params<'_>, config: &T5Config) -> Embedding {
