@@ -8,7 +8,8 @@
 //! - [`objective`] from a batch to a step, one for each thing that can be trained; [`trainee`] a network with its
 //!   optimizer, [`optimizer`] AdamW, [`ema`] averages, [`learning_rate`] the schedule;
 //! - [`encode`] pictures and captions to latents and text features, in a cache or in every step;
-//! - [`run`] the loop, [`checkpoint`] states to go on from, [`journal`] what happened.
+//! - [`run`] the loop, [`checkpoint`] states to go on from, [`journal`] what happened;
+//! - [`tensorboard`] and [`report`] show a journal.
 //!
 //! A program that trains calls [`keep_freed_memory`] once: a step needs the memory of the one before again, and new
 //! pages cost it up to half as much time again.
@@ -26,6 +27,8 @@ pub mod objective;
 pub mod optimizer;
 pub mod plan;
 pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod sheet;
+pub mod tensorboard;
 pub mod trainee;

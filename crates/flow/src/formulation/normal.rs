@@ -77,13 +77,13 @@ mod tests {
     /// Values of mpmath at 30 digits.
     #[test]
     fn erfc_is_the_published_function() {
-        close(erfc(0.1), 0.887_537_083_981_715_1);
-        close(erfc(0.5), 0.479_500_122_186_953_46);
+        close(erfc(0.1), 0.887_537_083_981_715);
+        close(erfc(0.5), 0.479_500_122_186_953_5);
         close(erfc(1.0), 0.157_299_207_050_285_13);
         close(erfc(1.999), 0.004_698_443_348_629_49);
         close(erfc(2.0), 0.004_677_734_981_047_266);
-        close(erfc(5.0), 1.537_459_794_428_034_8e-12);
-        close(erfc(-1.0), 1.842_700_792_949_714_9);
+        close(erfc(5.0), 1.537_459_794_428_035e-12);
+        close(erfc(-1.0), 1.842_700_792_949_715);
     }
 
     /// The same source.

@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn the_linear_path_has_the_levels_of_latent_diffusion() {
         // The schedule's formula at 30 digits; the last a is 0.0683.
-        for (level, share) in [(0, 0.99915), (500, 0.27633268382297475), (999, 0.0046600985130772404)] {
+        for (level, share) in [(0, 0.99915), (500, 0.276_332_683_822_974_75), (999, 0.004_660_098_513_077_24)] {
             let Mix { image, noise } = Path::Linear.noisy(Path::Linear.sigma(f64::from(level)));
             close(image.powi(2), share);
             close(noise.powi(2), 1.0 - share);
