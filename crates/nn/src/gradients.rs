@@ -23,6 +23,21 @@ impl ParamGradients {
         module.visit(&mut Add { all: self, gradients });
     }
 
+    /// Adds those that another pass gave.
+    pub fn merge(&mut self, other: ParamGradients) {
+        for (id, gradient) in other.gradients {
+            self.add_one(id, gradient);
+        }
+    }
+
+    fn add_one(&mut self, id: ParamId, gradient: Tensor<1>) {
+        let gradient = match self.gradients.remove(&id) {
+            Some(before) => before + gradient,
+            None => gradient,
+        };
+        self.gradients.insert(id, gradient);
+    }
+
     /// Of one parameter, flat in its order, if it has one.
     pub fn get(&self, id: ParamId) -> Option<&Tensor<1>> {
         self.gradients.get(&id)
@@ -43,12 +58,6 @@ impl ModuleVisitor for Add<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = param.base().grad_remove(&mut self.gradients) else { return };
         let count = gradient.shape().num_elements();
-        let gradient = gradient.reshape([count]).cast(DType::F32);
-        let all = &mut self.all.gradients;
-        let gradient = match all.remove(&param.id) {
-            Some(before) => before + gradient,
-            None => gradient,
-        };
-        all.insert(param.id, gradient);
+        self.all.add_one(param.id, gradient.reshape([count]).cast(DType::F32));
     }
 }

@@ -20,6 +20,7 @@ pub use rectiflow_nn::keep_freed_memory;
 
 pub mod checkpoint;
 pub mod ema;
+pub mod export;
 pub mod encode;
 pub mod journal;
 pub mod learning_rate;
@@ -29,6 +30,7 @@ pub mod plan;
 pub mod recipe;
 pub mod report;
 pub mod run;
+pub mod setup;
 pub mod sheet;
 pub mod tensorboard;
 pub mod trainee;

@@ -79,6 +79,12 @@ impl<M: Module> Trainee<M> {
         self.parts += 1;
     }
 
+    /// Adds gradients that a backward pass gave in pieces.
+    pub fn add_gathered(&mut self, gradients: ParamGradients) {
+        self.gradients.merge(gradients);
+        self.parts += 1;
+    }
+
     /// Drops the gradients that were added: no step will be taken with them.
     pub fn forget(&mut self) {
         self.gradients = ParamGradients::default();

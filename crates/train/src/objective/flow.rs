@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rectiflow_dataset::Drawn;
 use rectiflow_flow::{Formulation, Level};
-use rectiflow_mmdit::Mmdit;
+use rectiflow_mmdit::{NetworkInputs, Origin, Recompute, VelocityNetwork, last_blocks};
 use rectiflow_nn::{Device, Module, Rng, Tensor, from_f32, to_f32};
 use rectiflow_text::{Conditioning, Keep};
 
@@ -36,24 +36,44 @@ pub struct FlowBatch {
     pub pooled_BP: Tensor<2>,
 }
 
-/// Each sample's loss `[B]`: the weighted mean square of what the network says less what it is asked.
+/// What the network sees of a batch, and what it is asked `[B, C, H, W]`.
 ///
 /// Source: arXiv:2403.03206, equations 8, 12 and 13; what is asked, and its weight, is the formulation's
 /// ([`rectiflow_flow::Formulation::level`]).
-pub fn flow_losses(network: &Mmdit, batch: FlowBatch) -> Tensor<1> {
+fn asked(batch: FlowBatch, origin: Origin) -> (NetworkInputs, Asked) {
     let FlowBatch { latents_BCHW, noise_BCHW, levels, context_BTD, pooled_BP } = batch;
     let device = latents_BCHW.device();
     let each = |of: fn(&Level) -> f64| -> Tensor<1> {
         from_f32(levels.iter().map(|level| of(level) as f32).collect(), [levels.len()], &device)
     };
     let factor = |of: fn(&Level) -> f64| each(of).reshape([-1, 1, 1, 1]);
-    let input_BCHW = latents_BCHW.clone() * factor(|level| level.input_scale * level.noisy.image)
+    let latent_BCHW = latents_BCHW.clone() * factor(|level| level.input_scale * level.noisy.image)
         + noise_BCHW.clone() * factor(|level| level.input_scale * level.noisy.noise);
     let target_BCHW =
         latents_BCHW * factor(|level| level.target.image) + noise_BCHW * factor(|level| level.target.noise);
-    let found_BCHW = network.forward(input_BCHW, each(|level| level.timestep), context_BTD, pooled_BP);
-    let square_B: Tensor<2> = (found_BCHW - target_BCHW).square().flatten(1, 3);
-    square_B.mean_dim(1).squeeze_dim::<1>(1) * each(|level| level.weight)
+    let timestep_B = each(|level| level.timestep);
+    let inputs = NetworkInputs { latent_BCHW, timestep_B, context_BTC: context_BTD, pooled_BP, origin };
+    (inputs, Asked { target_BCHW, weight_B: each(|level| level.weight) })
+}
+
+/// What a network should say.
+struct Asked {
+    target_BCHW: Tensor<4>,
+    weight_B: Tensor<1>,
+}
+
+impl Asked {
+    /// Each sample's loss `[B]`: the weighted mean square of what the network says less what it is asked.
+    fn losses(self, found_BCHW: Tensor<4>) -> Tensor<1> {
+        let square_B: Tensor<2> = (found_BCHW - self.target_BCHW).square().flatten(1, 3);
+        square_B.mean_dim(1).squeeze_dim::<1>(1) * self.weight_B
+    }
+}
+
+/// Each sample's loss `[B]`, in the middle of the positional grid.
+pub fn flow_losses(network: &VelocityNetwork, batch: FlowBatch) -> Tensor<1> {
+    let (inputs, asked) = asked(batch, Origin::Centre);
+    asked.losses(network.forward_at(inputs))
 }
 
 /// Noise levels that losses are told apart by: eighths. The paper's validation loss is the mean of all but the last
@@ -85,15 +105,23 @@ pub struct FlowSettings {
     pub dropout: [f64; 3],
     /// What gradients are shortened to.
     pub gradient_norm_max: Option<f64>,
+    /// Blocks that are computed again on the way back.
+    pub recompute: Recompute,
+    /// Share of the parts whose window into the positional grid lies anywhere.
+    pub position_crop: f64,
+    /// Room that a window has to lie in: rows and columns of the grid.
+    pub grid: usize,
+    /// Latent pixels of a patch's side.
+    pub patch: usize,
 }
 
 /// A velocity network in training.
 pub struct Flow {
     settings: FlowSettings,
-    trainee: Trainee<Mmdit>,
+    trainee: Trainee<VelocityNetwork>,
     data: FlowData,
     drawing: Option<Drawing>,
-    export: Box<dyn Fn(&Mmdit, &Path) -> Result<(), Problem>>,
+    export: Box<dyn Fn(&VelocityNetwork, &Path) -> Result<(), Problem>>,
     device: Device,
     /// Draws differ between turns.
     turn: u64,
@@ -103,11 +131,11 @@ impl Flow {
     /// Of a network on `device`, which tracks gradients. `export` writes a trained network as a model.
     pub fn new(
         settings: FlowSettings,
-        trainee: Trainee<Mmdit>,
+        trainee: Trainee<VelocityNetwork>,
         data: FlowData,
         drawing: Option<Drawing>,
         device: Device,
-        export: Box<dyn Fn(&Mmdit, &Path) -> Result<(), Problem>>,
+        export: Box<dyn Fn(&VelocityNetwork, &Path) -> Result<(), Problem>>,
     ) -> Flow {
         Flow { settings, trainee, data, drawing, export, device, turn: 0 }
     }
@@ -142,23 +170,52 @@ impl Flow {
         })
     }
 
-    /// Losses at each level of every sample that is kept for it, always with the same noise.
-    fn losses_at(&self, network: &Mmdit, sigma: f64) -> Result<f64, Problem> {
+    /// Where in the positional grid a part's pictures lie.
+    fn origin(&self, batch: &FlowBatch, place: u64) -> Origin {
+        let mut rng = self.rng("position", place);
+        if rng.uniform() >= self.settings.position_crop {
+            return Origin::Centre;
+        }
+        let [.., height, width] = batch.latents_BCHW.dims();
+        let corner = |side: usize| (self.settings.grid - side / self.settings.patch + 1) as u64;
+        Origin::At([height, width].map(|side| rng.below(corner(side)) as usize))
+    }
+
+    /// What the attentions look at, in one batch that is kept for validation, half noise: the numbers of the paper's
+    /// figure 5.
+    fn probe(&self, network: &VelocityNetwork, values: &mut Values) -> Result<(), Problem> {
+        let Some(drawn) = self.data.validation(self.settings.batch / self.settings.accumulate).next() else {
+            return Ok(());
+        };
+        let (inputs, _) = asked(self.validation_batch(&drawn, 0.5)?, Origin::Centre);
+        if let Some([logit_max, entropy]) = last_blocks(&network.probe(inputs)) {
+            values.insert("attention/logit_max".to_owned(), logit_max.into());
+            values.insert("attention/entropy".to_owned(), entropy.into());
+        }
+        Ok(())
+    }
+
+    /// Samples that are kept for validation, always with the same noise.
+    fn validation_batch(&self, drawn: &[Drawn], sigma: f64) -> Result<FlowBatch, Problem> {
+        let examples = self.data.examples(drawn)?;
+        let Conditioning { context, pooled } = self.data.conditioning(&examples.texts, &vec![Keep::ALL; drawn.len()])?;
+        let shape = examples.latents_BCHW.dims();
+        let size = shape[1..].iter().product();
+        let noise = |one: &Drawn| Rng::keyed(self.settings.seed, "validation noise", one.sample).normals(size);
+        Ok(FlowBatch {
+            noise_BCHW: from_f32(drawn.iter().flat_map(noise).collect(), shape, &examples.latents_BCHW.device()),
+            latents_BCHW: examples.latents_BCHW,
+            levels: vec![self.settings.formulation.level(sigma); drawn.len()],
+            context_BTD: context,
+            pooled_BP: pooled,
+        })
+    }
+
+    /// The mean loss at one level of every sample that is kept for validation.
+    fn losses_at(&self, network: &VelocityNetwork, sigma: f64) -> Result<f64, Problem> {
         let (mut sum, mut count) = (0.0, 0);
         for drawn in self.data.validation(self.settings.batch / self.settings.accumulate) {
-            let examples = self.data.examples(&drawn)?;
-            let keep = vec![Keep::ALL; drawn.len()];
-            let Conditioning { context, pooled } = self.data.conditioning(&examples.texts, &keep)?;
-            let shape = examples.latents_BCHW.dims();
-            let size = shape[1..].iter().product();
-            let noise = |one: &Drawn| Rng::keyed(self.settings.seed, "validation noise", one.sample).normals(size);
-            let batch = FlowBatch {
-                noise_BCHW: from_f32(drawn.iter().flat_map(noise).collect(), shape, &examples.latents_BCHW.device()),
-                latents_BCHW: examples.latents_BCHW,
-                levels: vec![self.settings.formulation.level(sigma); drawn.len()],
-                context_BTD: context,
-                pooled_BP: pooled,
-            };
+            let batch = self.validation_batch(&drawn, sigma)?;
             sum += to_f32(&flow_losses(network, batch)).into_iter().map(f64::from).sum::<f64>();
             count += drawn.len();
         }
@@ -180,9 +237,14 @@ impl Objective for Flow {
             let place = step * batch as u64 + (part * (batch / accumulate)) as u64;
             let batch = self.batch(drawn, place).map_err(StepError::Failed)?;
             let sigmas: Vec<f64> = batch.levels.iter().map(|level| level.sigma).collect();
-            let losses = flow_losses(self.trainee.module(), batch);
-            values.add(&sigmas, &to_f32(&losses));
-            self.trainee.add(losses.mean().backward());
+            let origin = self.origin(&batch, place);
+            let (inputs, asked) = asked(batch, origin);
+            let (_, gradients) = self.trainee.module().gradients(inputs, self.settings.recompute, |found_BCHW| {
+                let losses = asked.losses(found_BCHW);
+                values.add(&sigmas, &to_f32(&losses));
+                losses.mean()
+            });
+            self.trainee.add_gathered(gradients);
         }
         let not_finite = |what: String| StepError::NotFinite {
             what,
@@ -215,6 +277,7 @@ impl Objective for Flow {
             sum += if band < BANDS { loss } else { 0.0 };
         }
         values.insert("loss".to_owned(), sum / (BANDS - 1) as f64);
+        self.probe(&network, &mut values)?;
         Ok(values)
     }
 

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use rectiflow_flow::{Formulation, Schedule};
 use rectiflow_generate::{Encoders, Image};
-use rectiflow_mmdit::Mmdit;
+use rectiflow_mmdit::VelocityNetwork;
 use rectiflow_nn::{Rng, Tensor, from_f32};
 use rectiflow_sample::{Conditional, Guided, SampleError, Solver};
 use rectiflow_text::{Conditioning, Keep, TextFeatures};
@@ -37,7 +37,7 @@ impl Drawing {
     ///
     /// # Errors
     /// The network gave values that are not finite.
-    pub fn draw(&self, network: &Mmdit, formulation: Formulation, data: &FlowData) -> Result<Vec<Image>, Problem> {
+    pub fn draw(&self, network: &VelocityNetwork, formulation: Formulation, data: &FlowData) -> Result<Vec<Image>, Problem> {
         let schedule = Schedule::released(self.steps, self.shift)?;
         let [channels, height, width] = self.latent_shape;
         let negative = data.unconditional()?;
@@ -58,7 +58,7 @@ impl Drawing {
 
 /// A network as solvers see it, whatever it was trained to say.
 struct Formulated<'a> {
-    network: &'a Mmdit,
+    network: &'a VelocityNetwork,
     formulation: Formulation,
 }
 

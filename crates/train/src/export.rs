@@ -1,0 +1,140 @@
+//! Trained networks as models that can be used: diffusers' folders.
+//!
+//! What this module does not do: choose whose parameters are written; averages are the caller's.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rectiflow_mmdit::{NetworkConfig, VelocityNetwork};
+use rectiflow_nn::ParamNames;
+use rectiflow_weights::{IfThere, Layout, PartKind, in_layout, write_safetensors, write_whole};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use crate::objective::Problem;
+use crate::trainee::Trainee;
+
+/// What a model needs beside its transformer.
+#[derive(Clone, Debug)]
+pub struct ModelFolder {
+    /// The model whose autoencoder and text encoders it was trained with.
+    pub encoders: PathBuf,
+    /// Stretch of the noise levels, which its scheduler is told.
+    pub shift: f64,
+}
+
+/// Folders of a diffusers model that a trained transformer is used with as they are.
+const BESIDE: [&str; 7] =
+    ["vae", "text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"];
+
+/// Writes a velocity network as the transformer of a model in `to`, with all else that the model needs where the
+/// encoders are a diffusers folder; else the transformer alone.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_transformer(
+    network: &VelocityNetwork,
+    names: &ParamNames,
+    folder: &ModelFolder,
+    to: &Path,
+) -> Result<(), Problem> {
+    let tensors = Trainee::weights(network, names);
+    let (tensors, settings) = match network.config() {
+        NetworkConfig::Mmdit(config) => {
+            (in_layout(PartKind::Transformer, Layout::Diffusers, tensors), config.settings())
+        }
+        other => (tensors, json!({ "_class_name": "RectiflowBackbone", "backbone": format!("{other:?}") })),
+    };
+    write_part(&to.join("transformer"), "diffusion_pytorch_model.safetensors", tensors, &settings)?;
+    write_json(
+        &to.join("scheduler"),
+        "scheduler_config.json",
+        &json!({
+            "_class_name": "FlowMatchEulerDiscreteScheduler",
+            "num_train_timesteps": 1000,
+            "shift": folder.shift,
+        }),
+    )?;
+    let mut index = json!({
+        "_class_name": "StableDiffusion3Pipeline",
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "transformer": ["diffusers", "SD3Transformer2DModel"],
+    });
+    for name in BESIDE {
+        let from = folder.encoders.join(name);
+        if from.is_dir() {
+            link_folder(&from, &to.join(name))?;
+        }
+        index[name] = class_of(name, from.is_dir());
+    }
+    write_json(to, "model_index.json", &index)
+}
+
+/// What `model_index.json` says of a folder.
+fn class_of(name: &str, is_there: bool) -> Value {
+    let class = match name {
+        "vae" => ["diffusers", "AutoencoderKL"],
+        "text_encoder" | "text_encoder_2" => ["transformers", "CLIPTextModelWithProjection"],
+        "text_encoder_3" => ["transformers", "T5EncoderModel"],
+        "tokenizer_3" => ["transformers", "T5TokenizerFast"],
+        _ => ["transformers", "CLIPTokenizer"],
+    };
+    if is_there { json!(class) } else { json!([null, null]) }
+}
+
+/// Writes one part: its tensors and its `config.json`.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_part(
+    folder: &Path,
+    file: &str,
+    tensors: BTreeMap<String, rectiflow_nn::TensorData>,
+    settings: &Value,
+) -> Result<(), Problem> {
+    fs::create_dir_all(folder).map_err(|problem| at(folder, &problem))?;
+    let tensors: Vec<_> = tensors.iter().map(|(name, data)| (&name[..], data)).collect();
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    write_safetensors(folder.join(file), &tensors, &metadata)?;
+    write_json(folder, "config.json", settings)
+}
+
+/// Writes a JSON file.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write_json(folder: &Path, file: &str, value: &Value) -> Result<(), Problem> {
+    fs::create_dir_all(folder).map_err(|problem| at(folder, &problem))?;
+    let path = folder.join(file);
+    let text = serde_json::to_vec_pretty(value)?;
+    Ok(write_whole(&path, IfThere::Replace, |out| out.write_all(&text)).map_err(|problem| at(&path, &problem))?)
+}
+
+/// The same files under another folder: a second name where the disk can, a copy elsewhere. Text encoders are many
+/// gigabytes.
+fn link_folder(from: &Path, to: &Path) -> Result<(), Problem> {
+    fs::create_dir_all(to).map_err(|problem| at(to, &problem))?;
+    for entry in fs::read_dir(from).map_err(|problem| at(from, &problem))? {
+        let entry = entry.map_err(|problem| at(from, &problem))?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            link_folder(&source, &target)?;
+            continue;
+        }
+        if target.exists() {
+            fs::remove_file(&target).map_err(|problem| at(&target, &problem))?;
+        }
+        // Behind a link, as caches of hubs have them, lies the file itself.
+        let source = source.canonicalize().map_err(|problem| at(&source, &problem))?;
+        if fs::hard_link(&source, &target).is_err() {
+            fs::copy(&source, &target).map_err(|problem| at(&target, &problem))?;
+        }
+    }
+    Ok(())
+}
+
+/// The system's words, with the place.
+fn at(path: &Path, problem: &io::Error) -> io::Error {
+    io::Error::new(problem.kind(), format!("{}: {problem}", path.display()))
+}

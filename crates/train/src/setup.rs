@@ -1,0 +1,383 @@
+//! From a plan to an objective that can take its first step: files are opened, networks built, data looked at.
+//!
+//! What this module does not do: train, or say anything. What the user should know comes back in [`Ready::notes`].
+
+use std::path::Path;
+
+use rectiflow_dataset::{Dataset, Findings};
+use rectiflow_flow::{EdmReading, Formulation};
+use rectiflow_generate::{EncoderFiles, Encoders};
+use rectiflow_mmdit::{BaselineConfig, MmditConfig, NetworkConfig, Recompute, UvitConfig, VelocityNetwork};
+use rectiflow_nn::{Device, DeviceChoice, Module, Named, ParamNames, ParamSource, Params, Precision, RandomInit, WithNew};
+use rectiflow_text::Pads;
+use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
+
+use crate::encode::{self, Pictures};
+use crate::export::{ModelFolder, write_transformer};
+use crate::objective::Problem;
+use crate::objective::flow::data::Use;
+use crate::objective::flow::{Drawing, Flow, FlowData, FlowSettings};
+use crate::plan::Plan;
+use crate::recipe::{Dropped, EdmReadingRecipe, FlowObjective, Model, PadsRecipe, RecipeError, TrainPrecision, Transformer};
+use crate::trainee::Trainee;
+
+/// CLIP's tokens, which stand first in a context.
+const CLIP_TOKENS: usize = 77;
+
+/// Side of a positional grid in patches where nothing else is asked for: that of SD3-Medium.
+const GRID: usize = 192;
+
+/// An objective, and what the user should know of it.
+pub struct Ready<O> {
+    /// Before its first step.
+    pub objective: O,
+    /// Parameters that are trained.
+    pub parameters: usize,
+    /// Operations of a step: products of forward and backward; 0 where that is not known.
+    pub operations: f64,
+    /// What was left out, changed or stands in for something else.
+    pub notes: Vec<String>,
+}
+
+impl From<TrainPrecision> for Precision {
+    fn from(precision: TrainPrecision) -> Self {
+        match precision {
+            TrainPrecision::Bf16 => Precision::Bf16,
+            TrainPrecision::F32 => Precision::F32,
+        }
+    }
+}
+
+impl From<PadsRecipe> for Pads {
+    fn from(pads: PadsRecipe) -> Self {
+        match pads {
+            PadsRecipe::AsEncoded => Pads::AsEncoded,
+            PadsRecipe::Zeros => Pads::Zeros,
+        }
+    }
+}
+
+/// A model's folder or file, alone.
+pub fn model_at(path: &Path) -> ModelPaths {
+    ModelPaths { model: Some(path.to_owned()), ..ModelPaths::default() }
+}
+
+/// The formulation that a recipe names.
+///
+/// # Errors
+/// It names none, or its noise levels cannot be shifted.
+pub fn formulation_of(flow: &FlowObjective) -> Result<Formulation, RecipeError> {
+    let impossible = |setting, problem: String| {
+        let (why, hint) = problem.split_once("\nhint: ").unwrap_or((&problem, "`rectiflow formulations` lists them"));
+        RecipeError::Impossible { setting, why: format!("cannot be used: {why}"), hint: hint.to_owned() }
+    };
+    let named: Formulation = flow
+        .formulation
+        .parse()
+        .map_err(|error: rectiflow_flow::FormulationError| impossible("objective.formulation", error.to_string()))?;
+    let reading = match flow.edm_reading {
+        EdmReadingRecipe::Density => EdmReading::Density,
+        EdmReadingRecipe::TotalWeight => EdmReading::TotalWeight,
+    };
+    let named = named.read_as(reading);
+    if flow.shift == 1.0 {
+        return Ok(named);
+    }
+    named.shifted(flow.shift).map_err(|error| impossible("objective.shift", error.to_string()))
+}
+
+/// Makes a plan's flow objective ready.
+///
+/// # Errors
+/// A file is missing or of another kind, sizes do not fit each other, or the data set is empty.
+pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready<Flow>, Problem> {
+    let recipe = &plan.recipe;
+    let formulation = formulation_of(flow)?;
+    let encoders_at = recipe.data.encoders.as_deref().ok_or("the plan names no encoders")?;
+    let files = EncoderFiles::open(&model_at(encoders_at))?;
+    let side_px = recipe.data.source.side_px as usize;
+    let mut notes = Vec::new();
+
+    let device = on.open()?.autodiff();
+    let (config, network, names) = build(plan, &files, side_px, &device, &mut notes)?;
+    let encoding = recipe.data.encoding;
+    let encoders = Encoders::load(&files, on, encoding.precision.into(), encoding.t5_tokens)?;
+    let parameters = network.num_params();
+    let sizes = Sizes::of(&config);
+
+    let (widths, plain) = (encoders.widths()?, encoders.device().clone());
+    let dropped = match flow.dropped {
+        Dropped::Zeros => None,
+        Dropped::EmptyText => Some(encoders.texts(&[""])?.remove(0).features),
+    };
+    let with = Use {
+        seed: recipe.seed,
+        batch: recipe.batch.get(),
+        validation: if recipe.validation.every > 0 { recipe.validation.samples } else { 0 },
+        widths,
+        pads: encoding.pads.into(),
+        dropped,
+    };
+    let latent_px = side_px / files.vae().downsampling();
+    let drawing = drawing(plan, flow, &encoders, [files.vae().latent_channels, latent_px, latent_px])?;
+    let (drawing, data) = match &recipe.data.cache {
+        Some(folder) => {
+            let cache = encode::open(folder, &encode::keys(&files, &recipe.data.source, &encoding, recipe.seed))?;
+            let drawing = drawing.map(|texts| texts.with(encoders));
+            (drawing, FlowData::cached(cache, recipe.data.source.captions.clone(), &plain, with)?)
+        }
+        None => {
+            let (dataset, findings) = Dataset::open(&recipe.data.source)?;
+            notes.extend(said(&findings));
+            let pictures = Pictures { latent: encoding.latent, seed: recipe.seed };
+            // Those that draw samples are read again: the data keeps its own.
+            let again = drawing.is_some().then(|| Encoders::load(&files, on, encoding.precision.into(), encoding.t5_tokens));
+            let drawing = drawing.zip(again.transpose()?).map(|(texts, encoders)| texts.with(encoders));
+            (drawing, FlowData::live(dataset, encoders, pictures, with)?)
+        }
+    };
+    let dropout = flow.dropout;
+    let settings = FlowSettings {
+        seed: recipe.seed,
+        batch: recipe.batch.get(),
+        accumulate: recipe.accumulate.get(),
+        formulation,
+        dropout: [dropout.clip_l, dropout.clip_g, dropout.t5],
+        gradient_norm_max: plan.gradient_norm_max(),
+        recompute: if transformer(&recipe.model).is_some_and(|model| model.checkpoint_blocks) {
+            Recompute::Every
+        } else {
+            Recompute::Nothing
+        },
+        position_crop: transformer(&recipe.model).map_or(0.0, |model| model.position_crop),
+        grid: sizes.grid,
+        patch: sizes.patch,
+    };
+    let image_tokens = (latent_px / sizes.patch).pow(2);
+    let operations = operations(&config, image_tokens, CLIP_TOKENS + encoding.t5_tokens);
+    let trainee = Trainee::new("transformer", network, names.clone(), plan.adamw(), recipe.ema.clone());
+    let folder = ModelFolder { encoders: encoders_at.to_owned(), shift: flow.shift };
+    let export = move |network: &VelocityNetwork, to: &Path| write_transformer(network, &names, &folder, to);
+    let objective = Flow::new(settings, trainee, data, drawing, device, Box::new(export));
+    Ok(Ready { objective, parameters, operations: 3.0 * recipe.batch.get() as f64 * operations, notes })
+}
+
+/// What was found in a data set, if anything is worth saying.
+pub fn said(findings: &Findings) -> Option<String> {
+    let text = findings.to_string();
+    (!text.trim().is_empty()).then_some(text)
+}
+
+fn transformer(model: &Model) -> Option<&Transformer> {
+    match model {
+        Model::Mmdit(model) | Model::Dit(model) | Model::CrossDit(model) | Model::Uvit(model) => Some(model),
+        Model::Autoencoder(_) | Model::Clip(_) | Model::T5(_) => None,
+    }
+}
+
+/// Sizes that training asks of any backbone.
+struct Sizes {
+    grid: usize,
+    patch: usize,
+}
+
+impl Sizes {
+    fn of(config: &NetworkConfig) -> Sizes {
+        let frame = match config {
+            NetworkConfig::Mmdit(config) => config.frame(),
+            NetworkConfig::ThreeSets { sizes, .. } | NetworkConfig::Dit(sizes) | NetworkConfig::CrossDit(sizes) => {
+                sizes.frame
+            }
+            NetworkConfig::Uvit(config) => config.middle.frame,
+        };
+        Sizes { grid: frame.grid, patch: frame.patch }
+    }
+}
+
+/// Products of one sample's forward; 0 where they are not counted.
+fn operations(config: &NetworkConfig, image_tokens: usize, text_tokens: usize) -> f64 {
+    config.operations(image_tokens, text_tokens)
+}
+
+/// The network that the recipe names, from scratch or from a checkpoint, on a device with gradients.
+fn build(
+    plan: &Plan,
+    files: &EncoderFiles,
+    side_px: usize,
+    device: &Device,
+    notes: &mut Vec<String>,
+) -> Result<(NetworkConfig, VelocityNetwork, ParamNames), Problem> {
+    let recipe = &plan.recipe;
+    let model = transformer(&recipe.model).ok_or("the plan's model is no velocity network")?;
+    let mut random = RandomInit { seed: recipe.seed };
+    let Some(from) = &model.from else {
+        let config = from_scratch(&recipe.model, model, files, side_px)?;
+        let (network, names) = named(&config, &mut random, device, recipe.precision.into());
+        return Ok((config, network, names));
+    };
+    let checkpoint = Checkpoint::open(&model_at(from))?;
+    let part = checkpoint.require(PartKind::Transformer)?;
+    let mut source = part.source();
+    let mut config = MmditConfig::find(&source)?;
+    let adds_norm = model.qk_norm == Some(true) && !config.qk_norm;
+    config.qk_norm |= adds_norm;
+    agrees("model.depth", model.depth.map(|depth| depth.get()), config.depth)?;
+    agrees("model.qk_norm", model.qk_norm, config.qk_norm)?;
+    agrees("model.dual_attention_layers", model.dual_attention_layers.clone(), config.dual_layers.clone())?;
+    if !matches!(recipe.model, Model::Mmdit(_)) || model.token_sets.is_some_and(|sets| sets != 2) {
+        return Err(impossible("model.from", "is an MMDiT of two token sets", "set model.kind to mmdit").into());
+    }
+    if config.channels_in != files.vae().latent_channels {
+        let why = format!("takes {} latent channels, the autoencoder makes {}", config.channels_in, files.vae().latent_channels);
+        return Err(impossible("model.from", why, "name encoders of the same release").into());
+    }
+    let config = NetworkConfig::Mmdit(config);
+    let norms = |name: &str| name.ends_with(".ln_q.weight") || name.ends_with(".ln_k.weight");
+    let mut with_new = WithNew::new(&mut source, &mut random, |name| adds_norm && norms(name));
+    let (network, names) = named(&config, &mut with_new, device, recipe.precision.into());
+    let made = with_new.made().len();
+    source.finish()?;
+    if made > 0 {
+        notes.push(format!("{made} new norms of queries and keys, which the checkpoint does not have"));
+    }
+    Ok((config, network, names))
+}
+
+/// Builds a network and notes the names of its parameters.
+fn named(
+    config: &NetworkConfig,
+    source: &mut dyn ParamSource,
+    device: &Device,
+    precision: Precision,
+) -> (VelocityNetwork, ParamNames) {
+    let mut source = Named::new(source);
+    let network = VelocityNetwork::new(config, Params::new(&mut source, device, precision));
+    (network, source.names())
+}
+
+fn impossible(setting: &'static str, why: impl Into<String>, hint: impl Into<String>) -> RecipeError {
+    RecipeError::Impossible { setting, why: why.into(), hint: hint.into() }
+}
+
+/// What a recipe says of a checkpoint must be so.
+fn agrees<T: PartialEq + std::fmt::Debug>(setting: &'static str, wanted: Option<T>, found: T) -> Result<(), RecipeError> {
+    match wanted {
+        Some(wanted) if wanted != found => {
+            let why = format!("is {wanted:?}, and the checkpoint has {found:?}");
+            Err(impossible(setting, why, "leave it out: a checkpoint knows its sizes"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The sizes of a new network.
+fn from_scratch(
+    kind: &Model,
+    model: &Transformer,
+    files: &EncoderFiles,
+    side_px: usize,
+) -> Result<NetworkConfig, RecipeError> {
+    let depth = model.depth.ok_or_else(|| {
+        impossible("model.depth", "is missing", "give the number of blocks, or model.from a checkpoint to begin with")
+    })?;
+    let latent_px = side_px / files.vae().downsampling();
+    let (context_width, pooled_width) = files.conditioning_widths();
+    let mut mmdit = MmditConfig::of_depth(depth.get());
+    let patch = mmdit.patch;
+    if latent_px == 0 || !latent_px.is_multiple_of(patch) {
+        let why = format!("is {side_px}, which is not in patches of {} px", files.vae().downsampling() * patch);
+        return Err(impossible("data.source.side_px", why, "give a multiple of that"));
+    }
+    let grid = model.grid.map_or(GRID.max(latent_px / patch), |grid| grid.get());
+    if grid < latent_px / patch {
+        let why = format!("is {grid}, and a picture of {side_px} px has {} patches a side", latent_px / patch);
+        return Err(impossible("model.grid", why, "give at least that"));
+    }
+    let layers = model.dual_attention_layers.clone().unwrap_or_default();
+    if let Some(layer) = layers.iter().find(|layer| **layer >= depth.get()) {
+        let why = format!("names block {layer}, and the depth is {depth}");
+        return Err(impossible("model.dual_attention_layers", why, "blocks are counted from 0"));
+    }
+    let channels = files.vae().latent_channels;
+    mmdit = MmditConfig {
+        channels_in: channels,
+        channels_out: channels,
+        context_width,
+        pooled_width,
+        // Third parties trained from scratch in 16 bits only with it.
+        qk_norm: model.qk_norm.unwrap_or(true),
+        dual_layers: layers,
+        grid,
+        grid_trained: latent_px / patch,
+        ..mmdit
+    };
+    let baseline = || BaselineConfig::like(&mmdit);
+    let is_mmdit = matches!(kind, Model::Mmdit(_));
+    if !is_mmdit && (!mmdit.dual_layers.is_empty() || model.token_sets.is_some()) {
+        let why = "is for mmdit";
+        return Err(impossible("model.token_sets", why, "leave out token_sets and dual_attention_layers"));
+    }
+    Ok(match (kind, model.token_sets.unwrap_or(2)) {
+        (Model::Dit(_), _) => NetworkConfig::Dit(baseline()),
+        (Model::CrossDit(_), _) => NetworkConfig::CrossDit(baseline()),
+        (Model::Uvit(_), _) => {
+            // One level of half the width, whose lowest pixel is a patch of 2.
+            let width = (mmdit.width / 2).next_multiple_of(32);
+            NetworkConfig::Uvit(UvitConfig { middle: baseline(), level_widths: vec![width], level_blocks: 2 })
+        }
+        (_, 2) => NetworkConfig::Mmdit(mmdit),
+        (_, 3) if mmdit.dual_layers.is_empty() => {
+            NetworkConfig::ThreeSets { sizes: baseline(), clip_tokens: CLIP_TOKENS }
+        }
+        (_, 3) => {
+            let hint = "leave out dual_attention_layers";
+            return Err(impossible("model.token_sets", "is 3, and dual attention is for 2", hint));
+        }
+        (_, sets) => {
+            let hint = "2 are text and image, 3 are CLIP's tokens, T5's tokens and image";
+            return Err(impossible("model.token_sets", format!("is {sets}"), hint));
+        }
+    })
+}
+
+/// What samples are drawn of, if the recipe wants some.
+struct Texts {
+    drawing: Box<dyn FnOnce(Encoders) -> Drawing>,
+}
+
+impl Texts {
+    fn with(self, encoders: Encoders) -> Drawing {
+        (self.drawing)(encoders)
+    }
+}
+
+fn drawing(
+    plan: &Plan,
+    flow: &FlowObjective,
+    encoders: &Encoders,
+    latent_shape: [usize; 3],
+) -> Result<Option<Texts>, Problem> {
+    let samples = plan.recipe.samples.clone();
+    if samples.every == 0 || samples.prompts.is_empty() {
+        return Ok(None);
+    }
+    let prompts: Vec<&str> = samples.prompts.iter().map(String::as_str).collect();
+    let pads = plan.recipe.data.encoding.pads;
+    let texts = encoders.texts(&prompts)?.into_iter().map(|text| match pads {
+        PadsRecipe::AsEncoded => text.features,
+        PadsRecipe::Zeros => text.features.without_padding(text.real),
+    });
+    let texts = texts.collect();
+    let shift = flow.shift as f32;
+    let drawing = move |encoders| Drawing {
+        texts,
+        latent_shape,
+        steps: samples.steps,
+        shift,
+        guidance: samples.guidance,
+        seed: samples.seed,
+        encoders,
+    };
+    Ok(Some(Texts { drawing: Box::new(drawing) }))
+}
+
