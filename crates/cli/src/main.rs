@@ -11,6 +11,7 @@ mod memory;
 mod output;
 mod progress;
 mod threads;
+mod train;
 mod verify;
 mod writable;
 

@@ -98,8 +98,8 @@ impl Values {
     }
 }
 
-/// The mean of each value and its neighbours, a hundredth of the line to either side and as many on both: it does not
-/// lag behind. A gap stays one.
+/// The mean of each value and its neighbours, a hundredth of the line to either side, so that it does not lag behind. At
+/// the beginning, where a loss falls, as many on both sides. A gap stays one.
 pub(super) fn smoothed(raw: &Series, name: &str) -> Series {
     let points = &raw.points;
     // Sums and counts of the values before each point.
@@ -109,8 +109,8 @@ pub(super) fn smoothed(raw: &Series, name: &str) -> Series {
         before.push((sum + value.unwrap_or_default(), count + u64::from(value.is_some())));
     }
     let mean = |index: usize| {
-        let side = (points.len() / 100).min(index).min(points.len() - 1 - index);
-        let [from, to] = [before[index - side], before[index + side + 1]];
+        let side = (points.len() / 100).min(index);
+        let [from, to] = [before[index - side], before[(index + side + 1).min(points.len())]];
         points[index].1.map(|value| if side == 0 { value } else { (to.0 - from.0) / (to.1 - from.1) as f64 })
     };
     let points = (0..points.len()).map(|index| (points[index].0, mean(index))).collect();
@@ -151,6 +151,7 @@ mod tests {
         let raw = Series { name: String::new(), colour: 0, look: Look::Faint, points };
         let smooth = smoothed(&raw, "mean").points;
         assert_eq!(smooth[0].1, Some(6.0));
+        assert!((smooth[999].1.unwrap() - slope(999)).abs() < 0.1);
         assert!(smooth[10..990].iter().all(|(step, value)| (value.unwrap() - slope(*step)).abs() < 0.05));
     }
 

@@ -1,0 +1,4 @@
+//! Training.
+
+#[expect(dead_code, reason = "the command that shows a training comes with it")]
+mod display;
