@@ -57,9 +57,7 @@ pub enum NetworkConfig {
     Uvit(UvitConfig),
 }
 
-/// A network that finds velocities, of any backbone.
 #[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "one in a program")]
 enum Kind {
     Mmdit(Mmdit),
     ThreeSets(ThreeSets),
