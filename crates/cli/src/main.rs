@@ -2,8 +2,9 @@
 
 mod args;
 mod bench;
-mod formulations;
+mod cache;
 mod dataset;
+mod formulations;
 mod generate;
 mod inspect;
 mod interrupt;
@@ -35,6 +36,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(Box<generate::GenerateArgs>),
+    Train(train::TrainArgs),
+    Cache(cache::CacheArgs),
     Bench(bench::BenchArgs),
     Formulations(formulations::FormulationsArgs),
     Dataset(dataset::DatasetArgs),
@@ -50,6 +53,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     threads::start(cli.threads)?;
     match cli.command {
         Command::Generate(args) => generate::run(*args),
+        Command::Train(args) => train::run(args),
+        Command::Cache(args) => cache::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Formulations(args) => formulations::run(&args),
         Command::Dataset(args) => dataset::run(args),

@@ -20,8 +20,8 @@ pub use rectiflow_nn::keep_freed_memory;
 
 pub mod checkpoint;
 pub mod ema;
-pub mod export;
 pub mod encode;
+pub mod export;
 pub mod journal;
 pub mod learning_rate;
 pub mod objective;

@@ -8,7 +8,9 @@ use rectiflow_dataset::{Dataset, Findings};
 use rectiflow_flow::{EdmReading, Formulation};
 use rectiflow_generate::{EncoderFiles, Encoders};
 use rectiflow_mmdit::{BaselineConfig, MmditConfig, NetworkConfig, Recompute, UvitConfig, VelocityNetwork};
-use rectiflow_nn::{Device, DeviceChoice, Module, Named, ParamNames, ParamSource, Params, Precision, RandomInit, WithNew};
+use rectiflow_nn::{
+    Device, DeviceChoice, Module, Named, ParamNames, ParamSource, Params, Precision, RandomInit, WithNew,
+};
 use rectiflow_text::Pads;
 use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
 
@@ -18,7 +20,9 @@ use crate::objective::Problem;
 use crate::objective::flow::data::Use;
 use crate::objective::flow::{Drawing, Flow, FlowData, FlowSettings};
 use crate::plan::Plan;
-use crate::recipe::{Dropped, EdmReadingRecipe, FlowObjective, Model, PadsRecipe, RecipeError, TrainPrecision, Transformer};
+use crate::recipe::{
+    Dropped, EdmReadingRecipe, FlowObjective, Model, PadsRecipe, RecipeError, TrainPrecision, Transformer,
+};
 use crate::trainee::Trainee;
 
 /// CLIP's tokens, which stand first in a context.
@@ -131,7 +135,8 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
             notes.extend(said(&findings));
             let pictures = Pictures { latent: encoding.latent, seed: recipe.seed };
             // Those that draw samples are read again: the data keeps its own.
-            let again = drawing.is_some().then(|| Encoders::load(&files, on, encoding.precision.into(), encoding.t5_tokens));
+            let again =
+                drawing.is_some().then(|| Encoders::load(&files, on, encoding.precision.into(), encoding.t5_tokens));
             let drawing = drawing.zip(again.transpose()?).map(|(texts, encoders)| texts.with(encoders));
             (drawing, FlowData::live(dataset, encoders, pictures, with)?)
         }
@@ -228,7 +233,11 @@ fn build(
         return Err(impossible("model.from", "is an MMDiT of two token sets", "set model.kind to mmdit").into());
     }
     if config.channels_in != files.vae().latent_channels {
-        let why = format!("takes {} latent channels, the autoencoder makes {}", config.channels_in, files.vae().latent_channels);
+        let why = format!(
+            "takes {} latent channels, the autoencoder makes {}",
+            config.channels_in,
+            files.vae().latent_channels
+        );
         return Err(impossible("model.from", why, "name encoders of the same release").into());
     }
     let config = NetworkConfig::Mmdit(config);
@@ -260,7 +269,11 @@ fn impossible(setting: &'static str, why: impl Into<String>, hint: impl Into<Str
 }
 
 /// What a recipe says of a checkpoint must be so.
-fn agrees<T: PartialEq + std::fmt::Debug>(setting: &'static str, wanted: Option<T>, found: T) -> Result<(), RecipeError> {
+fn agrees<T: PartialEq + std::fmt::Debug>(
+    setting: &'static str,
+    wanted: Option<T>,
+    found: T,
+) -> Result<(), RecipeError> {
     match wanted {
         Some(wanted) if wanted != found => {
             let why = format!("is {wanted:?}, and the checkpoint has {found:?}");
@@ -380,4 +393,3 @@ fn drawing(
     };
     Ok(Some(Texts { drawing: Box::new(drawing) }))
 }
-

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use burn::module::ModuleVisitor;
 use rectiflow_flow::{Formulation, Level};
-use rectiflow_mmdit::{Mmdit, MmditConfig};
+use rectiflow_mmdit::{MmditConfig, NetworkConfig, VelocityNetwork};
 use rectiflow_nn::{
     Device, Module, Named, Param, ParamGradients, ParamId, ParamNames, Params, Precision, Tensor, from_f32, to_f32,
 };
@@ -78,12 +78,13 @@ impl Step {
 }
 
 /// The transformer in a folder, its names as the checkpoint's layout gives them.
-fn network(model: &Path, device: &Device, precision: Precision) -> (Mmdit, ParamNames) {
+fn network(model: &Path, device: &Device, precision: Precision) -> (VelocityNetwork, ParamNames) {
     let checkpoint = Checkpoint::open(&ModelPaths { model: Some(model.into()), ..ModelPaths::default() }).unwrap();
     let mut source = checkpoint.require(PartKind::Transformer).unwrap().source();
     let config = MmditConfig::find(&source).unwrap();
     let mut named = Named::new(&mut source);
-    let network = Mmdit::new(&config, Params::new(&mut named, device, precision));
+    let config = NetworkConfig::Mmdit(config);
+    let network = VelocityNetwork::new(&config, Params::new(&mut named, device, precision));
     let names = named.names();
     source.finish().unwrap();
     (network, names)

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use anyhow::bail;
 use rectiflow_flow::Formulation;
-use rectiflow_mmdit::{Mmdit, MmditConfig};
+use rectiflow_mmdit::{MmditConfig, NetworkConfig, VelocityNetwork};
 use rectiflow_nn::{DeviceChoice, Module, Named, ParamGradients, Params, Precision, RandomInit, to_f32};
 use rectiflow_train::objective::flow::{FlowBatch, flow_losses};
 use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
@@ -34,7 +34,8 @@ fn train_step(name: &str, precision: Precision) -> anyhow::Result<Case> {
         MmditConfig { context_width: 512, pooled_width: 256, qk_norm: true, grid: 32, ..MmditConfig::of_depth(8) };
     let mut source = RandomInit { seed: 0 };
     let mut source = Named::new(&mut source);
-    let network = Mmdit::new(&config, Params::new(&mut source, &device, precision));
+    let network = NetworkConfig::Mmdit(config.clone());
+    let network = VelocityNetwork::new(&network, Params::new(&mut source, &device, precision));
     let names = source.names();
     let weights = network.num_params() as f64;
     let formulation: Formulation = "rf".parse()?;

@@ -2,8 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
 mod bad_input;
-mod formulations;
 mod bytes;
+mod formulations;
 mod generate;
 mod inspect;
 mod instructions;

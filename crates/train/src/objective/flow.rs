@@ -198,7 +198,8 @@ impl Flow {
     /// Samples that are kept for validation, always with the same noise.
     fn validation_batch(&self, drawn: &[Drawn], sigma: f64) -> Result<FlowBatch, Problem> {
         let examples = self.data.examples(drawn)?;
-        let Conditioning { context, pooled } = self.data.conditioning(&examples.texts, &vec![Keep::ALL; drawn.len()])?;
+        let Conditioning { context, pooled } =
+            self.data.conditioning(&examples.texts, &vec![Keep::ALL; drawn.len()])?;
         let shape = examples.latents_BCHW.dims();
         let size = shape[1..].iter().product();
         let noise = |one: &Drawn| Rng::keyed(self.settings.seed, "validation noise", one.sample).normals(size);

@@ -37,7 +37,12 @@ impl Drawing {
     ///
     /// # Errors
     /// The network gave values that are not finite.
-    pub fn draw(&self, network: &VelocityNetwork, formulation: Formulation, data: &FlowData) -> Result<Vec<Image>, Problem> {
+    pub fn draw(
+        &self,
+        network: &VelocityNetwork,
+        formulation: Formulation,
+        data: &FlowData,
+    ) -> Result<Vec<Image>, Problem> {
         let schedule = Schedule::released(self.steps, self.shift)?;
         let [channels, height, width] = self.latent_shape;
         let negative = data.unconditional()?;
