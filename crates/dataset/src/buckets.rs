@@ -62,7 +62,7 @@ pub struct Buckets(Vec<Size>);
 
 /// A patch of 2x2 latent pixels, each of 8x8 picture pixels.
 const PATCH_PX: u32 = 16;
-/// What the largest positional table of an SD3 model has room for, with a margin: 384 patches.
+/// What the largest positional table of an SD3 model has room for: 384 patches.
 const SIDE_PX_MAX: u32 = 6_144;
 
 /// The sizes of Stability's tutorial on fine-tuning SD3.5; the widest has no standing twin there.

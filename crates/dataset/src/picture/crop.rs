@@ -33,10 +33,7 @@ pub fn crop_to(picture: &RgbImage, wanted: Size) -> Cropped {
     let window = largest_window(Size::new(picture.width(), picture.height()), wanted);
     let Window { x_px, y_px, size } = window;
     let part = imageops::crop_imm(picture, x_px, y_px, size.width_px, size.height_px);
-    let picture = match size == wanted {
-        true => part.to_image(),
-        false => imageops::resize(&*part, wanted.width_px, wanted.height_px, FilterType::Lanczos3),
-    };
+    let picture = imageops::resize(&*part, wanted.width_px, wanted.height_px, FilterType::Lanczos3);
     Cropped { picture, window }
 }
 

@@ -26,6 +26,7 @@ fn lines_name_pictures_under_the_keys_of_several_tools() {
     assert_eq!(texts(source.as_ref(), 0), ["caption=an apple", "synthetic=red", "synthetic=round"]);
     assert_eq!(texts(source.as_ref(), 2), ["text=a plum"]);
     assert_eq!(source.picture(2).unwrap(), bytes);
+    assert_eq!(source.left_out(), []);
 }
 
 #[test]
