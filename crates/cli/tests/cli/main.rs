@@ -4,6 +4,7 @@
 mod bad_input;
 mod bytes;
 mod formulations;
+mod dataset;
 mod generate;
 mod inspect;
 mod instructions;

@@ -208,10 +208,9 @@ fn a_changed_byte_is_found_by_its_checksum_and_that_shard_made_again() {
 
 #[test]
 fn a_shard_that_is_cut_short_or_gone_is_noticed_at_once_and_made_again() {
-    let cut = |path: &Path| change(path, |bytes| bytes.truncate(bytes.len() - 1));
-    let remove = |path: &Path| fs::remove_file(path).unwrap();
-    let spoil: [(&dyn Fn(&Path), &str); 2] = [(&cut, "bytes instead of"), (&remove, "not there")];
-    for (spoil, words) in spoil {
+    let cut: fn(&Path) = |path| change(path, |bytes| bytes.truncate(bytes.len() - 1));
+    let remove: fn(&Path) = |path| fs::remove_file(path).unwrap();
+    for (spoil, words) in [(cut, "bytes instead of"), (remove, "not there")] {
         let (_folder, path) = made();
         let whole = files(&path);
         spoil(&shard_path(&path, 1));
@@ -268,6 +267,11 @@ fn a_record_or_manifest_that_lies_is_noticed() {
     // A record that cannot be read costs its shard.
     fs::write(record_path(&path, 0), "{}").unwrap();
     let mut writer = CacheWriter::open(&path, plan("22")).unwrap();
+    assert_eq!(go_on(&mut writer), 1);
+    // And so does one that counts a sample which the shard has not.
+    let record = record_path(&path, 1);
+    rewrite(&record, "\"stored\": 3", "\"stored\": 4");
+    rewrite(&record, "\"6\": \"the picture is cut short\"", "");
     assert_eq!(go_on(&mut writer), 1);
 }
 

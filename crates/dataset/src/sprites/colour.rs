@@ -31,12 +31,12 @@ const COLOURS: [(Colour, &str, [u8; 3]); 16] = [
     (Colour::Black, "black", [0, 0, 0]),
     (Colour::Grey, "grey", [136, 136, 136]),
     (Colour::Red, "red", [214, 30, 36]),
-    (Colour::Orange, "orange", [247, 138, 18]),
+    (Colour::Orange, "orange", [247, 126, 18]),
     (Colour::Yellow, "yellow", [252, 220, 40]),
     (Colour::Green, "green", [40, 158, 62]),
     (Colour::Blue, "blue", [34, 92, 220]),
     (Colour::Purple, "purple", [126, 50, 178]),
-    (Colour::Pink, "pink", [250, 150, 190]),
+    (Colour::Pink, "pink", [250, 148, 202]),
     (Colour::Brown, "brown", [118, 72, 36]),
     (Colour::LightBlue, "light blue", [160, 208, 246]),
     (Colour::LightGreen, "light green", [172, 228, 160]),
@@ -60,13 +60,13 @@ pub(super) struct Look {
 /// saturation, least value. Between the ranges lie colours that people do not agree on.
 type Class = (Colour, f32, f32, [f32; 2], f32);
 const CLASSES: [Class; 7] = [
-    (Colour::Red, 0.0, 11.0, [0.65, 1.0], 0.72),
-    (Colour::Orange, 29.0, 8.0, [0.72, 1.0], 0.85),
+    (Colour::Red, 0.0, 9.0, [0.65, 1.0], 0.72),
+    (Colour::Orange, 27.0, 6.0, [0.75, 1.0], 0.88),
     (Colour::Yellow, 51.0, 7.0, [0.5, 1.0], 0.85),
     (Colour::Green, 120.0, 28.0, [0.4, 1.0], 0.4),
     (Colour::Blue, 218.0, 16.0, [0.55, 1.0], 0.55),
     (Colour::Purple, 276.0, 14.0, [0.4, 1.0], 0.45),
-    (Colour::Pink, 328.0, 14.0, [0.3, 0.75], 0.85),
+    (Colour::Pink, 328.0, 10.0, [0.3, 0.65], 0.85),
 ];
 
 impl Colour {
