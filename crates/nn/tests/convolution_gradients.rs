@@ -456,3 +456,17 @@ fn a_border_is_zeros_whose_gradient_nobody_gets() {
     let times = from_f32((0..9).map(|i| i as f32).collect(), [1, 1, 3, 3], &tracking());
     assert_eq!(to_f32(&x.grad(&(bordered * times).sum().backward()).unwrap()), [1.0, 2.0, 4.0, 5.0]);
 }
+
+#[test]
+fn bounds_stop_numbers_and_their_gradients() {
+    let numbers = vec![-1.0, 0.0, 0.5, 5.9, 6.0, 7.0, f32::NAN, 3.0];
+    let x = from_f32(numbers, [1, 2, 2, 2], &tracking()).require_grad();
+    let result = ops::bounded(x.clone(), [0.0, 6.0]);
+    let expected = [0.0, 0.0, 0.5, 5.9, 6.0, 6.0, f32::NAN, 3.0];
+    let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&to_f32(&result)), bits(&expected));
+    assert_eq!(bits(&to_f32(&ops::bounded(x.clone().inner(), [0.0, 6.0]))), bits(&expected));
+    let times = from_f32((1..=8).map(|i| i as f32).collect(), [1, 2, 2, 2], &tracking());
+    let gradient = x.grad(&(result * times).sum().backward()).unwrap();
+    assert_eq!(to_f32(&gradient), [0.0, 0.0, 3.0, 4.0, 0.0, 0.0, 0.0, 8.0]);
+}

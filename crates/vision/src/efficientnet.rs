@@ -9,7 +9,7 @@
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
 use rectiflow_nn::layers::{Conv2d, DepthwiseConv2d};
-use rectiflow_nn::ops::{Apart, Before, Window, with_border};
+use rectiflow_nn::ops::{Apart, Before, Window, bounded, with_border};
 use rectiflow_nn::{Device, Module, Params, Precision, Tensor};
 
 use crate::source::NamedTensors;
@@ -163,5 +163,5 @@ fn same_border(size: [usize; 2], kernel: usize, stride: usize) -> [[usize; 2]; 2
 }
 
 fn relu6(x: Tensor<4>) -> Tensor<4> {
-    x.clamp(0.0, 6.0)
+    bounded(x, [0.0, 6.0])
 }

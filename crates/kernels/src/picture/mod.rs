@@ -8,12 +8,14 @@
 //! `[B, H, W, O]`.
 
 mod backward;
+mod bound;
 mod convolution;
 mod depthwise;
 mod gather;
 mod group_norm;
 
 pub use backward::{NormOf, bias_gradient, convolve_input_gradient, convolve_weight_gradient, gather_gradient};
+pub use bound::{bound, bound_gradient};
 pub use convolution::{ConvShape, Convolved, Window, convolve};
 pub use depthwise::Depthwise;
 pub use gather::{Gather, Picture, ScaleShift, gathered_picture};

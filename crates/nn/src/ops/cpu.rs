@@ -19,9 +19,11 @@ use rectiflow_kernels::{Buffer, Isa};
 use super::{After, AttentionBias, Qkv, Residual};
 use crate::Precision;
 
+pub(super) mod bound;
 pub(super) mod convolution;
 pub(super) mod depthwise;
 
+pub(super) use bound::bounded_picture;
 pub(super) use convolution::{add_to_sums, conv2d, group_norm, group_norm_of_sums, stack_rows};
 pub(super) use depthwise::depthwise_conv2d;
 

@@ -244,6 +244,19 @@ pub fn depthwise_conv2d(x_BCHW: Tensor<4>, weight_C1KK: Tensor<4>, bias_C: Tenso
     }
 }
 
+/// Every number kept within two bounds, the lower one first: ReLU6 with 0 and 6. No gradient where a bound was met.
+///
+/// x `[B, C, H, W]`. As Burn's `clamp`, in one pass over channels that lie last.
+pub fn bounded(x_BCHW: Tensor<4>, bounds: [f32; 2]) -> Tensor<4> {
+    if cpu::serves(&x_BCHW) {
+        cpu::bounded_picture(x_BCHW, bounds)
+    } else if tracked::serves(&x_BCHW.device()) {
+        tracked::bounded(x_BCHW, bounds)
+    } else {
+        x_BCHW.clamp(bounds[0], bounds[1])
+    }
+}
+
 /// Applies a norm that is known; the rest is left to be done.
 fn measured_first(x_BCHW: Tensor<4>, mut before: Before) -> (Tensor<4>, Before) {
     match before.measured.take() {

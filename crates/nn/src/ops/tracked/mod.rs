@@ -4,6 +4,7 @@
 //! does not do: gradients of gradients.
 
 mod attention;
+mod bound;
 mod convolution;
 mod depthwise;
 mod linear;
@@ -26,6 +27,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 use super::cpu::{self, Stored};
 
 pub(super) use attention::attention;
+pub(super) use bound::bounded;
 pub(super) use convolution::{conv2d, group_norm};
 pub(super) use depthwise::depthwise_conv2d;
 pub(super) use linear::linear;
