@@ -134,3 +134,28 @@ fn the_distances_gradient_is_a_finite_difference() {
         assert!((difference / length - 1.0).abs() < 0.03, "{}: {difference} instead of {length}", places.len());
     }
 }
+
+#[test]
+fn the_distance_is_that_of_unit_channels() {
+    let device = Device::flex();
+    let pictures = [from_f32(drawing(3), [1, 3, 64, 64], &device), from_f32(drawing(4), [1, 3, 64, 64], &device)];
+    let network = EfficientNetLite0::pretrained(&device, Precision::F32);
+    let features = pictures.clone().map(|picture| network.features(picture));
+    let mut expected = 0.0;
+    for (a, b) in features[0].iter().zip(&features[1]) {
+        let [_, channels, height, width] = a.dims();
+        let [a, b] = [a, b].map(to_f32);
+        let at = |x: &[f32], place: usize| -> Vec<f64> {
+            let values: Vec<f64> = (0..channels).map(|c| f64::from(x[c * height * width + place])).collect();
+            let length = values.iter().map(|x| x * x).sum::<f64>().sqrt();
+            values.iter().map(|x| x / length).collect()
+        };
+        for place in 0..height * width {
+            let apart = at(&a, place).iter().zip(at(&b, place)).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+            expected += apart / (height * width) as f64 / 5.0;
+        }
+    }
+    let [a, b] = pictures;
+    let found = to_f32(&PerceptualDistance::new(&device, Precision::F32).between(a, b))[0];
+    assert!((f64::from(found) / expected - 1.0).abs() < 1e-4, "{found} {expected}");
+}
