@@ -18,7 +18,7 @@ use rectiflow_train::journal::Event;
 use rectiflow_train::objective::Objective;
 use rectiflow_train::plan::{Overrides, Plan};
 use rectiflow_train::recipe::{Objective as ObjectiveRecipe, Recipe, TrainPrecision};
-use rectiflow_train::run::{Outcome, Run, RunFolder, Watch};
+use rectiflow_train::run::{Outcome, Run, Watch};
 use rectiflow_train::setup::{self, Ready};
 use rectiflow_train::tensorboard::TensorBoard;
 use rectiflow_train::{journal, report};

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-use rectiflow_nn::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::draw;
@@ -99,57 +98,6 @@ impl From<CaptionMix> for BTreeMap<String, f64> {
     }
 }
 
-/// How likely each text encoder's output is replaced by zeros in a training step, independently of the others, so
-/// that any of them may be absent when the model is used.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Dropout {
-    /// Of CLIP-L.
-    pub clip_l: f64,
-    /// Of CLIP-G.
-    pub clip_g: f64,
-    /// Of T5.
-    pub t5: f64,
-}
-
-/// Which text encoders' outputs a sample is trained with in one step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Encoders {
-    /// Whether CLIP-L's output stays.
-    pub clip_l: bool,
-    /// Whether CLIP-G's output stays.
-    pub clip_g: bool,
-    /// Whether T5's output stays.
-    pub t5: bool,
-}
-
-impl Dropout {
-    /// Nothing is dropped.
-    pub const NONE: Dropout = Dropout { clip_l: 0.0, clip_g: 0.0, t5: 0.0 };
-    /// SD3's: 46.4 % each, so that all three are dropped in 10 % of cases, which guidance needs
-    /// (arXiv:2403.03206, appendix B.3).
-    pub const SD3: Dropout = Dropout { clip_l: 0.464, clip_g: 0.464, t5: 0.464 };
-
-    /// Refuses what is no probability.
-    pub fn checked(self) -> Result<Self, DatasetError> {
-        match [self.clip_l, self.clip_g, self.t5].iter().all(|share| (0.0..=1.0).contains(share)) {
-            true => Ok(self),
-            false => Err(DatasetError::Settings {
-                problem: "a text encoder's dropout is not between 0 and 1".into(),
-                hint: "SD3 was trained with 0.464 for each",
-            }),
-        }
-    }
-
-    /// The encoders that stay for `sample` in `epoch`.
-    pub fn draw(self, seed: u64, epoch: u64, sample: u64) -> Encoders {
-        let mut rng: Rng = draw::keyed(seed, "dropout", epoch, sample);
-        // In this order, whatever the probabilities: changing one leaves the others' draws as they are.
-        let [clip_l, clip_g, t5] = [self.clip_l, self.clip_g, self.t5].map(|share| rng.uniform() >= share);
-        Encoders { clip_l, clip_g, t5 }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,33 +156,5 @@ mod tests {
         {
             assert!(mix(shares).is_err(), "{shares:?}");
         }
-    }
-
-    #[test]
-    fn encoders_are_dropped_at_their_rates_and_independently() {
-        const COUNT: u64 = 40_000;
-        let dropout = Dropout { clip_l: 0.464, clip_g: 0.2, t5: 0.464 };
-        let mut together = [0_u32; 8];
-        for sample in 0..COUNT {
-            let kept = dropout.draw(3, sample / 1_000, sample % 1_000);
-            together[usize::from(!kept.clip_l) | usize::from(!kept.clip_g) << 1 | usize::from(!kept.t5) << 2] += 1;
-        }
-        let rates = [0.464, 0.2, 0.464];
-        for (which, count) in together.iter().enumerate() {
-            let expected: f64 =
-                (0..3).map(|at| if which >> at & 1 == 1 { rates[at] } else { 1.0 - rates[at] }).product();
-            let deviation = (expected * (1.0 - expected) / COUNT as f64).sqrt();
-            assert!((f64::from(*count) / COUNT as f64 - expected).abs() < 4.0 * deviation, "{which}: {together:?}");
-        }
-    }
-
-    #[test]
-    fn sd3_drops_all_encoders_at_once_in_a_tenth_of_cases() {
-        let all = (0..40_000)
-            .filter(|sample| Dropout::SD3.draw(1, 0, *sample) == Encoders { clip_l: false, clip_g: false, t5: false });
-        assert!((3_760..4_240).contains(&all.count()));
-        assert_eq!(Dropout::NONE.draw(1, 1, 1), Encoders { clip_l: true, clip_g: true, t5: true });
-        assert!(Dropout { t5: 1.01, ..Dropout::SD3 }.checked().is_err());
-        assert!(Dropout { clip_l: f64::NAN, ..Dropout::SD3 }.checked().is_err());
     }
 }

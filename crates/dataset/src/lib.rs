@@ -17,7 +17,7 @@
 //! # }
 //! ```
 //!
-//! Every draw (the order, the caption, a mirrored picture, an encoder that is dropped) is a function of the seed, the
+//! Every draw (the order, the caption, a mirrored picture) is a function of the seed, the
 //! epoch and the sample's number. Nothing else is remembered, so a run that is resumed, or split over processes,
 //! goes on as it would have.
 //!
@@ -46,7 +46,7 @@ pub use cache::{
     Cache, CacheError, CachePlan, CacheWriter, CachedSample, DoesNotFit, Entry, Manifest, ShardRecord, ShardWriter,
     StoredAs,
 };
-pub use captions::{CaptionMix, Captions, Dropout, Encoders, LONG_BYTES};
+pub use captions::{CaptionMix, Captions, LONG_BYTES};
 pub use dataset::{Dataset, Kept, Prepared};
 pub use draw::is_flipped;
 pub use error::{DatasetError, Reason};

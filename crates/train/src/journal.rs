@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rectiflow_weights::{IfThere, write_whole};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,7 @@ pub enum Event {
         /// How many so far.
         step: u64,
         /// Means over the steps since the last such line: `loss`, `gradient_norm`, `learning_rate`, `loss/sigma_0.25` ...
+        #[serde(deserialize_with = "numbers")]
         values: BTreeMap<String, f64>,
         /// What one of them took.
         seconds: f64,
@@ -37,6 +38,7 @@ pub enum Event {
         /// Steps that were taken.
         step: u64,
         /// `loss` is what the best checkpoint is chosen by.
+        #[serde(deserialize_with = "numbers")]
         values: BTreeMap<String, f64>,
     },
     /// Pictures were drawn.
@@ -67,6 +69,12 @@ pub enum Event {
         /// Seconds since 1970.
         time: f64,
     },
+}
+
+/// JSON has no NaN and no infinity: such a number is written as `null`.
+fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let numbers = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
+    Ok(numbers.into_iter().map(|(name, number)| (name, number.unwrap_or(f64::NAN))).collect())
 }
 
 impl Event {
@@ -133,6 +141,16 @@ mod tests {
 
     fn step(step: u64) -> Event {
         Event::Step { step, values: [("loss".to_owned(), 0.5)].into(), seconds: 0.1 }
+    }
+
+    #[test]
+    fn a_value_that_is_not_finite_costs_no_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let values = [("loss".to_owned(), 0.5), ("loss/sigma_1.000".to_owned(), f64::INFINITY)].into();
+        Journal::open(&path, 0).unwrap().record(&Event::Validation { step: 1, values }).unwrap();
+        let Event::Validation { values, .. } = &read(&path).unwrap()[0] else { panic!("another event") };
+        assert!(values["loss"] == 0.5 && values["loss/sigma_1.000"].is_nan(), "{values:?}");
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl ModuleVisitor for Values<'_> {
     }
 }
 
-fn values(network: &Mmdit, names: &ParamNames) -> BTreeMap<String, (ParamId, Vec<f32>)> {
+fn values(network: &VelocityNetwork, names: &ParamNames) -> BTreeMap<String, (ParamId, Vec<f32>)> {
     let mut visitor = Values { names, values: BTreeMap::new() };
     network.visit(&mut visitor);
     visitor.values

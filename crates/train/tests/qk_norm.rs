@@ -4,11 +4,12 @@
 use std::num::NonZeroU64;
 use std::path::Path;
 
-use rectiflow_mmdit::{Mmdit, MmditConfig};
+use rectiflow_flow::Formulation;
+use rectiflow_mmdit::{Mmdit, MmditConfig, NetworkConfig, VelocityNetwork};
 use rectiflow_nn::{
     Device, Init, Named, ParamGradients, ParamSource, Params, Precision, RandomInit, Tensor, WithNew, from_f32, to_f32,
 };
-use rectiflow_train::objective::{FlowBatch, rectified_flow_loss};
+use rectiflow_train::objective::flow::{FlowBatch, flow_losses};
 use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
 use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
 
@@ -37,7 +38,8 @@ fn a_model_without_qk_norm_gets_it_and_trains() {
     let mut new = RandomInit { seed: 0 };
     let mut grown = WithNew::new(&mut source, &mut new, is_norm);
     let mut named = Named::new(&mut grown);
-    let mut network = Mmdit::new(&config, Params::new(&mut named, &device, Precision::F32));
+    let kind = NetworkConfig::Mmdit(config.clone());
+    let mut network = VelocityNetwork::new(&kind, Params::new(&mut named, &device, Precision::F32));
     let names = named.names();
     let made = grown.made();
     source.finish().unwrap();
@@ -45,18 +47,19 @@ fn a_model_without_qk_norm_gets_it_and_trains() {
     assert_eq!(made.len(), 8, "{made:?}");
     assert!(made.iter().all(|name| is_norm(name)), "{made:?}");
 
+    let formulation: Formulation = "rf".parse().unwrap();
     let batch = FlowBatch {
         latents_BCHW: some("latents", [2, config.channels_in, 8, 8], &device),
         noise_BCHW: some("noise", [2, config.channels_in, 8, 8], &device),
-        sigmas_B: from_f32(vec![0.3, 0.8], [2], &device),
+        levels: [0.3, 0.8].map(|sigma| formulation.level(sigma)).to_vec(),
         context_BTD: some("context", [2, 7, config.context_width], &device),
         pooled_BP: some("pooled", [2, config.pooled_width], &device),
     };
     let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-15, weight_decay: 0.0 };
-    let mut optimizer = Optimizer::new(settings, None, names.clone());
+    let mut optimizer = Optimizer::new(settings, vec![], names.clone());
     let mut losses = Vec::new();
     for _ in 0..10 {
-        let loss = rectified_flow_loss(&network, batch.clone());
+        let loss = flow_losses(&network, batch.clone()).mean();
         losses.push(to_f32(&loss)[0]);
         let gradients = ParamGradients::of(&network, loss.backward());
         let gradients = ModuleGradients::of(&network, &names, gradients, NonZeroU64::MIN).unwrap();

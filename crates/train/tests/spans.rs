@@ -102,7 +102,7 @@ fn a_small_t5_of_bytes_learns_its_text() {
     let decoder = T5Decoder::new(Params::new(&mut named, &device, Precision::F32), &config, 1);
     let (mut network, names) = (T5 { encoder, decoder }, named.names());
     let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.0 };
-    let mut optimizer = Optimizer::new(settings, None, names.clone());
+    let mut optimizer = Optimizer::new(settings, vec![], names.clone());
     let corruption = SpanCorruption::standard(tokenizer.sentinels());
     let tokens = tokenizer.whole_text("a red fox").unwrap();
     let mut losses = Vec::new();

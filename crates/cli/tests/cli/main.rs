@@ -3,8 +3,8 @@
 
 mod bad_input;
 mod bytes;
-mod formulations;
 mod dataset;
+mod formulations;
 mod generate;
 mod inspect;
 mod instructions;

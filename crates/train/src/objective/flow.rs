@@ -115,13 +115,16 @@ pub struct FlowSettings {
     pub patch: usize,
 }
 
+/// Writes a trained network as a model into a folder.
+pub type Export = Box<dyn Fn(&VelocityNetwork, &Path) -> Result<(), Problem>>;
+
 /// A velocity network in training.
 pub struct Flow {
     settings: FlowSettings,
     trainee: Trainee<VelocityNetwork>,
     data: FlowData,
     drawing: Option<Drawing>,
-    export: Box<dyn Fn(&VelocityNetwork, &Path) -> Result<(), Problem>>,
+    export: Export,
     device: Device,
     /// Draws differ between turns.
     turn: u64,
@@ -135,7 +138,7 @@ impl Flow {
         data: FlowData,
         drawing: Option<Drawing>,
         device: Device,
-        export: Box<dyn Fn(&VelocityNetwork, &Path) -> Result<(), Problem>>,
+        export: Export,
     ) -> Flow {
         Flow { settings, trainee, data, drawing, export, device, turn: 0 }
     }

@@ -1,8 +1,11 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use rectiflow_generate::Image;
+use rectiflow_weights::IfThere;
+
 use crate::journal::{Event, Journal};
-use crate::sheet::{Sheet, Tile};
+use crate::sheet::sheet;
 
 const PLAN: &str = "steps = 20000\nbatch = 64\n[objective]\nkind = \"flow\"\nformulation = \"rf/lognorm(0.00,1.00)\"\n\
                     [schedule]\nlearning_rate = 1e-4\n";
@@ -49,8 +52,8 @@ fn run(root: &Path) -> Vec<Event> {
             ]);
             events.push(Event::Validation { step, values: now });
             let file = format!("samples/step-{step:06}.png");
-            let tiles: Vec<Tile> = (0..8).map(|number| tile(number, progress)).collect();
-            Sheet::of(&tiles, 4).write_png(&root.join(&file)).unwrap();
+            let tiles: Vec<Image> = (0..8).map(|number| tile(number, progress)).collect();
+            sheet(&tiles, 4).save_png(&root.join(&file), IfThere::Replace, &[]).unwrap();
             events.push(Event::Samples { step, file: file.into() });
         }
         if step == 9000 {
@@ -65,7 +68,7 @@ fn run(root: &Path) -> Vec<Event> {
 }
 
 /// A disc that comes out of noise.
-fn tile(number: u64, progress: f64) -> Tile {
+fn tile(number: u64, progress: f64) -> Image {
     const SIDE: u64 = 64;
     let pixel = |index: u64| {
         let [x, y] = [index % SIDE, index / SIDE].map(|place| place as f64 - 32.0);
@@ -75,7 +78,7 @@ fn tile(number: u64, progress: f64) -> Tile {
             (f64::from(value) * progress + noise * (1.0 - progress)) as u8
         })
     };
-    Tile { width_px: 64, height_px: 64, pixels: (0..SIDE * SIDE).flat_map(pixel).collect() }
+    Image { width: 64, height: 64, rgb: (0..SIDE * SIDE).flat_map(pixel).collect() }
 }
 
 fn report(root: &Path, events: &[Event], plan: &str) -> String {

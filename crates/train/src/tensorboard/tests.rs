@@ -1,6 +1,9 @@
 use super::record::{crc32c, framed};
 use super::*;
-use crate::sheet::{Sheet, Tile};
+use rectiflow_generate::Image;
+use rectiflow_weights::IfThere;
+
+use crate::sheet::sheet;
 
 /// What a record says.
 #[derive(Debug, PartialEq)]
@@ -138,9 +141,9 @@ fn checksums_are_those_of_the_standard() {
 fn a_file_says_what_happened() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    let tile = Tile { width_px: 4, height_px: 2, pixels: vec![9; 24] };
+    let tile = Image { width: 4, height: 2, rgb: vec![9; 24] };
     fs::create_dir(root.join("samples")).unwrap();
-    Sheet::of(&[tile], 1).write_png(&root.join("samples/a.png")).unwrap();
+    sheet(&[tile], 1).save_png(&root.join("samples/a.png"), IfThere::Replace, &[]).unwrap();
     let mut board = TensorBoard::open(root, 0).unwrap();
     board.plan("steps = 9\nbatch = 2").unwrap();
     board.record(&Event::Started { step: 0, steps: 9, time: 0.0 }, root).unwrap();

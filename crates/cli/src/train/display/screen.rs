@@ -10,7 +10,7 @@ use ratatui::backend::IntoCrossterm;
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::QueueableCommand;
 use ratatui::crossterm::cursor::{MoveToColumn, MoveUp};
-use ratatui::crossterm::style::{Attribute, Print, PrintStyledContent, SetAttribute};
+use ratatui::crossterm::style::{Attribute, ContentStyle, Print, PrintStyledContent, SetAttribute};
 use ratatui::crossterm::terminal::{Clear, ClearType};
 use ratatui::text::Span;
 
@@ -68,15 +68,20 @@ impl<W: Write> Screen<W> {
 
 /// A line without the blanks at its end; returns its columns.
 fn line(bytes: &mut Vec<u8>, buffer: &Buffer, y: u16) -> io::Result<u16> {
-    let width = buffer.area.width;
-    let end = (0..width).rev().find(|x| buffer[(*x, y)].symbol() != " ").map_or(0, |x| x + 1);
+    let end = (0..buffer.area.width).rev().find(|x| buffer[(*x, y)].symbol() != " ").map_or(0, |x| x + 1);
     let mut x = 0;
     while x < end {
-        let cell = &buffer[(x, y)];
-        let style: ratatui::crossterm::style::ContentStyle = cell.style().into_crossterm();
-        bytes.queue(PrintStyledContent(style.apply(cell.symbol())))?;
-        // The cell after a letter of two columns is its second half.
-        x += Span::raw(cell.symbol()).width().max(1) as u16;
+        let style = buffer[(x, y)].style();
+        // Letters of one style together: a picture is sent five times a second, maybe through a slow line.
+        let mut letters = String::new();
+        while x < end && buffer[(x, y)].style() == style {
+            let letter = buffer[(x, y)].symbol();
+            letters.push_str(letter);
+            // The cell after a letter of two columns is its second half.
+            x += Span::raw(letter).width().max(1) as u16;
+        }
+        let style: ContentStyle = style.into_crossterm();
+        bytes.queue(PrintStyledContent(style.apply(letters)))?;
     }
     bytes.queue(SetAttribute(Attribute::Reset))?;
     Ok(x)

@@ -21,7 +21,15 @@ pub struct Examples {
 /// Where examples come from.
 enum Source {
     Cached(Cache),
-    Live { dataset: Box<Dataset>, encoders: Encoders, kept: BTreeMap<u64, Kept>, pictures: Pictures },
+    Live(Box<Live>),
+}
+
+/// What makes examples in every step.
+struct Live {
+    dataset: Dataset,
+    encoders: Encoders,
+    kept: BTreeMap<u64, Kept>,
+    pictures: Pictures,
 }
 
 /// The samples of a run, in their order, and their text features.
@@ -86,7 +94,7 @@ impl FlowData {
         dataset.kept().iter().for_each(|one| members[one.bucket].push(one.sample));
         let kept = dataset.kept().iter().map(|one| (one.sample, *one)).collect();
         let (mix, device) = (dataset.mix().clone(), encoders.device().clone());
-        let source = Source::Live { dataset: Box::new(dataset), encoders, kept, pictures };
+        let source = Source::Live(Box::new(Live { dataset, encoders, kept, pictures }));
         FlowData::new(source, members, mix, &device, with)
     }
 
@@ -130,7 +138,7 @@ impl FlowData {
                     .and_then(|texts| texts.get(encode::ID).cloned())
                     .unwrap_or_else(|| format!("sample {sample}"))
             }
-            Source::Live { dataset, .. } => dataset.id(sample),
+            Source::Live(live) => live.dataset.id(sample),
         }
     }
 
@@ -141,7 +149,8 @@ impl FlowData {
     pub fn examples(&self, drawn: &[Drawn]) -> Result<Examples, Problem> {
         match &self.source {
             Source::Cached(cache) => self.read(cache, drawn),
-            Source::Live { dataset, encoders, kept, pictures } => {
+            Source::Live(live) => {
+                let Live { dataset, encoders, kept, pictures } = &**live;
                 let mut prepared = Vec::new();
                 let mut captions = Vec::new();
                 for one in drawn {
