@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod cache;
 mod dataset;
+mod ema;
 mod formulations;
 mod generate;
 mod inspect;
@@ -38,6 +39,7 @@ enum Command {
     Generate(Box<generate::GenerateArgs>),
     Train(train::TrainArgs),
     Cache(cache::CacheArgs),
+    Ema(ema::EmaArgs),
     Bench(bench::BenchArgs),
     Formulations(formulations::FormulationsArgs),
     Dataset(dataset::DatasetArgs),
@@ -55,6 +57,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Generate(args) => generate::run(*args),
         Command::Train(args) => train::run(args),
         Command::Cache(args) => cache::run(args),
+        Command::Ema(args) => ema::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Formulations(args) => formulations::run(&args),
         Command::Dataset(args) => dataset::run(args),

@@ -4,6 +4,8 @@
 
 use std::num::NonZeroU64;
 
+pub mod reweigh;
+
 use serde::{Deserialize, Serialize};
 
 /// A running average of the parameters: `average = kept * average + (1 - kept) * parameter` after a step.

@@ -113,7 +113,7 @@ pub fn write_json(folder: &Path, file: &str, value: &Value) -> Result<(), Proble
 
 /// The same files under another folder: a second name where the disk can, a copy elsewhere. Text encoders are many
 /// gigabytes.
-fn link_folder(from: &Path, to: &Path) -> Result<(), Problem> {
+pub(crate) fn link_folder(from: &Path, to: &Path) -> Result<(), Problem> {
     fs::create_dir_all(to).map_err(|problem| at(to, &problem))?;
     for entry in fs::read_dir(from).map_err(|problem| at(from, &problem))? {
         let entry = entry.map_err(|problem| at(from, &problem))?;

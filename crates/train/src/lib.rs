@@ -18,6 +18,7 @@
 
 pub use rectiflow_nn::keep_freed_memory;
 
+pub mod averages;
 pub mod checkpoint;
 pub mod ema;
 pub mod encode;

@@ -49,6 +49,8 @@ pub struct Pace {
     pub checkpoint: Every,
     /// Checkpoints that stay, besides the best.
     pub keep: NonZeroUsize,
+    /// Averages of every checkpoint stay: others can be made of them.
+    pub keeps_averages: bool,
     /// What is done about a loss that is not finite.
     pub not_finite: NotFiniteRule,
     /// Of all settings that a checkpoint depends on.
@@ -112,6 +114,7 @@ impl Plan {
             samples: Every(recipe.samples.every),
             checkpoint: Every(recipe.checkpoint.every.get()),
             keep: recipe.checkpoint.keep,
+            keeps_averages: recipe.ema.iter().any(|ema| matches!(ema, Ema::Power { .. })),
             not_finite: recipe.not_finite,
             digest: digest(&recipe),
         };

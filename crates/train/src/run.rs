@@ -128,9 +128,31 @@ impl RunFolder {
         self.root.join("model")
     }
 
+    /// Averages of each checkpoint, of which others can be made.
+    pub fn averages(&self) -> PathBuf {
+        self.root.join("averages")
+    }
+
     fn samples(&self) -> PathBuf {
         self.root.join("samples")
     }
+}
+
+/// The averages of a checkpoint under another name, where they stay when the checkpoint goes. They cost no room while
+/// both are there.
+fn keep_averages(checkpoint: &Path, kept: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(kept)?;
+    for entry in std::fs::read_dir(checkpoint)? {
+        let entry = entry?;
+        let target = kept.join(entry.file_name());
+        if !entry.file_name().to_string_lossy().contains(".ema-") || target.exists() {
+            continue;
+        }
+        if std::fs::hard_link(entry.path(), &target).is_err() {
+            std::fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
 }
 
 /// A run under way.
@@ -208,11 +230,13 @@ impl<'a> Run<'a> {
                 self.samples()?;
             }
             let stops = self.watch.wish().is_break();
-            if stops || is_last || self.pace.checkpoint.at(self.step) {
+            let is_best = self.best.is_some_and(|best| best.step == self.step);
+            if stops || is_last || is_best || self.pace.checkpoint.at(self.step) {
                 self.record_steps()?;
-                if self.checkpoint()?.is_break() || (stops && !is_last) {
-                    return Ok(Outcome::Stopped { step: self.step });
-                }
+                self.checkpoint()?;
+            }
+            if stops && !is_last {
+                return Ok(Outcome::Stopped { step: self.step });
             }
         }
         self.record(Event::Finished { step: self.step, time: now() })?;
@@ -279,7 +303,6 @@ impl<'a> Run<'a> {
         self.record(Event::Validation { step: self.step, values })?;
         if self.best.is_none_or(|best| loss < best.loss) {
             self.best = Some(Best { step: self.step, loss });
-            self.checkpoint().map(drop)?;
         }
         Ok(())
     }
@@ -294,8 +317,8 @@ impl<'a> Run<'a> {
         self.record(Event::Samples { step: self.step, file: Path::new("samples").join(name) })
     }
 
-    /// Writes one, again and again while the disk is full and the watcher wants to wait. `Break`: it does not.
-    fn checkpoint(&mut self) -> Result<ControlFlow<()>, TrainError> {
+    /// Writes one, again and again while the disk is full and the watcher wants to wait.
+    fn checkpoint(&mut self) -> Result<(), TrainError> {
         let (step, best) = (self.step, self.best);
         let folder = loop {
             let objective = &*self.objective;
@@ -310,13 +333,16 @@ impl<'a> Run<'a> {
                 Err(problem) => return Err(problem.into()),
             }
         };
+        if self.pace.keeps_averages {
+            let kept = self.folder.averages().join(format!("step-{step:06}"));
+            keep_averages(&folder, &kept).map_err(|problem| TrainError::File { path: kept, problem })?;
+        }
         let best = best.map(|best| best.step);
         self.checkpoints
             .prune(self.pace.keep.get(), best)
             .map_err(|problem| TrainError::File { path: self.folder.root.join("checkpoints"), problem })?;
         let folder = folder.strip_prefix(&self.folder.root).unwrap_or(&folder).to_owned();
-        self.record(Event::Checkpoint { step, folder })?;
-        Ok(ControlFlow::Continue(()))
+        self.record(Event::Checkpoint { step, folder })
     }
 
     /// Into the journal and to the watcher. The journal waits for the disk too: a line is small, and a step that is not

@@ -5,6 +5,11 @@ use rectiflow_generate::Image;
 /// Space between pictures.
 const GAP_PX: usize = 2;
 
+/// Columns that make a sheet of so many pictures about as wide as it is high, and never higher.
+pub fn columns(count: usize) -> usize {
+    count.isqrt() + usize::from(count.isqrt().pow(2) < count)
+}
+
 /// `tiles`, all of one size, in rows of `columns`, on white.
 ///
 /// # Panics
@@ -34,6 +39,11 @@ mod tests {
 
     fn tile(shade: u8) -> Image {
         Image { width: 3, height: 2, rgb: vec![shade; 3 * 2 * 3] }
+    }
+
+    #[test]
+    fn a_sheet_is_about_square_and_never_higher_than_wide() {
+        assert_eq!([1, 2, 3, 4, 5, 8, 9, 10].map(columns), [1, 2, 2, 2, 3, 3, 3, 4]);
     }
 
     #[test]

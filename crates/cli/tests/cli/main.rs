@@ -4,6 +4,7 @@
 mod bad_input;
 mod bytes;
 mod dataset;
+mod ema;
 mod formulations;
 mod generate;
 mod inspect;

@@ -12,7 +12,7 @@ use rectiflow_nn::{Device, Module, Rng, Tensor, from_f32, to_f32};
 use rectiflow_text::{Conditioning, Keep};
 
 use super::{Objective, Problem, StepError, Values};
-use crate::sheet::sheet;
+use crate::sheet::{columns, sheet};
 use crate::trainee::{StateError, Trainee};
 
 pub mod data;
@@ -289,7 +289,7 @@ impl Objective for Flow {
         let Some(drawing) = &self.drawing else { return Ok(None) };
         let network = self.trainee.averaged().valid();
         let pictures = drawing.draw(&network, self.settings.formulation, &self.data)?;
-        Ok(Some(sheet(&pictures, pictures.len().isqrt().max(1))))
+        Ok(Some(sheet(&pictures, columns(pictures.len()))))
     }
 
     fn save(&self, folder: &Path) -> Result<(), StateError> {

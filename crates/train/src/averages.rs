@@ -1,0 +1,158 @@
+//! The averages that a run kept at its checkpoints, and others that are made of them.
+//!
+//! What this module does not do: train, or choose a length.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rectiflow_nn::TensorData;
+use rectiflow_weights::{Layout, PartKind, WeightsError, in_layout, read_all, write_safetensors};
+
+use crate::ema::Ema;
+use crate::ema::reweigh::{Profile, ReweighError, Shares, reweigh};
+use crate::export::link_folder;
+use crate::objective::Problem;
+use crate::recipe::{Recipe, RecipeError};
+use crate::run::RunFolder;
+
+/// No average can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AveragesError {
+    /// The run's plan.
+    #[error(transparent)]
+    Plan(#[from] RecipeError),
+    /// The wanted average.
+    #[error(transparent)]
+    Reweigh(#[from] ReweighError),
+    /// A kept average.
+    #[error(transparent)]
+    File(Box<WeightsError>),
+    /// The folder of kept averages.
+    #[error("{}: {problem}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        problem: io::Error,
+    },
+    /// There is no model that the average could be put into.
+    #[error("{} has no model yet\nhint: the run writes it after its last step", .0.display())]
+    NoModel(PathBuf),
+    /// Networks of other kinds.
+    #[error(
+        "averages of a run that trains {0} are not made afterwards\nhint: they are of transformers and autoencoders"
+    )]
+    Network(String),
+}
+
+impl From<WeightsError> for AveragesError {
+    fn from(problem: WeightsError) -> Self {
+        AveragesError::File(Box::new(problem))
+    }
+}
+
+/// One kept average.
+struct Kept {
+    profile: Profile,
+    file: PathBuf,
+}
+
+/// The averages of a run.
+pub struct Averages {
+    /// Of the network, in its files.
+    name: String,
+    kept: Vec<Kept>,
+}
+
+impl Averages {
+    /// Finds those of a run.
+    ///
+    /// # Errors
+    /// The run's plan or folder cannot be read, or it kept none.
+    pub fn of(run: &RunFolder) -> Result<Averages, AveragesError> {
+        let recipe = Recipe::read(&run.plan())?;
+        let folder = run.averages();
+        let at = |problem| AveragesError::Folder { path: folder.clone(), problem };
+        let mut all = Averages { name: String::new(), kept: Vec::new() };
+        let entries = match std::fs::read_dir(&folder) {
+            Err(problem) if problem.kind() == io::ErrorKind::NotFound => return Err(ReweighError::Nothing.into()),
+            entries => entries.map_err(at)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(at)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some(step) = name.strip_prefix("step-").and_then(|step| step.parse().ok()) else { continue };
+            for file in std::fs::read_dir(entry.path()).map_err(at)? {
+                let file = file.map_err(at)?;
+                all.add(step, &file.file_name().to_string_lossy(), file.path(), &recipe.ema);
+            }
+        }
+        all.kept.sort_by(|one, two| one.file.cmp(&two.file));
+        Ok(all)
+    }
+
+    /// `NAME.ema-INDEX.safetensors`, if it is of a power-function average.
+    fn add(&mut self, step: u64, file: &str, path: PathBuf, averages: &[Ema]) {
+        let parsed = file.strip_suffix(".safetensors").and_then(|stem| stem.rsplit_once(".ema-"));
+        let Some((name, index)) = parsed else { return };
+        let ema = index.parse::<usize>().ok().and_then(|index| averages.get(index));
+        if let Some(Ema::Power { sigma_rel }) = ema {
+            self.name = name.to_owned();
+            self.kept.push(Kept { profile: Profile { step, sigma_rel: *sigma_rel }, file: path });
+        }
+    }
+
+    /// The last step of which there are some.
+    pub fn last_step(&self) -> u64 {
+        self.kept.iter().map(|kept| kept.profile.step).max().unwrap_or_default()
+    }
+
+    /// The nearest to the wanted one, by official name, and how near it is.
+    ///
+    /// # Errors
+    /// It is not possible, or a file cannot be read.
+    pub fn nearest(&self, wanted: Profile) -> Result<(BTreeMap<String, TensorData>, f64), AveragesError> {
+        let profiles: Vec<Profile> = self.kept.iter().map(|kept| kept.profile).collect();
+        let Shares { shares, error } = reweigh(&profiles, wanted)?;
+        let mut sums: BTreeMap<String, (Vec<usize>, Vec<f64>)> = BTreeMap::new();
+        for (kept, share) in self.kept.iter().zip(shares).filter(|(_, share)| *share != 0.0) {
+            for (name, data) in read_all(&kept.file)? {
+                let values: Vec<f32> = data.iter::<f32>().collect();
+                let sum = sums.entry(name).or_insert_with(|| (data.shape().to_vec(), vec![0.0; values.len()]));
+                sum.1.iter_mut().zip(values).for_each(|(sum, value)| *sum += share * f64::from(value));
+            }
+        }
+        let rounded = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect::<Vec<_>>();
+        let tensors = sums.into_iter().map(|(name, (shape, sum))| (name, TensorData::new(rounded(sum), shape)));
+        Ok((tensors.collect(), error))
+    }
+
+    /// Writes the run's model into `to` with these parameters in the place of its own.
+    ///
+    /// # Errors
+    /// The run has no model yet, or a file cannot be read or written.
+    pub fn write_model(
+        &self,
+        run: &RunFolder,
+        tensors: BTreeMap<String, TensorData>,
+        to: &Path,
+    ) -> Result<(), Problem> {
+        let (part, folder) = match self.name.as_str() {
+            "transformer" => (PartKind::Transformer, "transformer"),
+            "autoencoder" => (PartKind::Vae, "vae"),
+            other => return Err(AveragesError::Network(other.to_owned()).into()),
+        };
+        let file = Path::new(folder).join("diffusion_pytorch_model.safetensors");
+        if !run.model().join(&file).is_file() {
+            return Err(AveragesError::NoModel(run.root().to_owned()).into());
+        }
+        link_folder(&run.model(), to)?;
+        // What is not trained, the positional grid, has no average.
+        let mut all = read_all(to.join(&file))?;
+        all.extend(in_layout(part, Layout::Diffusers, tensors));
+        let tensors: Vec<_> = all.iter().map(|(name, data)| (&name[..], data)).collect();
+        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        Ok(write_safetensors(to.join(file), &tensors, &metadata)?)
+    }
+}
