@@ -34,13 +34,23 @@ pub struct Checkpoints {
 #[serde(deny_unknown_fields)]
 pub struct About {
     format: u32,
-    /// Steps that were taken.
-    pub step: u64,
+    /// How far the run was.
+    pub at: At,
     /// What a later process must agree on to go on: a digest of the plan.
     pub plan: String,
+    files: BTreeMap<String, Stored>,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct At {
+    /// Steps that were taken.
+    pub step: u64,
+    /// How often it went back because something was not finite: its draws are those of this turn.
+    pub turn: u64,
     /// The best validation loss so far, and its step.
     pub best: Option<Best>,
-    files: BTreeMap<String, Stored>,
 }
 
 /// The step with the lowest validation loss of those that have a checkpoint.
@@ -127,15 +137,14 @@ impl Checkpoints {
     /// Anything cannot be written. Nothing of it is left.
     pub fn write(
         &self,
-        step: u64,
+        at: At,
         plan: &str,
-        best: Option<Best>,
         fill: impl FnOnce(&Path) -> Result<(), StateError>,
     ) -> Result<PathBuf, CheckpointError> {
-        let folder = self.folder.join(name_of(step));
-        let partial = self.folder.join(format!("{}.partial", name_of(step)));
+        let folder = self.folder.join(name_of(at.step));
+        let partial = self.folder.join(format!("{}.partial", name_of(at.step)));
         let written = self.write_partial(&partial, fill).and_then(|files| {
-            let about = About { format: FORMAT, step, plan: plan.to_owned(), best, files };
+            let about = About { format: FORMAT, at, plan: plan.to_owned(), files };
             put(&partial, &folder, &about)
                 .map_err(|problem| CheckpointError::Unwritable { folder: folder.clone(), problem })
         });
@@ -271,8 +280,8 @@ fn read(folder: &Path, step: u64) -> Result<About, String> {
     if about.format != FORMAT {
         return Err(format!("{ABOUT} is of format {}, and this program knows {FORMAT}", about.format));
     }
-    if about.step != step {
-        return Err(format!("{ABOUT} says it is of step {}", about.step));
+    if about.at.step != step {
+        return Err(format!("{ABOUT} says it is of step {}", about.at.step));
     }
     for (name, wanted) in &about.files {
         let found = stored(&folder.join(name)).map_err(|problem| format!("{name}: {problem}"))?;
@@ -298,6 +307,10 @@ mod tests {
         }
     }
 
+    fn at(step: u64) -> At {
+        At { step, ..At::default() }
+    }
+
     struct Run {
         folder: tempfile::TempDir,
         checkpoints: Checkpoints,
@@ -307,7 +320,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::new(folder.path().join("checkpoints"));
         for &step in steps {
-            checkpoints.write(step, "plan", None, fill("some values")).unwrap();
+            checkpoints.write(at(step), "plan", fill("some values")).unwrap();
         }
         Run { folder, checkpoints }
     }
@@ -320,7 +333,7 @@ mod tests {
         /// The step it would go on from, and how many damaged ones were passed over.
         fn latest(&self) -> (Option<u64>, usize) {
             let (found, damaged) = self.checkpoints.latest().unwrap();
-            (found.map(|found| found.about.step), damaged.len())
+            (found.map(|found| found.about.at.step), damaged.len())
         }
 
         fn names(&self) -> Vec<String> {
@@ -336,7 +349,7 @@ mod tests {
         assert_eq!(run(&[]).latest(), (None, 0));
         let run = run(&[5, 20, 100_000_000]);
         assert_eq!(run.latest(), (Some(100_000_000), 0));
-        assert_eq!(run.checkpoints.latest_before(20).unwrap().0.unwrap().about.step, 5);
+        assert_eq!(run.checkpoints.latest_before(20).unwrap().0.unwrap().about.at.step, 5);
         assert_eq!(run.names(), ["step-000005", "step-000020", "step-100000000"]);
     }
 
@@ -356,7 +369,7 @@ mod tests {
             let run = run(&[10, 20]);
             damage(&run.file(20, file));
             let (found, damaged) = run.checkpoints.latest().unwrap();
-            assert_eq!(found.unwrap().about.step, 10);
+            assert_eq!(found.unwrap().about.at.step, 10);
             assert!(damaged[0].folder.ends_with("step-000020"));
             assert!(damaged[0].why.contains(expected), "{}", damaged[0].why);
         }
@@ -370,7 +383,7 @@ mod tests {
             let problem = io::Error::from(io::ErrorKind::StorageFull);
             Err(WeightsError::Unwritable { path: folder.to_owned(), problem }.into())
         };
-        let error = run.checkpoints.write(20, "plan", None, full).unwrap_err();
+        let error = run.checkpoints.write(at(20), "plan", full).unwrap_err();
         assert!(error.is_disk_full(), "{error}");
         assert_eq!(run.names(), ["step-000010"]);
         assert_eq!(run.latest(), (Some(10), 0));
@@ -399,9 +412,9 @@ mod tests {
     fn a_checkpoint_of_the_same_step_is_replaced() {
         let run = run(&[10]);
         let best = Some(Best { step: 10, loss: 0.5 });
-        run.checkpoints.write(10, "plan", best, fill("other")).unwrap();
+        run.checkpoints.write(At { best, ..at(10) }, "plan", fill("other")).unwrap();
         let found = run.checkpoints.latest().unwrap().0.unwrap();
-        assert_eq!((found.about.best, fs::read(run.file(10, "a.safetensors")).unwrap()), (best, b"other".to_vec()));
+        assert_eq!((found.about.at.best, fs::read(run.file(10, "a.safetensors")).unwrap()), (best, b"other".to_vec()));
         assert_eq!(run.names(), ["step-000010"]);
     }
 }

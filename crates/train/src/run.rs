@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rectiflow_weights::IfThere;
 
-use crate::checkpoint::{Best, CheckpointError, Checkpoints};
+use crate::checkpoint::{At, Best, CheckpointError, Checkpoints};
 use crate::journal::{Event, Journal};
 use crate::objective::{Objective, StepError, Values};
 use crate::plan::Pace;
@@ -163,11 +163,9 @@ pub struct Run<'a> {
     checkpoints: Checkpoints,
     journal: Journal,
     watch: &'a mut dyn Watch,
-    /// Steps that were taken.
-    step: u64,
-    best: Option<Best>,
+    at: At,
     since: Sums,
-    /// Steps at which something was not finite, and how often the run went back because of it.
+    /// Steps at which something was not finite, and how often this process went back because of it.
     rolled_back: BTreeMap<u64, u64>,
 }
 
@@ -193,14 +191,16 @@ impl<'a> Run<'a> {
         let checkpoints = folder.checkpoints();
         let at = |path: PathBuf| move |problem| TrainError::File { path, problem };
         let (found, damaged) = checkpoints.latest().map_err(at(folder.root.join("checkpoints")))?;
-        let (mut step, mut best) = (0, None);
+        let mut now_at = At::default();
         if let Some(found) = &found {
-            objective.load(&found.folder, found.about.step)?;
-            (step, best) = (found.about.step, found.about.best);
+            now_at = found.about.at;
+            objective.load(&found.folder, now_at.step)?;
+            objective.turn(now_at.turn);
         }
+        let step = now_at.step;
         let journal = Journal::open(&folder.journal(), step).map_err(at(folder.journal()))?;
         let (since, rolled_back) = (Sums::default(), BTreeMap::new());
-        let mut run = Run { objective, pace, folder, checkpoints, journal, watch, step, best, since, rolled_back };
+        let mut run = Run { objective, pace, folder, checkpoints, journal, watch, at: now_at, since, rolled_back };
         run.record(Event::Started { step, steps: pace.steps, time: now() })?;
         for damaged in damaged {
             let next = found.as_ref().map_or("the beginning".to_owned(), |found| found.folder.display().to_string());
@@ -215,41 +215,41 @@ impl<'a> Run<'a> {
     /// # Errors
     /// What cannot be gone on after. The last good checkpoint is as it was.
     pub fn finish(mut self) -> Result<Outcome, TrainError> {
-        while self.step < self.pace.steps {
+        while self.at.step < self.pace.steps {
             if !self.take_step()? {
                 continue;
             }
-            let is_last = self.step == self.pace.steps;
-            if is_last || self.pace.record.at(self.step) {
+            let is_last = self.at.step == self.pace.steps;
+            if is_last || self.pace.record.at(self.at.step) {
                 self.record_steps()?;
             }
-            if self.pace.validation.at(self.step) || (is_last && self.pace.validation.is_on()) {
+            if self.pace.validation.at(self.at.step) || (is_last && self.pace.validation.is_on()) {
                 self.validate()?;
             }
-            if self.pace.samples.at(self.step) || (is_last && self.pace.samples.is_on()) {
+            if self.pace.samples.at(self.at.step) || (is_last && self.pace.samples.is_on()) {
                 self.samples()?;
             }
             let stops = self.watch.wish().is_break();
-            let is_best = self.best.is_some_and(|best| best.step == self.step);
-            if stops || is_last || is_best || self.pace.checkpoint.at(self.step) {
+            let is_best = self.at.best.is_some_and(|best| best.step == self.at.step);
+            if stops || is_last || is_best || self.pace.checkpoint.at(self.at.step) {
                 self.record_steps()?;
                 self.checkpoint()?;
             }
             if stops && !is_last {
-                return Ok(Outcome::Stopped { step: self.step });
+                return Ok(Outcome::Stopped { step: self.at.step });
             }
         }
-        self.record(Event::Finished { step: self.step, time: now() })?;
+        self.record(Event::Finished { step: self.at.step, time: now() })?;
         Ok(Outcome::Finished)
     }
 
     /// One step. Returns whether it was taken, or the run went back instead.
     fn take_step(&mut self) -> Result<bool, TrainError> {
         let started = Instant::now();
-        let step = self.step;
+        let step = self.at.step;
         match self.objective.step(step, self.pace.schedule.at(step, self.pace.steps)) {
             Ok(values) => {
-                self.step += 1;
+                self.at.step += 1;
                 self.since.add(values, started.elapsed().as_secs_f64());
                 Ok(true)
             }
@@ -261,7 +261,7 @@ impl<'a> Run<'a> {
     /// To the last checkpoint, if the plan says so.
     fn go_back(&mut self, what: String, samples: Vec<String>) -> Result<(), TrainError> {
         const TIMES_MAX: u64 = 3;
-        let step = self.step;
+        let step = self.at.step;
         let root = self.folder.root.join("checkpoints");
         let (found, _) = self.checkpoints.latest().map_err(|problem| TrainError::File { path: root, problem })?;
         let times = self.rolled_back.entry(step).or_default();
@@ -274,20 +274,21 @@ impl<'a> Run<'a> {
         let text = format!(
             "step {step}: {what} is not finite; samples of the step: {}; back to step {}, with other samples from there on",
             samples.join(", "),
-            found.about.step
+            found.about.at.step
         );
-        self.objective.load(&found.folder, found.about.step)?;
-        self.objective.turn(self.rolled_back.values().sum());
-        (self.step, self.best) = (found.about.step, found.about.best);
+        self.objective.load(&found.folder, found.about.at.step)?;
+        let turn = self.at.turn + 1;
+        self.at = At { turn, ..found.about.at };
+        self.objective.turn(turn);
         self.since = Sums::default();
         let path = self.folder.journal();
-        self.journal = Journal::open(&path, self.step).map_err(|problem| TrainError::File { path, problem })?;
-        self.record(Event::Note { step: self.step, text })
+        self.journal = Journal::open(&path, self.at.step).map_err(|problem| TrainError::File { path, problem })?;
+        self.record(Event::Note { step: self.at.step, text })
     }
 
     fn record_steps(&mut self) -> Result<(), TrainError> {
         match std::mem::take(&mut self.since).means() {
-            Some((values, seconds)) => self.record(Event::Step { step: self.step, values, seconds }),
+            Some((values, seconds)) => self.record(Event::Step { step: self.at.step, values, seconds }),
             None => Ok(()),
         }
     }
@@ -298,11 +299,11 @@ impl<'a> Run<'a> {
         let last = || self.checkpoints.latest().ok().and_then(|(found, _)| Some(found?.folder));
         if !loss.is_finite() {
             let what = "the validation loss".to_owned();
-            return Err(TrainError::NotFinite { step: self.step, what, samples: Vec::new(), last: last() });
+            return Err(TrainError::NotFinite { step: self.at.step, what, samples: Vec::new(), last: last() });
         }
-        self.record(Event::Validation { step: self.step, values })?;
-        if self.best.is_none_or(|best| loss < best.loss) {
-            self.best = Some(Best { step: self.step, loss });
+        self.record(Event::Validation { step: self.at.step, values })?;
+        if self.at.best.is_none_or(|best| loss < best.loss) {
+            self.at.best = Some(Best { step: self.at.step, loss });
         }
         Ok(())
     }
@@ -310,19 +311,19 @@ impl<'a> Run<'a> {
     fn samples(&mut self) -> Result<(), TrainError> {
         let Some(sheet) = self.objective.samples().map_err(|problem| self.failed(problem))? else { return Ok(()) };
         let folder = self.folder.samples();
-        let name = format!("step-{:06}.png", self.step);
+        let name = format!("step-{:06}.png", self.at.step);
         let path = folder.join(&name);
         std::fs::create_dir_all(&folder).map_err(|problem| TrainError::File { path: folder, problem })?;
         sheet.save_png(&path, IfThere::Replace, &[]).map_err(|problem| self.failed(problem.into()))?;
-        self.record(Event::Samples { step: self.step, file: Path::new("samples").join(name) })
+        self.record(Event::Samples { step: self.at.step, file: Path::new("samples").join(name) })
     }
 
     /// Writes one, again and again while the disk is full and the watcher wants to wait.
     fn checkpoint(&mut self) -> Result<(), TrainError> {
-        let (step, best) = (self.step, self.best);
+        let At { step, best, .. } = self.at;
         let folder = loop {
             let objective = &*self.objective;
-            let written = self.checkpoints.write(step, &self.pace.digest, best, |folder| objective.save(folder));
+            let written = self.checkpoints.write(self.at, &self.pace.digest, |folder| objective.save(folder));
             match written {
                 Ok(folder) => break folder,
                 Err(problem) if problem.is_disk_full() => {
@@ -355,7 +356,7 @@ impl<'a> Run<'a> {
     }
 
     fn failed(&self, problem: Box<dyn std::error::Error + Send + Sync>) -> TrainError {
-        TrainError::Objective { step: self.step, problem }
+        TrainError::Objective { step: self.at.step, problem }
     }
 }
 

@@ -289,6 +289,22 @@ fn a_run_goes_back_and_on_with_other_samples_where_the_recipe_says_so() {
     let notes = watcher.events.iter().filter(|event| matches!(event, Event::Note { step: 8, .. })).count();
     assert_eq!((notes, sums.turn), (2, 2));
 
+    // The steps after the bad one are those of the last turn also where another process takes them.
+    let state = tempfile::tempdir().unwrap();
+    let whole = sums.state(state.path());
+    let there = place();
+    for stop in [Some(13), None] {
+        let mut sums = Sums::new();
+        (sums.bad_step, sums.good_turn) = (Some(9), 2);
+        there.run(&mut sums, &pace, &mut Watcher::new(stop)).unwrap();
+        if stop.is_none() {
+            let again = tempfile::tempdir().unwrap();
+            assert!(sums.state(again.path()) == whole && sums.turn == 2, "another state");
+        } else {
+            assert!(there.checkpoint(11, "checkpoint.json").exists());
+        }
+    }
+
     let (there, mut sums) = (place(), Sums::new());
     sums.bad_step = Some(9);
     let error = there.run(&mut sums, &pace, &mut Watcher::new(None)).unwrap_err();
