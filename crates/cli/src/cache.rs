@@ -56,7 +56,9 @@ pub(crate) fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
     let files = EncoderFiles::open(&model_at(&encoders_at))?;
     let encoding = recipe.data.encoding;
     let keys = encode::keys(&files, &recipe.data.source, &encoding, recipe.seed);
-    let encoders = Encoders::load(&files, args.device, encoding.precision.into(), encoding.t5_tokens)?;
+    let precision = encoding.precision.into();
+    let widths = files.conditioning_widths();
+    let encoders = Encoders::load(&files, args.device, precision, encoding.t5_tokens, widths)?;
     let maker = CacheMaker { dataset: &dataset, encoders: &encoders, encoding, seed: recipe.seed };
     let mut writer = CacheWriter::open(&folder, maker.plan(keys))?;
     if args.verify {

@@ -40,21 +40,26 @@ pub struct EncodedText {
 
 impl Encoders {
     /// Builds the networks and checks that each tensor has its place and finite values. T5 gets texts of `t5_length`
-    /// tokens.
+    /// tokens. `widths` are those of the context and of the pooled text that the transformer takes
+    /// ([`EncoderFiles::conditioning_widths`] for a new one).
     ///
     /// # Errors
-    /// The device is not in this build, a tokenizer is broken, or tensors do not fit. Nothing is loaded.
+    /// The device is not in this build, a tokenizer is broken, tensors do not fit, or the encoders do not fit the
+    /// transformer. Nothing is loaded.
     pub fn load(
         files: &EncoderFiles,
         on: DeviceChoice,
         precision: Precision,
         t5_length: usize,
+        widths: (usize, usize),
     ) -> Result<Encoders, OpenError> {
+        let clips = [&files.clip_l, &files.clip_g].map(Option::as_ref);
+        ConditioningWidths::find(clips[0], clips[1], files.t5.as_ref(), widths.0, widths.1, t5_length)?;
         let device = on.open()?;
         let tokenizers = Tokenizers::open(files, COMPAT)?;
         let mut builder = Builder { checkpoint: &files.checkpoint, device: &device, precision, reports: Vec::new() };
         let vae = builder.build(PartKind::Vae, |params| Vae::new(&files.vae, params))?;
-        let text = builder.texts(files, tokenizers, files.conditioning_widths())?;
+        let text = builder.texts(files, tokenizers, widths)?;
         Ok(Encoders { text, vae, t5_length, device })
     }
 

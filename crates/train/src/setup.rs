@@ -7,10 +7,8 @@ use std::path::Path;
 use rectiflow_dataset::{Dataset, Findings};
 use rectiflow_flow::{EdmReading, Formulation};
 use rectiflow_generate::{EncoderFiles, Encoders};
-use rectiflow_mmdit::{BaselineConfig, MmditConfig, NetworkConfig, Recompute, UvitConfig, VelocityNetwork};
-use rectiflow_nn::{
-    Device, DeviceChoice, Module, Named, ParamNames, ParamSource, Params, Precision, RandomInit, WithNew,
-};
+use rectiflow_mmdit::{BaselineConfig, Frame, MmditConfig, NetworkConfig, Recompute, UvitConfig, VelocityNetwork};
+use rectiflow_nn::{Device, DeviceChoice, Named, ParamNames, ParamSource, Params, Precision, RandomInit, WithNew};
 use rectiflow_text::Pads;
 use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
 
@@ -105,9 +103,10 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
     let device = on.open()?.autodiff();
     let (config, network, names) = build(plan, &files, side_px, &device, &mut notes)?;
     let encoding = recipe.data.encoding;
-    let encoders = Encoders::load(&files, on, encoding.precision.into(), encoding.t5_tokens)?;
-    let parameters = network.num_params();
-    let sizes = Sizes::of(&config);
+    let sizes = frame_of(&config);
+    let taken = (sizes.context_width, sizes.pooled_width);
+    let load = || Encoders::load(&files, on, encoding.precision.into(), encoding.t5_tokens, taken);
+    let encoders = load()?;
 
     let (widths, plain) = (encoders.widths()?, encoders.device().clone());
     let dropped = match flow.dropped {
@@ -135,8 +134,7 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
             notes.extend(said(&findings));
             let pictures = Pictures { latent: encoding.latent, seed: recipe.seed };
             // Those that draw samples are read again: the data keeps its own.
-            let again =
-                drawing.is_some().then(|| Encoders::load(&files, on, encoding.precision.into(), encoding.t5_tokens));
+            let again = drawing.is_some().then(load);
             let drawing = drawing.zip(again.transpose()?).map(|(texts, encoders)| texts.with(encoders));
             (drawing, FlowData::live(dataset, encoders, pictures, with)?)
         }
@@ -159,12 +157,17 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
         patch: sizes.patch,
     };
     let image_tokens = (latent_px / sizes.patch).pow(2);
-    let operations = operations(&config, image_tokens, CLIP_TOKENS + encoding.t5_tokens);
+    let operations = config.operations(image_tokens, CLIP_TOKENS + encoding.t5_tokens);
     let trainee = Trainee::new("transformer", network, names.clone(), plan.adamw(), recipe.ema.clone());
     let folder = ModelFolder { encoders: encoders_at.to_owned(), shift: flow.shift };
     let export = move |network: &VelocityNetwork, to: &Path| write_transformer(network, &names, &folder, to);
     let objective = Flow::new(settings, trainee, data, drawing, device, Box::new(export));
-    Ok(Ready { objective, parameters, operations: 3.0 * recipe.batch.get() as f64 * operations, notes })
+    Ok(Ready {
+        objective,
+        parameters: config.parameters(),
+        operations: 3.0 * recipe.batch.get() as f64 * operations,
+        notes,
+    })
 }
 
 /// What was found in a data set, if anything is worth saying.
@@ -180,28 +183,15 @@ fn transformer(model: &Model) -> Option<&Transformer> {
     }
 }
 
-/// Sizes that training asks of any backbone.
-struct Sizes {
-    grid: usize,
-    patch: usize,
-}
-
-impl Sizes {
-    fn of(config: &NetworkConfig) -> Sizes {
-        let frame = match config {
-            NetworkConfig::Mmdit(config) => config.frame(),
-            NetworkConfig::ThreeSets { sizes, .. } | NetworkConfig::Dit(sizes) | NetworkConfig::CrossDit(sizes) => {
-                sizes.frame
-            }
-            NetworkConfig::Uvit(config) => config.middle.frame,
-        };
-        Sizes { grid: frame.grid, patch: frame.patch }
+/// What stands around the blocks of any backbone.
+fn frame_of(config: &NetworkConfig) -> Frame {
+    match config {
+        NetworkConfig::Mmdit(config) => config.frame(),
+        NetworkConfig::ThreeSets { sizes, .. } | NetworkConfig::Dit(sizes) | NetworkConfig::CrossDit(sizes) => {
+            sizes.frame
+        }
+        NetworkConfig::Uvit(config) => config.middle.frame,
     }
-}
-
-/// Products of one sample's forward; 0 where they are not counted.
-fn operations(config: &NetworkConfig, image_tokens: usize, text_tokens: usize) -> f64 {
-    config.operations(image_tokens, text_tokens)
 }
 
 /// The network that the recipe names, from scratch or from a checkpoint, on a device with gradients.
