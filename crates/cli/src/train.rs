@@ -70,7 +70,11 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
             let ready = setup::flow(&plan, flow, args.device).map_err(reported)?;
             train(ready, &plan, &folder, interrupt)
         }
-        ObjectiveRecipe::Autoencoder(_) | ObjectiveRecipe::Clip(_) | ObjectiveRecipe::SpanCorruption(_) => {
+        ObjectiveRecipe::Autoencoder(autoencoder) => {
+            let ready = setup::autoencoder(&plan, autoencoder, args.device).map_err(reported)?;
+            train(ready, &plan, &folder, interrupt)
+        }
+        ObjectiveRecipe::Clip(_) | ObjectiveRecipe::SpanCorruption(_) => {
             Err(anyhow!("this objective cannot be trained yet"))
         }
     }

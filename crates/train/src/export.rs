@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rectiflow_mmdit::{NetworkConfig, VelocityNetwork};
 use rectiflow_nn::ParamNames;
+use rectiflow_vae::{Vae, VaeConfig};
 use rectiflow_weights::{IfThere, Layout, PartKind, in_layout, write_safetensors, write_whole};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -24,9 +25,12 @@ pub struct ModelFolder {
     pub shift: f64,
 }
 
+/// The autoencoder's folder.
+const VAE: &str = "vae";
+
 /// Folders of a diffusers model that a trained transformer is used with as they are.
 const BESIDE: [&str; 7] =
-    ["vae", "text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"];
+    [VAE, "text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"];
 
 /// Writes a velocity network as the transformer of a model in `to`, with all else that the model needs where the
 /// encoders are a diffusers folder; else the transformer alone.
@@ -71,10 +75,41 @@ pub fn write_transformer(
     write_json(to, "model_index.json", &index)
 }
 
+/// Writes an autoencoder into `to`, with the text encoders and tokenizers of the model `encoders` where that is a
+/// diffusers folder: so a transformer can be trained with it, and pictures drawn once there is one.
+///
+/// `config` has its sizes, and the mean and deviation of its latents.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_autoencoder(
+    network: &Vae,
+    names: &ParamNames,
+    config: &VaeConfig,
+    encoders: Option<&Path>,
+    to: &Path,
+) -> Result<(), Problem> {
+    let tensors = in_layout(PartKind::Vae, Layout::Diffusers, Trainee::weights(network, names));
+    write_part(&to.join(VAE), "diffusion_pytorch_model.safetensors", tensors, &config.settings())?;
+    let mut index = json!({
+        "_class_name": "StableDiffusion3Pipeline",
+        "scheduler": [null, null],
+        "transformer": [null, null],
+    });
+    for name in BESIDE {
+        let from = encoders.map(|encoders| encoders.join(name)).filter(|from| name != VAE && from.is_dir());
+        if let Some(from) = &from {
+            link_folder(from, &to.join(name))?;
+        }
+        index[name] = class_of(name, name == VAE || from.is_some());
+    }
+    write_json(to, "model_index.json", &index)
+}
+
 /// What `model_index.json` says of a folder.
 fn class_of(name: &str, is_there: bool) -> Value {
     let class = match name {
-        "vae" => ["diffusers", "AutoencoderKL"],
+        VAE => ["diffusers", "AutoencoderKL"],
         "text_encoder" | "text_encoder_2" => ["transformers", "CLIPTextModelWithProjection"],
         "text_encoder_3" => ["transformers", "T5EncoderModel"],
         "tokenizer_3" => ["transformers", "T5TokenizerFast"],

@@ -11,6 +11,7 @@ use crate::trainee::StateError;
 pub mod autoencoder;
 pub mod clip;
 pub mod flow;
+pub mod pictures;
 pub mod span;
 
 /// Numbers by name: `loss`, `gradient_norm`, `loss/sigma_0.25`.

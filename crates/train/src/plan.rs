@@ -8,11 +8,12 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use rectiflow_text::T5_LENGTHS;
+use rectiflow_vae::VaeConfig;
 
 use crate::ema::{Ema, SIGMA_REL_MAX};
 use crate::learning_rate::Schedule;
 use crate::optimizer::AdamW;
-use crate::recipe::{Model, NotFiniteRule, Objective, Recipe, RecipeError};
+use crate::recipe::{AutoencoderModel, Model, NotFiniteRule, Objective, Recipe, RecipeError};
 
 /// What the command line says over the recipe.
 #[derive(Clone, Copy, Debug, Default)]
@@ -253,6 +254,9 @@ fn check_objective(recipe: &Recipe) -> Result<(), RecipeError> {
         };
         return Err(impossible("model.kind", why, hint));
     }
+    if let Model::Autoencoder(model) = &recipe.model {
+        check_autoencoder(model, recipe.data.source.side_px)?;
+    }
     match &recipe.objective {
         Objective::Flow(flow) => {
             within("objective.shift", flow.shift, 1e-3..=1e3, "usual are 1 at 256 px and 3 at 1024 px")?;
@@ -262,7 +266,7 @@ fn check_objective(recipe: &Recipe) -> Result<(), RecipeError> {
             }
         }
         Objective::Autoencoder(autoencoder) => {
-            within("objective.kl_weight", autoencoder.kl_weight, 0.0..=1e3, "usual are 1e-6 and, for sums, 1")?;
+            within("objective.kl_weight", autoencoder.kl_weight, 0.0..=1e3, "usual are 1e-6 and 1")?;
             within("objective.perceptual_weight", autoencoder.perceptual_weight, 0.0..=1e3, "usual is 0.25")?;
             if let Some(adversarial) = &autoencoder.adversarial {
                 within("objective.adversarial.weight", adversarial.weight, 0.0..=1e3, "usual is 0.5")?;
@@ -282,6 +286,50 @@ fn check_objective(recipe: &Recipe) -> Result<(), RecipeError> {
         }
     }
     Ok(())
+}
+
+/// What can be known of an autoencoder without its checkpoint.
+fn check_autoencoder(model: &AutoencoderModel, side_px: u32) -> Result<(), RecipeError> {
+    if let Some(widths) = &model.widths
+        && (widths.is_empty() || widths.contains(&0))
+    {
+        return Err(impossible("model.widths", format!("is {widths:?}"), "give the channels of each level, from 1"));
+    }
+    if model.from.is_some() {
+        return Ok(());
+    }
+    let config = model.from_scratch();
+    if let Some(width) = config.widths.iter().find(|width| !width.is_multiple_of(config.groups)) {
+        let why = format!("is {}, which does not divide a width of {width}", config.groups);
+        return Err(impossible("model.groups", why, "give a divisor of all widths"));
+    }
+    let levels_max = 8;
+    if config.widths.len() > levels_max {
+        let why = format!("has {} levels, and at most {levels_max} are possible", config.widths.len());
+        return Err(impossible("model.widths", why, "4 make latents 8 times smaller, as in every release"));
+    }
+    let (side, unit) = (side_px as usize, config.downsampling());
+    if !side.is_multiple_of(unit) {
+        let why = format!("is {side_px}, which is no multiple of {unit} px, a latent pixel");
+        return Err(impossible("data.source.side_px", why, "give one, or fewer model.widths"));
+    }
+    Ok(())
+}
+
+impl AutoencoderModel {
+    /// The sizes of a new one; what is left out is as it suits small pictures.
+    pub fn from_scratch(&self) -> VaeConfig {
+        let or = |number: Option<NonZeroUsize>, otherwise| number.map_or(otherwise, NonZeroUsize::get);
+        VaeConfig {
+            widths: self.widths.clone().unwrap_or_else(|| vec![32, 64, 128, 128]),
+            blocks: or(self.blocks, 1),
+            latent_channels: or(self.latent_channels, 16),
+            groups: or(self.groups, 8),
+            // Known when it is trained.
+            latent_offset: 0.0,
+            latent_scale: 1.0,
+        }
+    }
 }
 
 fn kind_of(objective: &Objective) -> &'static str {
@@ -400,6 +448,27 @@ mod tests {
             let error = plan(&text).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains("\nhint: "), "{error}");
         }
+    }
+
+    #[test]
+    fn an_autoencoders_sizes_fit_each_other_before_anything_is_read() {
+        let small = SMALL.replace("\"flow\"", "\"autoencoder\"");
+        let small = small.replace("\"mmdit\"\n        depth = 2", "\"autoencoder\"");
+        let Model::Autoencoder(model) = plan(&small).unwrap().recipe.model else { panic!("{small}") };
+        assert_eq!((model.from_scratch().downsampling(), model.from_scratch().latent_channels), (8, 16));
+        for (to, expected) in [
+            ("widths = [32, 36]", "`model.groups` is 8, which does not divide a width of 36"),
+            ("groups = 5", "`model.groups` is 5, which does not divide a width of 32"),
+            ("widths = []", "`model.widths` is []"),
+            ("widths = [8, 0]", "`model.widths` is [8, 0]"),
+            ("widths = [8, 8, 8, 8, 8, 8, 8, 8]", "`data.source.side_px` is 64, which is no multiple of 128 px"),
+            ("widths = [8, 8, 8, 8, 8, 8, 8, 8, 8]", "`model.widths` has 9 levels"),
+        ] {
+            let text = small.replace("[data]", &format!("{to}\n[data]"));
+            let error = plan(&text).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("\nhint: "), "{error}");
+        }
+        plan(&small.replace("[data]", "groups = 5\nfrom = \"model\"\n[data]")).unwrap();
     }
 
     #[test]

@@ -172,13 +172,18 @@ impl Default for Dropout {
 }
 
 /// Settings of the autoencoder's objective.
+///
+/// As in latent-diffusion, whose weights can be taken as they are: everything is summed over a picture, its numbers
+/// (3 for each pixel) and its latent's, and the reconstruction's part is divided by a variance that is learned, so that
+/// it counts more the better it gets. The journal has the loss of one number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AutoencoderObjective {
-    /// Of the divergence of the posterior from the standard normal, in the sum with the reconstruction's loss.
+    /// Of the divergence of the posterior from the standard normal, in nats of a picture's latent. 1 is the likelihood's
+    /// own bound, and 1e-6 (latent-diffusion) hardly holds latents at all.
     #[serde(default = "kl_weight")]
     pub kl_weight: f64,
-    /// Of the distance of features, beside the mean absolute error.
+    /// Of the distance of features of a picture, added to the absolute error of each of its numbers.
     #[serde(default = "perceptual_weight")]
     pub perceptual_weight: f64,
     /// The critic's term; none without it.
@@ -293,16 +298,17 @@ pub struct AutoencoderModel {
     /// A checkpoint to begin with; without it, from scratch.
     #[serde(default)]
     pub from: Option<PathBuf>,
-    /// Channels of a latent: the paper's table 3 has 4, 8 and 16.
+    /// Channels of a latent: the paper's table 3 has 4, 8 and 16. From scratch: 16.
     #[serde(default)]
     pub latent_channels: Option<NonZeroUsize>,
-    /// Channels at each level, the full-size one first.
+    /// Channels at each level, the full-size one first; each level after it has half the pixels on a side. From scratch:
+    /// 32, 64, 128, 128, which is right for sprites of 64 to 128 px; the released one has 128, 256, 512, 512.
     #[serde(default)]
     pub widths: Option<Vec<usize>>,
-    /// Residual blocks of a level of the encoder; the decoder has one more.
+    /// Residual blocks of a level of the encoder; the decoder has one more. From scratch: 1.
     #[serde(default)]
     pub blocks: Option<NonZeroUsize>,
-    /// Groups of the group norms.
+    /// Groups of the group norms. From scratch: 8. The released one has 32.
     #[serde(default)]
     pub groups: Option<NonZeroUsize>,
 }

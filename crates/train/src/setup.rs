@@ -23,6 +23,10 @@ use crate::recipe::{
 };
 use crate::trainee::Trainee;
 
+mod autoencoder;
+
+pub use autoencoder::autoencoder;
+
 /// CLIP's tokens, which stand first in a context.
 const CLIP_TOKENS: usize = 77;
 

@@ -96,9 +96,22 @@ impl<M: Module> Trainee<M> {
     /// # Errors
     /// A gradient is not finite. Nothing was changed; the gradients are gone.
     pub fn step(&mut self, learning_rate: f64, norm_max: Option<f64>) -> Result<f64, NotFinite> {
+        let gradients = self.gathered()?;
+        Ok(self.step_with(gradients, learning_rate, norm_max))
+    }
+
+    /// The mean of the gradients that were added, for [`Self::step_with`]: where several networks take a step or none.
+    ///
+    /// # Errors
+    /// A gradient is not finite. Nothing was changed; the gradients are gone.
+    pub fn gathered(&mut self) -> Result<ModuleGradients, NotFinite> {
         let gradients = std::mem::take(&mut self.gradients);
         let parts = NonZeroU64::new(std::mem::take(&mut self.parts)).unwrap_or(NonZeroU64::MIN);
-        let gradients = ModuleGradients::of(self.module(), self.optimizer.names(), gradients, parts)?;
+        ModuleGradients::of(self.module(), self.optimizer.names(), gradients, parts)
+    }
+
+    /// One step of the optimizer with what [`Self::gathered`] gave. Returns the norm before clipping.
+    pub fn step_with(&mut self, gradients: ModuleGradients, learning_rate: f64, norm_max: Option<f64>) -> f64 {
         let norm = gradients.norm();
         let gradients = match norm_max {
             Some(norm_max) => gradients.clipped_to(norm_max),
@@ -106,7 +119,7 @@ impl<M: Module> Trainee<M> {
         };
         let module = self.module.take().expect("a step puts it back");
         self.module = Some(self.optimizer.step(module, gradients, learning_rate));
-        Ok(norm)
+        norm
     }
 
     /// The network with its first average, or as it is where none is kept.

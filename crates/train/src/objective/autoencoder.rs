@@ -14,12 +14,16 @@
 //! parts are differentiated up to the made picture alone, which is cheap, and the autoencoder goes backward once, from
 //! their sum.
 //!
-//! What this module does not do: take an optimizer's step, or choose when the critic begins.
+//! Here is the loss; the objective, which takes steps and chooses when the critic begins, is in `training`.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
 use rectiflow_nn::{Gradients, Init, Module, Param, Params, Tensor, to_f32};
 use rectiflow_vae::Vae;
 use rectiflow_vision::{PatchGan, PerceptualDistance, adversarial};
+
+mod training;
+
+pub use training::{Autoencoder, AutoencoderNetwork, AutoencoderSettings, Export, NoDeviation};
 
 /// Pictures, and the noise that their latents are drawn with.
 ///

@@ -252,7 +252,11 @@ fn captions_of(cache: &Cache, sample: u64) -> Result<Captions, Problem> {
 }
 
 /// Takes `count` samples out of all, by the seed, and leaves the others in their order.
-fn kept_apart(members: Vec<Vec<u64>>, count: usize, seed: u64) -> (Vec<Vec<u64>>, Vec<Vec<u64>>) {
+pub(in crate::objective) fn kept_apart(
+    members: Vec<Vec<u64>>,
+    count: usize,
+    seed: u64,
+) -> (Vec<Vec<u64>>, Vec<Vec<u64>>) {
     let all: Vec<u64> = members.iter().flatten().copied().collect();
     // Never more than a tenth: a small data set is for training.
     let count = count.min(all.len() / 10);
