@@ -74,8 +74,13 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
             let ready = setup::autoencoder(&plan, autoencoder, args.device).map_err(reported)?;
             train(ready, &plan, &folder, interrupt)
         }
-        ObjectiveRecipe::Clip(_) | ObjectiveRecipe::SpanCorruption(_) => {
-            Err(anyhow!("this objective cannot be trained yet"))
+        ObjectiveRecipe::Clip(_) => {
+            let ready = setup::clip(&plan, args.device).map_err(reported)?;
+            train(ready, &plan, &folder, interrupt)
+        }
+        ObjectiveRecipe::SpanCorruption(span) => {
+            let ready = setup::t5(&plan, span, args.device).map_err(reported)?;
+            train(ready, &plan, &folder, interrupt)
         }
     }
 }

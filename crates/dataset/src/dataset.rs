@@ -258,7 +258,7 @@ fn of_captions(mix: &CaptionMix, columns: &[(String, bool)], without: WithoutCap
 }
 
 /// What captions are drawn from: as the settings say, or what is there.
-fn resolve_mix(settings: &DataSettings, columns: &BTreeSet<&str>) -> Result<CaptionMix, DatasetError> {
+pub(crate) fn resolve_mix(settings: &DataSettings, columns: &BTreeSet<&str>) -> Result<CaptionMix, DatasetError> {
     let path = || settings.path.clone();
     let names = || columns.iter().map(|column| (*column).to_owned()).collect();
     if let Some(mix) = &settings.captions {

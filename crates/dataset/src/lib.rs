@@ -39,6 +39,7 @@ mod picture;
 mod settings;
 mod source;
 pub mod sprites;
+mod texts;
 
 pub use batches::{Batch, Batches, Drawn, Tail};
 pub use buckets::{Buckets, Size};
@@ -54,4 +55,5 @@ pub use findings::{Change, Findings, LeftOut};
 pub use order::Order;
 pub use picture::{Background, Cropped, Header, Window, crop_to, decode, inspect};
 pub use settings::{BucketSettings, Check, ComputedBuckets, Crop, DataSettings, NamedBuckets, WithoutCaption};
-pub use source::{Folder, Jsonl, Kind, Parquet, Source, WebDataset, open};
+pub use source::{Folder, Jsonl, Kind, Lines, Parquet, Source, WebDataset, open};
+pub use texts::Texts;

@@ -39,7 +39,8 @@ pub struct DataSettings {
     /// What becomes of a sample whose caption is missing or cannot be read.
     #[serde(default)]
     pub without_caption: WithoutCaption,
-    /// The side of a square, or the root of the area of buckets, px.
+    /// The side of a square, or the root of the area of buckets, px. Only what never looks at pictures can do without.
+    #[serde(default)]
     pub side_px: u32,
     /// Which part of a picture is trained on.
     #[serde(default)]

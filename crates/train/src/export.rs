@@ -25,12 +25,23 @@ pub struct ModelFolder {
     pub shift: f64,
 }
 
-/// The autoencoder's folder.
-const VAE: &str = "vae";
+mod text;
 
-/// Folders of a diffusers model that a trained transformer is used with as they are.
-const BESIDE: [&str; 7] =
-    [VAE, "text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3"];
+pub use text::{write_clip, write_t5};
+
+/// Folders of a diffusers model that a trained part is used with as they are.
+const PARTS: [&str; 10] = [
+    "scheduler",
+    "transformer",
+    "vae",
+    "text_encoder",
+    "text_encoder_2",
+    "text_encoder_3",
+    "tokenizer",
+    "tokenizer_2",
+    "tokenizer_3",
+    "image_encoder",
+];
 
 /// Writes a velocity network as the transformer of a model in `to`, with all else that the model needs where the
 /// encoders are a diffusers folder; else the transformer alone.
@@ -60,23 +71,26 @@ pub fn write_transformer(
             "shift": folder.shift,
         }),
     )?;
-    let mut index = json!({
-        "_class_name": "StableDiffusion3Pipeline",
-        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-        "transformer": ["diffusers", "SD3Transformer2DModel"],
-    });
-    for name in BESIDE {
-        let from = folder.encoders.join(name);
-        if from.is_dir() {
-            link_folder(&from, &to.join(name))?;
+    complete(to, Some(&folder.encoders), &["scheduler", "transformer"])
+}
+
+/// Makes a model of the parts `made`, which were written into `to`: takes over all others that `from`, a diffusers
+/// folder, has, so that one part can be trained after the other, and writes the index.
+fn complete(to: &Path, from: Option<&Path>, made: &[&str]) -> Result<(), Problem> {
+    let mut index = json!({ "_class_name": "StableDiffusion3Pipeline" });
+    for name in PARTS {
+        let is_made = made.contains(&name);
+        let taken = from.map(|from| from.join(name)).filter(|from| !is_made && from.is_dir());
+        if let Some(from) = &taken {
+            link_folder(from, &to.join(name))?;
         }
-        index[name] = class_of(name, from.is_dir());
+        index[name] = class_of(name, is_made || taken.is_some());
     }
     write_json(to, "model_index.json", &index)
 }
 
-/// Writes an autoencoder into `to`, with the text encoders and tokenizers of the model `encoders` where that is a
-/// diffusers folder: so a transformer can be trained with it, and pictures drawn once there is one.
+/// Writes an autoencoder into `to`, with all else that the model `encoders` has where that is a diffusers folder: so a
+/// transformer can be trained with it, and pictures drawn once there is one.
 ///
 /// `config` has its sizes, and the mean and deviation of its latents.
 ///
@@ -90,26 +104,17 @@ pub fn write_autoencoder(
     to: &Path,
 ) -> Result<(), Problem> {
     let tensors = in_layout(PartKind::Vae, Layout::Diffusers, Trainee::weights(network, names));
-    write_part(&to.join(VAE), "diffusion_pytorch_model.safetensors", tensors, &config.settings())?;
-    let mut index = json!({
-        "_class_name": "StableDiffusion3Pipeline",
-        "scheduler": [null, null],
-        "transformer": [null, null],
-    });
-    for name in BESIDE {
-        let from = encoders.map(|encoders| encoders.join(name)).filter(|from| name != VAE && from.is_dir());
-        if let Some(from) = &from {
-            link_folder(from, &to.join(name))?;
-        }
-        index[name] = class_of(name, name == VAE || from.is_some());
-    }
-    write_json(to, "model_index.json", &index)
+    write_part(&to.join("vae"), "diffusion_pytorch_model.safetensors", tensors, &config.settings())?;
+    complete(to, encoders, &["vae"])
 }
 
 /// What `model_index.json` says of a folder.
 fn class_of(name: &str, is_there: bool) -> Value {
     let class = match name {
-        VAE => ["diffusers", "AutoencoderKL"],
+        "scheduler" => ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "transformer" => ["diffusers", "SD3Transformer2DModel"],
+        "vae" => ["diffusers", "AutoencoderKL"],
+        "image_encoder" => ["transformers", "CLIPVisionModelWithProjection"],
         "text_encoder" | "text_encoder_2" => ["transformers", "CLIPTextModelWithProjection"],
         "text_encoder_3" => ["transformers", "T5EncoderModel"],
         "tokenizer_3" => ["transformers", "T5TokenizerFast"],

@@ -13,6 +13,8 @@ pub mod clip;
 pub mod flow;
 pub mod pictures;
 pub mod span;
+mod split;
+pub mod t5;
 
 /// Numbers by name: `loss`, `gradient_norm`, `loss/sigma_0.25`.
 pub type Values = BTreeMap<String, f64>;

@@ -15,6 +15,8 @@ use crate::learning_rate::Schedule;
 use crate::optimizer::AdamW;
 use crate::recipe::{AutoencoderModel, Model, NotFiniteRule, Objective, Recipe, RecipeError};
 
+mod text;
+
 /// What the command line says over the recipe.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Overrides {
@@ -216,6 +218,7 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         }
     }
     check_objective(recipe)?;
+    text::check(recipe)?;
     check_data(recipe)
 }
 
@@ -364,6 +367,16 @@ fn check_data(recipe: &Recipe) -> Result<(), RecipeError> {
     if is_flow && data.encoders.is_none() {
         let hint = "name the model whose text encoders and autoencoder are used";
         return Err(impossible("data.encoders", "is missing", hint));
+    }
+    let source = &data.source;
+    let reads_texts_alone = matches!(recipe.objective, Objective::SpanCorruption(_));
+    if source.side_px == 0 && !reads_texts_alone {
+        let hint = "give the side that pictures are trained at, in pixels";
+        return Err(impossible("data.source.side_px", "is missing", hint));
+    }
+    if source.kind == Some(rectiflow_dataset::Kind::Texts) && !reads_texts_alone {
+        let hint = "leave it out, or give the kind of a data set of pictures";
+        return Err(impossible("data.source.kind", "is \"texts\", and this objective needs pictures", hint));
     }
     if data.cache.is_some() && data.source.flip {
         let hint = "take out one of them; a cache has each picture once";

@@ -24,8 +24,12 @@ use crate::recipe::{
 use crate::trainee::Trainee;
 
 mod autoencoder;
+mod clip;
+mod t5;
 
 pub use autoencoder::autoencoder;
+pub use clip::clip;
+pub use t5::t5;
 
 /// CLIP's tokens, which stand first in a context.
 const CLIP_TOKENS: usize = 77;

@@ -154,8 +154,8 @@ impl LogitScale {
         LogitScale { logit_scale: params.param("logit_scale", [1], start) }
     }
 
-    /// At most 100, as the authors found necessary. Above that the logarithm has no gradient.
-    fn factor(&self) -> Tensor<1> {
+    /// What similarities are multiplied with `[1]`. At most 100, as the authors found necessary. Above that the logarithm has no gradient.
+    pub fn factor(&self) -> Tensor<1> {
         self.logit_scale.val().clamp_max(FACTOR_MAX.ln()).exp()
     }
 }

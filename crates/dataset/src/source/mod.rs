@@ -1,10 +1,11 @@
-//! Where samples come from: folders, WebDataset shards, Parquet files, JSONL lists.
+//! Where samples come from: folders, WebDataset shards, Parquet files, JSONL lists, and texts alone.
 //!
 //! A source knows where each sample is and hands out its bytes and texts. It decodes no picture and judges none.
 
 mod file;
 mod folder;
 mod jsonl;
+mod lines;
 mod parquet;
 mod texts;
 mod webdataset;
@@ -20,6 +21,7 @@ use crate::error::{DatasetError, Reason};
 use crate::findings::LeftOut;
 pub use folder::Folder;
 pub use jsonl::Jsonl;
+pub use lines::Lines;
 pub use webdataset::WebDataset;
 
 /// Samples by number. The same data give the same numbers on every machine.
@@ -61,6 +63,8 @@ pub enum Kind {
     Parquet,
     /// A list: a line of JSON for each sample, with the path of its picture.
     Jsonl,
+    /// Texts without pictures, one a line: never what shows, since any `.txt` or `.jsonl` file could be one.
+    Texts,
 }
 
 /// Opens the data set at `path`: of the given kind, or of that which shows. `picture_column` is for Parquet.
@@ -74,6 +78,7 @@ pub fn open(path: &Path, kind: Option<Kind>, picture_column: Option<&str>) -> Re
         Kind::WebDataset => Box::new(WebDataset::open(path, &files)?),
         Kind::Parquet => Box::new(Parquet::open(path, &files, picture_column)?),
         Kind::Jsonl => Box::new(Jsonl::open(&files[0])?),
+        Kind::Texts => Box::new(Lines::open(&files[0])?),
     })
 }
 
@@ -83,6 +88,13 @@ const METADATA: &str = "metadata.jsonl";
 /// The kind, and the files it is made of (none for a folder of pictures).
 fn recognise(path: &Path, kind: Option<Kind>) -> Result<(Kind, Vec<PathBuf>), DatasetError> {
     let metadata = std::fs::metadata(path).map_err(|problem| DatasetError::reading(path, problem))?;
+    if kind == Some(Kind::Texts) {
+        let mut files = if metadata.is_dir() { file::below(path)?.files } else { vec![] };
+        files.retain(|file| ["txt", "jsonl"].contains(&&file::extension(file)[..]));
+        let files: Vec<PathBuf> = files.iter().map(|file| path.join(file)).collect();
+        let file = Lines::find(path, &files).map_err(|found| unrecognised(path, found))?;
+        return Ok((Kind::Texts, vec![file]));
+    }
     if !metadata.is_dir() {
         let found = match file::extension(path).as_str() {
             "tar" => Kind::WebDataset,
@@ -102,7 +114,7 @@ fn recognise(path: &Path, kind: Option<Kind>) -> Result<(Kind, Vec<PathBuf>), Da
         files.iter().filter(|file| file::extension(file) == extension).map(|file| path.join(file)).collect()
     };
     let of_kind = |kind: Kind| match kind {
-        Kind::Folder => vec![],
+        Kind::Folder | Kind::Texts => vec![],
         Kind::WebDataset => with("tar"),
         Kind::Parquet => with("parquet"),
         Kind::Jsonl if path.join(METADATA).is_file() => vec![path.join(METADATA)],
@@ -141,6 +153,7 @@ impl Kind {
             Kind::WebDataset => ".tar shard",
             Kind::Parquet => ".parquet file",
             Kind::Jsonl => ".jsonl list",
+            Kind::Texts => "file of texts",
         }
     }
 }

@@ -8,4 +8,5 @@ mod open;
 mod parquet;
 mod pictures;
 mod support;
+mod texts;
 mod webdataset;

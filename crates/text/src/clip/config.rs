@@ -1,8 +1,8 @@
 use rectiflow_nn::ParamSource;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::config::{ConfigError, Evidence};
-use crate::tokenizer::{CLIP_LENGTH, END_OF_TEXT};
+use crate::tokenizer::{CLIP_LENGTH, END_OF_TEXT, START_OF_TEXT};
 
 /// The width of a head in every released CLIP text encoder.
 const HEAD_WIDTH: usize = 64;
@@ -25,6 +25,16 @@ pub enum Activation {
     QuickGelu,
     /// By the error function: CLIP-G.
     Gelu,
+}
+
+impl Activation {
+    /// transformers' name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::QuickGelu => "quick_gelu",
+            Activation::Gelu => "gelu",
+        }
+    }
 }
 
 /// What the pooled output goes through at the end.
@@ -119,6 +129,25 @@ impl ClipConfig {
         // A config without the tensor may still give the width: it is that of the whole CLIP.
         config.projection.map_or(Ok(()), |width| evidence.agrees("projection_dim", width))?;
         Ok(config)
+    }
+
+    /// The `config.json` that transformers has beside such an encoder.
+    pub fn settings(&self) -> Value {
+        json!({
+            "architectures": ["CLIPTextModelWithProjection"],
+            "model_type": "clip_text_model",
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "intermediate_size": self.mlp,
+            "hidden_act": self.activation.name(),
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": self.positions,
+            "layer_norm_eps": self.eps,
+            "projection_dim": self.projection.unwrap_or(self.width),
+            "bos_token_id": START_OF_TEXT,
+            "eos_token_id": END_OF_TEXT,
+        })
     }
 
     /// Width of the pooled output.

@@ -1,5 +1,5 @@
 use rectiflow_nn::ParamSource;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::config::{ConfigError, Evidence};
 use crate::tokenizer::{BYTES, PIECES};
@@ -50,6 +50,28 @@ impl T5Config {
             max_distance: MAX_DISTANCE,
             eps: EPSILON,
         }
+    }
+
+    /// The `config.json` that transformers has beside such an encoder.
+    pub fn settings(&self) -> Value {
+        json!({
+            "architectures": ["T5EncoderModel"],
+            "model_type": "t5",
+            "d_model": self.width,
+            "num_layers": self.layers,
+            "num_heads": self.heads,
+            "d_kv": self.head_width,
+            "d_ff": self.mlp,
+            "feed_forward_proj": "gated-gelu",
+            "vocab_size": self.vocabulary,
+            "relative_attention_num_buckets": self.buckets,
+            "relative_attention_max_distance": self.max_distance,
+            "layer_norm_epsilon": self.eps,
+            "is_encoder_decoder": false,
+            "use_cache": false,
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+        })
     }
 
     /// Finds the sizes from the tensors' shapes; what shapes cannot tell comes from `config.json`, or is that

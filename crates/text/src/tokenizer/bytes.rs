@@ -7,6 +7,8 @@ use crate::tokens::Pieces;
 pub(crate) const VOCABULARY: usize = 384;
 /// Ids before those of bytes.
 const MARKS: u32 = 3;
+/// Tokens that stand for hidden runs.
+pub(super) const SENTINELS: usize = 125;
 /// The first of the sentinels, `<extra_id_0>`.
 const SENTINEL: u32 = MARKS + 256;
 

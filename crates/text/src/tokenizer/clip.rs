@@ -20,9 +20,13 @@ use crate::tokens::{Cut, Tokens};
 pub(crate) const CLIP_LENGTH: usize = 77;
 /// The id that ends a text for CLIP. The pooled output is read at the first of these.
 pub const END_OF_TEXT: u32 = 49407;
-const START_OF_TEXT: u32 = 49406;
-const START: &str = "<|startoftext|>";
-const END: &str = "<|endoftext|>";
+pub(crate) const START_OF_TEXT: u32 = 49406;
+pub(super) const START: &str = "<|startoftext|>";
+pub(super) const END: &str = "<|endoftext|>";
+
+/// The built-in tables.
+pub(super) const VOCABULARY: &[u8] = include_bytes!("../../data/clip_vocab.json");
+pub(super) const MERGES: &str = include_str!("../../data/clip_merges.txt");
 
 const MARKS: &[Mark] = &[Mark { token: START, id: START_OF_TEXT }, Mark { token: END, id: END_OF_TEXT }];
 
@@ -47,10 +51,8 @@ impl ClipTokenizer {
     ///
     /// There a `!` in a text is an ordinary character for CLIP-G; see [`Self::with_pad_inside_texts`].
     pub fn embedded(kind: ClipKind) -> Self {
-        let vocab = include_bytes!("../../data/clip_vocab.json");
-        let merges = include_str!("../../data/clip_merges.txt");
-        let table = parse_vocab(vocab)
-            .and_then(|vocab| build(parse_merges(merges, &vocab)?, vocab))
+        let table = parse_vocab(VOCABULARY)
+            .and_then(|vocab| build(parse_merges(MERGES, &vocab)?, vocab))
             .map(|tokenizer| Table::new(tokenizer, Origin::Embedded))
             .expect("the embedded tables are tested");
         let (pad_token, pad) = default_pad(kind);
@@ -125,7 +127,7 @@ impl ClipTokenizer {
 }
 
 /// Stability-AI/sd3.5 `other_impls.py`: `SDXLClipGTokenizer` has `pad_with_end=False`.
-fn default_pad(kind: ClipKind) -> (&'static str, u32) {
+pub(super) fn default_pad(kind: ClipKind) -> (&'static str, u32) {
     match kind {
         ClipKind::L => (END, END_OF_TEXT),
         ClipKind::G => ("!", 0),

@@ -1,6 +1,7 @@
 mod bytes;
 mod clip;
 mod error;
+mod files;
 mod folder;
 mod patterns;
 mod t5;
@@ -8,9 +9,10 @@ mod table;
 
 pub use clip::{ClipTokenizer, END_OF_TEXT};
 pub use error::TokenizerError;
+pub use files::TokenizerFile;
 pub use t5::T5Tokenizer;
 pub use table::Origin;
 
 pub(crate) use bytes::VOCABULARY as BYTES;
-pub(crate) use clip::CLIP_LENGTH;
+pub(crate) use clip::{CLIP_LENGTH, START_OF_TEXT};
 pub(crate) use t5::PIECES;

@@ -18,8 +18,11 @@ const MARKS: &[Mark] = &[Mark { token: "</s>", id: END_OF_SENTENCE }, Mark { tok
 const KIND: Kind = Kind { model: "T5", marks: MARKS, tokens_min: PIECES, merges_min: 0 };
 pub(crate) const PIECES: usize = 32100;
 
+/// The built-in table of T5 v1.1.
+pub(super) const TABLE: &[u8] = include_bytes!("../../data/t5_tokenizer.json");
+
 /// What a model's folder calls a tokenizer of bytes.
-const BYTES_CLASS: &str = "ByT5Tokenizer";
+pub(super) const BYTES_CLASS: &str = "ByT5Tokenizer";
 
 /// A T5's tokenizer: tokens, end mark, padding with 0. There is no start mark.
 #[derive(Debug, Clone)]
@@ -40,8 +43,7 @@ enum Vocabulary {
 impl T5Tokenizer {
     /// The built-in tokenizer: T5 v1.1's.
     pub fn embedded() -> Self {
-        let bytes = include_bytes!("../../data/t5_tokenizer.json");
-        let tokenizer = Tokenizer::from_bytes(bytes).expect("the embedded table is tested");
+        let tokenizer = Tokenizer::from_bytes(TABLE).expect("the embedded table is tested");
         T5Tokenizer { vocabulary: Vocabulary::Pieces(Table::new(tokenizer, Origin::Embedded)) }
     }
 
@@ -127,7 +129,16 @@ impl T5Tokenizer {
     pub fn sentinels(&self) -> Sentinels {
         match self.vocabulary {
             Vocabulary::Pieces(_) => Sentinels { first: PIECES as u32 - 1, count: 100 },
-            Vocabulary::Bytes(_) => Sentinels { first: bytes::VOCABULARY as u32 - 1, count: 125 },
+            Vocabulary::Bytes(_) => Sentinels { first: bytes::VOCABULARY as u32 - 1, count: bytes::SENTINELS },
+        }
+    }
+
+    /// Vectors that the token table of a new encoder has: those of the released ones, T5 v1.1 and ByT5.
+    pub fn rows(&self) -> usize {
+        match self.vocabulary {
+            // 28 more than tokens, for alignment.
+            Vocabulary::Pieces(_) => PIECES + 28,
+            Vocabulary::Bytes(_) => bytes::VOCABULARY,
         }
     }
 

@@ -109,13 +109,27 @@ fn padded(rows: impl Iterator<Item = Vec<u32>>, length: usize, device: &Device) 
     Tensor::cat(rows.collect(), 0)
 }
 
-/// The mean cross entropy of the tokens that were hidden, in nats. Returns one number.
-pub fn span_corruption_loss(encoder: &T5Encoder, decoder: &T5Decoder, batch: SpanBatch) -> Tensor<1> {
+/// How well hidden tokens were guessed.
+pub struct Guessed {
+    /// The mean cross entropy of the tokens that were hidden, in nats: one number.
+    pub loss: Tensor<1>,
+    /// Share of them that were held the most likely: one number, without a gradient.
+    pub accuracy: Tensor<1>,
+}
+
+/// Lets the decoder say what was hidden from the encoder.
+pub fn guess(encoder: &T5Encoder, decoder: &T5Decoder, batch: SpanBatch) -> Guessed {
     let SpanBatch { inputs_BS, said_BL, targets_BL, counted_BL, .. } = batch;
     let encoded_BSD = encoder.forward(inputs_BS);
     let logits_BLV = decoder.forward(encoder, encoded_BSD, said_BL);
+    let guesses_BL: Tensor<2, Int> = logits_BLV.clone().argmax(2).squeeze_dim(2);
+    let right_BL = guesses_BL.equal(targets_BL.clone()).float();
     let target_BL: Tensor<2> = log_softmax(logits_BLV, 2).gather(2, targets_BL.unsqueeze_dim(2)).squeeze_dim(2);
-    -(target_BL * counted_BL.clone()).sum() / counted_BL.sum()
+    let count = counted_BL.clone().sum();
+    Guessed {
+        loss: -(target_BL * counted_BL.clone()).sum() / count.clone(),
+        accuracy: (right_BL * counted_BL).sum() / count,
+    }
 }
 
 #[cfg(test)]
