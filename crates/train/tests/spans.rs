@@ -79,8 +79,7 @@ fn the_loss_is_that_of_pytorch() {
         cut: 0,
         whole: 0,
     };
-    let (found, expected) =
-        (to_f32(&guess(&encoder, &decoder, batch).loss)[0], reference.floats("loss").0[0]);
+    let (found, expected) = (to_f32(&guess(&encoder, &decoder, batch).loss)[0], reference.floats("loss").0[0]);
     assert!((found / expected - 1.0).abs() < 1e-6, "{found} instead of {expected}");
 }
 

@@ -32,7 +32,10 @@ fn each_line_of_a_file_is_a_text() {
 #[test]
 fn captions_of_pictures_are_texts_too_and_the_pictures_are_not_looked_at() {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &[("a.png", &png(40, 40)), ("a.txt", b"a red fox"), ("b.png", b"damaged"), ("b.txt", b"cats")]);
+    write(
+        folder.path(),
+        &[("a.png", &png(40, 40)), ("a.txt", b"a red fox"), ("b.png", b"damaged"), ("b.txt", b"cats")],
+    );
     let (texts, findings) = Texts::open(&settings(folder.path(), "")).unwrap();
     assert_eq!((texts.kept(), findings.left_out.len()), (&[0, 1][..], 0));
     assert_eq!((texts.text(0, 0, 1).unwrap(), texts.id(1)), ("cats".to_owned(), "b.png".to_owned()));

@@ -43,11 +43,7 @@ impl T5Tokenizer {
             return vec![map, ("tokenizer_config.json", text(&joined(class, marks)))];
         }
         let class = json!({ "tokenizer_class": "T5Tokenizer", "extra_ids": 0 });
-        vec![
-            ("tokenizer.json", Cow::Borrowed(t5::TABLE)),
-            map,
-            ("tokenizer_config.json", text(&joined(class, marks))),
-        ]
+        vec![("tokenizer.json", Cow::Borrowed(t5::TABLE)), map, ("tokenizer_config.json", text(&joined(class, marks)))]
     }
 }
 

@@ -13,7 +13,11 @@ pub(super) fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         Model::T5(model) if !T5_LENGTHS.contains(&model.tokens.get()) => {
             let (start, end) = (T5_LENGTHS.start(), T5_LENGTHS.end());
             let why = format!("is {}, and pictures are drawn with {start} to {end}", model.tokens);
-            Err(impossible("model.tokens", why, "give the number that pictures will be drawn with; usual are 77 and 256"))
+            Err(impossible(
+                "model.tokens",
+                why,
+                "give the number that pictures will be drawn with; usual are 77 and 256",
+            ))
         }
         _ => Ok(()),
     }

@@ -53,8 +53,7 @@ pub fn clip(plan: &Plan, on: DeviceChoice) -> Result<Ready<ClipPair>, Problem> {
     let one = blocks(text.width, text.layers, text.positions) + blocks(image.width, image.layers, patches + 1);
     let trainee = Trainee::new("clip", network, names.clone(), plan.adamw(), recipe.ema.clone());
     let beside = recipe.data.encoders.clone();
-    let export =
-        move |network: &ClipNetwork, to: &Path| write_clip(network, &names, kind, beside.as_deref(), to);
+    let export = move |network: &ClipNetwork, to: &Path| write_clip(network, &names, kind, beside.as_deref(), to);
     let objective = ClipPair::new(trainee, data, plan.gradient_norm_max(), device, Box::new(export));
     Ok(Ready { objective, parameters, operations: 3.0 * recipe.batch.get() as f64 * one, notes })
 }
