@@ -17,6 +17,7 @@
 //! Here is the loss; the objective, which takes steps and chooses when the critic begins, is in `training`.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
+use burn::module::ModuleVisitor;
 use rectiflow_nn::{Gradients, Init, Module, Param, Params, Tensor, to_f32};
 use rectiflow_vae::Vae;
 use rectiflow_vision::{PatchGan, PerceptualDistance, adversarial};
@@ -141,7 +142,7 @@ pub fn autoencoder_loss(
     let likelihood = reconstruction.detach() * precision + log_variance.clone() * numbers;
 
     let critic = judges.critic.map(|critic| {
-        let loss = adversarial::generator_loss(critic.clone().no_grad().forward(leaf_B3HW.clone()));
+        let loss = adversarial::generator_loss(fixed(critic).forward(leaf_B3HW.clone()));
         let of_critic = gradient_at(&leaf_B3HW, &loss.clone().backward());
         let [of_likelihood, of_critic_norm] =
             [&of_likelihood, &of_critic].map(|gradient| vae.last_gradient_norm(&features, gradient.clone()));
@@ -172,6 +173,23 @@ pub fn autoencoder_loss(
 /// The critic's loss for real pictures and those that [`autoencoder_loss`] made, `[B, 3, H, W]`: one number.
 pub fn critic_loss(critic: &PatchGan, real_B3HW: Tensor<4>, made_B3HW: Tensor<4>) -> Tensor<1> {
     adversarial::critic_loss(critic.forward(real_B3HW), critic.forward(made_B3HW.detach()))
+}
+
+/// The critic with weights that have no gradients.
+///
+/// Burn makes a parameter when it is first used, and until then its clones are one: what is said of a clone's gradients
+/// is said of the critic itself, which would never learn. So all are made first.
+fn fixed(critic: &PatchGan) -> PatchGan {
+    struct Make;
+
+    impl ModuleVisitor for Make {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            param.val();
+        }
+    }
+
+    critic.visit(&mut Make);
+    critic.clone().no_grad()
 }
 
 fn gradient_at(leaf_B3HW: &Tensor<4>, gradients: &Gradients) -> Tensor<4> {
