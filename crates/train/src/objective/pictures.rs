@@ -49,7 +49,7 @@ impl PictureData {
 
     /// The pictures that are kept for validation, at most `count` at once, each of one size.
     pub fn validation(&self, count: usize) -> impl Iterator<Item = Vec<Drawn>> + '_ {
-        self.validation.iter().flat_map(move |samples| samples.chunks(count.max(1)).map(|samples| first_epoch(samples)))
+        self.validation.iter().flat_map(move |samples| samples.chunks(count.max(1)).map(first_epoch))
     }
 
     /// Pictures that are trained on, at most `most` of them all over the data set, `count` at once.
