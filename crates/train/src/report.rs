@@ -159,9 +159,12 @@ fn curves(history: &History) -> String {
     let bands: Vec<_> = training.levels(Look::Line).iter().map(|band| smoothed(band, &band.name)).collect();
     let mut validation = vec![history.validation.series("loss", "all levels", 0, Look::Dots)];
     validation.extend(history.validation.levels(Look::Dots));
+    let [raw, mean] = with_mean("accuracy");
+    let accuracy = [raw, mean, history.validation.series("accuracy", "validation", 0, Look::Dots)];
     let charts = [
         figure("Loss", "", &with_mean("loss")),
         figure("Validation loss", "", &validation),
+        figure("Accuracy", "share of what was guessed right", &accuracy),
         figure("Loss by noise level", "running means", &bands),
         figure("Learning rate", "", &[training.series("learning_rate", "", 0, Look::Line)]),
         figure("Norm of the gradient", "before it is shortened", &with_mean("gradient_norm")),

@@ -2,7 +2,7 @@
 //!
 //! What this module does not do: train, or say anything. What the user should know comes back in [`Ready::notes`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rectiflow_dataset::{Dataset, Findings};
 use rectiflow_flow::{EdmReading, Formulation};
@@ -176,6 +176,17 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
         operations: 3.0 * recipe.batch.get() as f64 * operations,
         notes,
     })
+}
+
+/// The folder whose other parts a new text encoder is stored with.
+fn beside(plan: &Plan) -> Result<Option<PathBuf>, RecipeError> {
+    match &plan.recipe.data.encoders {
+        Some(folder) if !folder.is_dir() => {
+            let why = format!("is {}, and no folder of a model's parts (diffusers) is there", folder.display());
+            Err(impossible("data.encoders", why, "give one to take its parts over, or leave it out"))
+        }
+        folder => Ok(folder.clone()),
+    }
 }
 
 /// What was found in a data set, if anything is worth saying.

@@ -132,6 +132,15 @@ fn a_run_of_one_step_without_validation_has_a_page_too() {
 }
 
 #[test]
+fn a_run_that_counts_what_was_guessed_right_shows_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let step = Event::Step { step: 1, values: values([("accuracy", 0.5)]), seconds: 0.5 };
+    let validation = Event::Validation { step: 2, values: values([("accuracy", 0.25)]) };
+    let page = report(folder.path(), &[step, validation], "");
+    assert_eq!((page.matches("<svg").count(), page.matches("Accuracy").count()), (2, 1), "{page}");
+}
+
+#[test]
 fn sheets_that_are_gone_or_outside_are_named_and_not_shown() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("run");

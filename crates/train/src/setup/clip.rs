@@ -5,7 +5,7 @@ use rectiflow_nn::{DeviceChoice, Module, Named, Params, RandomInit};
 use rectiflow_text::{Activation, ClipConfig, ClipEncoder, ClipKind, ClipTokenizer};
 use rectiflow_vision::{ClipImageConfig, ClipImageTower, LogitScale};
 
-use super::{Ready, said};
+use super::{Ready, beside, said};
 use crate::export::write_clip;
 use crate::objective::Problem;
 use crate::objective::clip::{ClipData, ClipNetwork, ClipPair};
@@ -24,6 +24,7 @@ pub fn clip(plan: &Plan, on: DeviceChoice) -> Result<Ready<ClipPair>, Problem> {
         ClipEncoderKind::L => ClipKind::L,
         ClipEncoderKind::G => ClipKind::G,
     };
+    let beside = beside(plan)?;
     let (text, image) = (text_config(model, kind), image_config(model, kind, recipe.data.source.side_px as usize));
     let (dataset, findings) = Dataset::open(&recipe.data.source)?;
     let mut notes: Vec<String> = said(&findings).into_iter().collect();
@@ -52,7 +53,6 @@ pub fn clip(plan: &Plan, on: DeviceChoice) -> Result<Ready<ClipPair>, Problem> {
     let patches = (image.side_px / image.patch_px).pow(2);
     let one = blocks(text.width, text.layers, text.positions) + blocks(image.width, image.layers, patches + 1);
     let trainee = Trainee::new("clip", network, names.clone(), plan.adamw(), recipe.ema.clone());
-    let beside = recipe.data.encoders.clone();
     let export = move |network: &ClipNetwork, to: &Path| write_clip(network, &names, kind, beside.as_deref(), to);
     let objective = ClipPair::new(trainee, data, plan.gradient_norm_max(), device, Box::new(export));
     Ok(Ready { objective, parameters, operations: 3.0 * recipe.batch.get() as f64 * one, notes })

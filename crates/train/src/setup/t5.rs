@@ -4,7 +4,7 @@ use rectiflow_dataset::Texts;
 use rectiflow_nn::{DeviceChoice, Module, Named, Params, RandomInit};
 use rectiflow_text::{SpanCorruption, T5Config, T5Decoder, T5Encoder, T5Tokenizer};
 
-use super::{Ready, said};
+use super::{Ready, beside, said};
 use crate::export::write_t5;
 use crate::objective::Problem;
 use crate::objective::t5::{T5, T5Data, T5Network, T5Settings};
@@ -36,6 +36,7 @@ pub fn t5(plan: &Plan, span: &SpanObjective, on: DeviceChoice) -> Result<Ready<T
         },
         gradient_norm_max: plan.gradient_norm_max(),
     };
+    let beside = beside(plan)?;
     let (texts, findings) = Texts::open(&recipe.data.source)?;
     let notes = said(&findings).into_iter().collect();
     let apart = if recipe.validation.every > 0 { recipe.validation.samples } else { 0 };
@@ -50,7 +51,6 @@ pub fn t5(plan: &Plan, span: &SpanObjective, on: DeviceChoice) -> Result<Ready<T
     let names = source.names();
     let parameters = network.num_params();
     let trainee = Trainee::new("t5", network, names.clone(), plan.adamw(), recipe.ema.clone());
-    let beside = recipe.data.encoders.clone();
     let export = move |encoder: &T5Encoder, to: &Path| write_t5(encoder, &names, beside.as_deref(), to);
     let operations = 3.0 * recipe.batch.get() as f64 * forward(&config, model, &settings);
     Ok(Ready { objective: T5::new(settings, trainee, data, device, Box::new(export)), parameters, operations, notes })
