@@ -12,7 +12,7 @@ use crate::error::{DatasetError, Reason};
 use crate::findings::{Change, Findings};
 use crate::picture::{self, Header, Window, crop_to};
 use crate::settings::{Check, DataSettings, WithoutCaption};
-use crate::source::{self, Source};
+use crate::source::{self, Kind, Source, Sprites};
 
 /// What was typed and what was found, together: the samples that are trained on, each with its bucket.
 pub struct Dataset {
@@ -64,7 +64,18 @@ impl Dataset {
     /// name, no sample left.
     pub fn open(settings: &DataSettings) -> Result<(Dataset, Findings), DatasetError> {
         let buckets = settings.sizes()?;
-        let source = source::open(&settings.path, settings.kind, settings.picture_column.as_deref())?;
+        let refused = |problem: &str, hint| Err(DatasetError::Settings { problem: problem.to_owned(), hint });
+        let source: Box<dyn Source> = match (settings.kind, settings.count) {
+            (Some(Kind::Sprites), _) if settings.flip => {
+                return refused("`flip` is set, and scenes have words, and things left of others", "leave it out");
+            }
+            (Some(Kind::Sprites), Some(count)) => Box::new(Sprites::open(&settings.path, settings.side_px, count)?),
+            (Some(Kind::Sprites), None) => {
+                return refused("`count` is missing", "give the number of scenes to draw");
+            }
+            (_, Some(_)) => return refused("`count` is for scenes", "leave it out, or set `kind = \"sprites\"`"),
+            (kind, None) => source::open(&settings.path, kind, settings.picture_column.as_deref())?,
+        };
         Dataset::over(source, buckets, settings)
     }
 
@@ -172,8 +183,13 @@ impl Dataset {
     /// # Errors
     /// The pixels are damaged, which the header did not show, or the source changed under way.
     pub fn picture(&self, one: Kept) -> Result<Prepared, Reason> {
-        let bytes = self.source.picture(one.sample)?;
-        let whole = picture::decode(&bytes, self.settings.background, self.settings.pixels_max)?;
+        let whole = match self.source.canvas() {
+            Some(canvas) => canvas.draw(one.sample)?,
+            None => {
+                let bytes = self.source.picture(one.sample)?;
+                picture::decode(&bytes, self.settings.background, self.settings.pixels_max)?
+            }
+        };
         let cropped = crop_to(&whole, self.buckets.sizes()[one.bucket]);
         Ok(Prepared { picture: cropped.picture, window: cropped.window })
     }
@@ -225,6 +241,9 @@ fn look(source: &dyn Source, buckets: &Buckets, settings: &DataSettings, sample:
 
 /// The header of a sample's picture, from the beginning of its file where that is enough.
 fn header(source: &dyn Source, settings: &DataSettings, sample: u64) -> Result<Header, Reason> {
+    if let Some(canvas) = source.canvas() {
+        return Ok(Header { size: canvas.size(), changes: Vec::new() });
+    }
     let name = source.picture_name(sample);
     let start = source.picture_start(sample, HEADER_BYTES)?;
     let header = picture::inspect(&start, name.as_deref(), settings.pixels_max);

@@ -5,6 +5,7 @@ use rectiflow_weights::{quoted, shown};
 use serde::{Serialize, Serializer};
 
 use crate::buckets::Size;
+use crate::sprites::SpriteError;
 
 /// What can be wrong with a data set as a whole. The message says what is wrong and, in a second line, what to do
 /// next. What is wrong with one sample is a [`Reason`].
@@ -34,6 +35,8 @@ pub enum DatasetError {
     WhichCaptions { path: PathBuf, columns: Vec<String> },
     #[error("{} holds no sample that can be used: {found}\nhint: {hint}", shown(.path))]
     Empty { path: PathBuf, found: String, hint: &'static str },
+    #[error(transparent)]
+    Sprites(#[from] SpriteError),
     #[error("the data set's settings cannot be met: {problem}\nhint: {hint}")]
     Settings { problem: String, hint: &'static str },
 }

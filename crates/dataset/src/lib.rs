@@ -55,5 +55,5 @@ pub use findings::{Change, Findings, LeftOut};
 pub use order::Order;
 pub use picture::{Background, Cropped, Header, Window, crop_to, decode, inspect};
 pub use settings::{BucketSettings, Check, ComputedBuckets, Crop, DataSettings, NamedBuckets, WithoutCaption};
-pub use source::{Folder, Jsonl, Kind, Lines, Parquet, Source, WebDataset, open};
+pub use source::{Canvas, Folder, Jsonl, Kind, Lines, Parquet, Source, Sprites, WebDataset, open};
 pub use texts::Texts;

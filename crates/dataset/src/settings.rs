@@ -1,3 +1,4 @@
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct DataSettings {
     /// What it is, where that does not show or something else is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
+    /// How many scenes are drawn, for `kind = "sprites"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<NonZeroU64>,
     /// The column of pictures of Parquet files with several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub picture_column: Option<String>,

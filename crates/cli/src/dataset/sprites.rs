@@ -61,16 +61,12 @@ enum FormatName {
 /// How many scenes a sheet shows.
 const SHEET_SCENES: u64 = 60;
 
-/// From this many pixels on, 8 letters can be read.
-const LONG_WORDS_FROM_PX: u32 = 128;
-
 pub(crate) fn run(args: SpritesArgs) -> anyhow::Result<ExitCode> {
     let split = match args.split {
         SplitName::Train => Split::Train,
         SplitName::HeldOut => Split::HeldOut,
     };
-    let letters_max = if args.size < LONG_WORDS_FROM_PX { 5 } else { 8 };
-    let settings = Settings { seed: args.seed, split, letters_max };
+    let settings = Settings { seed: args.seed, split, letters_max: Settings::letters_max_at(args.size) };
     if let Some(sheet) = &args.sheet {
         check_sheet(sheet)?;
     }

@@ -1,4 +1,4 @@
-//! Where samples come from: folders, WebDataset shards, Parquet files, JSONL lists, and texts alone.
+//! Where samples come from: folders, WebDataset shards, Parquet files, JSONL lists, sprite scenes, and texts alone.
 //!
 //! A source knows where each sample is and hands out its bytes and texts. It decodes no picture and judges none.
 
@@ -7,21 +7,25 @@ mod folder;
 mod jsonl;
 mod lines;
 mod parquet;
+mod sprites;
 mod texts;
 mod webdataset;
 
 use std::path::{Path, PathBuf};
 
+use image::RgbImage;
 use rectiflow_weights::shown;
 use serde::{Deserialize, Serialize};
 
 pub use self::parquet::Parquet;
+use crate::buckets::Size;
 use crate::captions::Captions;
 use crate::error::{DatasetError, Reason};
 use crate::findings::LeftOut;
 pub use folder::Folder;
 pub use jsonl::Jsonl;
 pub use lines::Lines;
+pub use sprites::Sprites;
 pub use webdataset::WebDataset;
 
 /// Samples by number. The same data give the same numbers on every machine.
@@ -49,6 +53,20 @@ pub trait Source: Send + Sync {
 
     /// What was found that could not become a sample.
     fn left_out(&self) -> &[LeftOut];
+
+    /// What draws the pictures, where they lie in no file: their pixels are there without decoding.
+    fn canvas(&self) -> Option<&dyn Canvas> {
+        None
+    }
+}
+
+/// Pictures that are drawn when they are asked for, the same every time.
+pub trait Canvas {
+    /// Of each.
+    fn size(&self) -> Size;
+
+    /// The pixels of sample `number`.
+    fn draw(&self, number: u64) -> Result<RgbImage, Reason>;
 }
 
 /// What a data set is kept in.
@@ -65,9 +83,12 @@ pub enum Kind {
     Jsonl,
     /// Texts without pictures, one a line: never what shows, since any `.txt` or `.jsonl` file could be one.
     Texts,
+    /// Scenes that are drawn of the art in a folder: `count` of them, each `side_px` wide.
+    Sprites,
 }
 
-/// Opens the data set at `path`: of the given kind, or of that which shows. `picture_column` is for Parquet.
+/// Opens the data set at `path`: of the given kind, or of that which shows. `picture_column` is for Parquet. Sprite
+/// scenes are in no file; [`Sprites::open`] is for them.
 ///
 /// # Errors
 /// Nothing there, nothing that is recognised, a damaged file.
@@ -79,6 +100,7 @@ pub fn open(path: &Path, kind: Option<Kind>, picture_column: Option<&str>) -> Re
         Kind::Parquet => Box::new(Parquet::open(path, &files, picture_column)?),
         Kind::Jsonl => Box::new(Jsonl::open(&files[0])?),
         Kind::Texts => Box::new(Lines::open(&files[0])?),
+        Kind::Sprites => return Err(unrecognised(path, "sprite scenes are in no file".into())),
     })
 }
 
@@ -114,7 +136,7 @@ fn recognise(path: &Path, kind: Option<Kind>) -> Result<(Kind, Vec<PathBuf>), Da
         files.iter().filter(|file| file::extension(file) == extension).map(|file| path.join(file)).collect()
     };
     let of_kind = |kind: Kind| match kind {
-        Kind::Folder | Kind::Texts => vec![],
+        Kind::Folder | Kind::Texts | Kind::Sprites => vec![],
         Kind::WebDataset => with("tar"),
         Kind::Parquet => with("parquet"),
         Kind::Jsonl if path.join(METADATA).is_file() => vec![path.join(METADATA)],
@@ -154,6 +176,7 @@ impl Kind {
             Kind::Parquet => ".parquet file",
             Kind::Jsonl => ".jsonl list",
             Kind::Texts => "file of texts",
+            Kind::Sprites => "scene",
         }
     }
 }

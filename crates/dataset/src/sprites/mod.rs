@@ -44,6 +44,7 @@ pub use art::Style;
 pub use colour::Colour;
 pub use error::SpriteError;
 pub use scene::{Area, Background, Lettering, Object, Place, Scene, Split, Typeface};
+pub(crate) use shards::png;
 pub use shards::{Format, SceneFolder};
 
 use art::{Art, Concept, Gallery};
@@ -59,6 +60,13 @@ pub struct Settings {
     pub split: Split,
     /// The longest word, in letters: 5 can be read at 64 px, 8 at 128 px.
     pub letters_max: usize,
+}
+
+impl Settings {
+    /// The longest word that can be read in pictures of this side.
+    pub fn letters_max_at(side_px: u32) -> usize {
+        if side_px < 128 { 5 } else { LETTERS_MAX }
+    }
 }
 
 /// All scenes of some settings.

@@ -4,7 +4,7 @@ use std::io::{self, Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ExtendedColorType, ImageEncoder};
+use image::{ExtendedColorType, ImageEncoder, ImageResult, RgbImage};
 use rayon::prelude::*;
 use rectiflow_weights::{IfThere, write_whole};
 use serde::{Deserialize, Serialize};
@@ -121,14 +121,10 @@ impl SceneFolder {
     fn files(&self, scenes: &Scenes, number: u64) -> Result<[(String, Vec<u8>); 3], SpriteError> {
         let scene = scenes.scene(number);
         let picture = scenes.draw(&scene, self.about.size_px)?;
-        let mut png = Cursor::new(Vec::new());
-        let (width, height) = picture.dimensions();
-        PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::Adaptive)
-            .write_image(&picture, width, height, ExtendedColorType::Rgb8)
-            .map_err(|error| unwritable(&self.folder)(io::Error::other(error)))?;
+        let png = png(&picture).map_err(|error| unwritable(&self.folder)(io::Error::other(error)))?;
         let json = serde_json::json!(scene).to_string().into_bytes();
         let name = |ending: &str| format!("{number:07}.{ending}");
-        Ok([(name("png"), png.into_inner()), (name("txt"), scene.caption.into_bytes()), (name("json"), json)])
+        Ok([(name("png"), png), (name("txt"), scene.caption.into_bytes()), (name("json"), json)])
     }
 
     fn path(&self, shard: u64) -> PathBuf {
@@ -137,6 +133,22 @@ impl SceneFolder {
             Format::WebDataset => format!("shard-{shard:06}.tar"),
         })
     }
+}
+
+/// A picture as the bytes of a file.
+///
+/// # Errors
+/// It has no pixels.
+pub(crate) fn png(picture: &RgbImage) -> ImageResult<Vec<u8>> {
+    let mut bytes = Cursor::new(Vec::new());
+    let (width, height) = picture.dimensions();
+    PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive).write_image(
+        picture,
+        width,
+        height,
+        ExtendedColorType::Rgb8,
+    )?;
+    Ok(bytes.into_inner())
 }
 
 fn unwritable(path: &Path) -> impl FnOnce(io::Error) -> SpriteError + use<> {

@@ -7,6 +7,7 @@ mod jsonl;
 mod open;
 mod parquet;
 mod pictures;
+mod sprites;
 mod support;
 mod texts;
 mod webdataset;

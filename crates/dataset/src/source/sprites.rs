@@ -1,0 +1,75 @@
+use std::num::NonZeroU64;
+use std::path::Path;
+
+use image::RgbImage;
+
+use crate::buckets::Size;
+use crate::captions::Captions;
+use crate::error::Reason;
+use crate::findings::LeftOut;
+use crate::source::{Canvas, Source};
+use crate::sprites::{self, Scenes, Settings, Split, SpriteError};
+
+/// Scenes of sprites for training, drawn when they are asked for: the first ones of seed 0, with one caption each.
+pub struct Sprites {
+    scenes: Scenes,
+    side_px: u32,
+    count: NonZeroU64,
+}
+
+impl Sprites {
+    /// `count` scenes of `side_px` (16 to 4096) pixels, of the art in a folder.
+    ///
+    /// # Errors
+    /// The art is not there or not whole; the side is out of bounds.
+    pub fn open(art: &Path, side_px: u32, count: NonZeroU64) -> Result<Self, SpriteError> {
+        let settings = Settings { seed: 0, split: Split::Train, letters_max: Settings::letters_max_at(side_px) };
+        let scenes = Scenes::open(art, settings)?;
+        // Refuses a side that no scene can be drawn at.
+        scenes.draw(&scenes.scene(0), side_px)?;
+        Ok(Sprites { scenes, side_px, count })
+    }
+}
+
+impl Source for Sprites {
+    fn count(&self) -> u64 {
+        self.count.get()
+    }
+
+    fn id(&self, number: u64) -> String {
+        format!("scene {number}")
+    }
+
+    fn picture_name(&self, _number: u64) -> Option<String> {
+        None
+    }
+
+    fn picture(&self, number: u64) -> Result<Vec<u8>, Reason> {
+        sprites::png(&self.draw(number)?).map_err(|problem| Reason::Unreadable(problem.to_string()))
+    }
+
+    fn captions(&self, number: u64) -> Result<Captions, Reason> {
+        let mut captions = Captions::default();
+        captions.add("caption", &self.scenes.scene(number).caption);
+        Ok(captions)
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &[]
+    }
+
+    fn canvas(&self) -> Option<&dyn Canvas> {
+        Some(self)
+    }
+}
+
+impl Canvas for Sprites {
+    fn size(&self) -> Size {
+        Size::new(self.side_px, self.side_px)
+    }
+
+    fn draw(&self, number: u64) -> Result<RgbImage, Reason> {
+        let drawn = self.scenes.draw(&self.scenes.scene(number), self.side_px);
+        drawn.map_err(|problem| Reason::Unreadable(problem.to_string()))
+    }
+}

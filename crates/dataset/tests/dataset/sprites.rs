@@ -1,0 +1,41 @@
+use std::path::Path;
+
+use rectiflow_dataset::sprites::{Scenes, Settings, Split};
+use rectiflow_dataset::{DatasetError, Size};
+
+use crate::support::dataset;
+
+const ART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/sprites");
+
+#[test]
+fn scenes_are_drawn_when_they_are_asked_for_and_are_those_that_are_written_to_disk() {
+    let (dataset, findings) = dataset(Path::new(ART), "kind = \"sprites\"\ncount = 7").unwrap();
+    assert_eq!((findings.kept, findings.left_out.len(), findings.changes.len()), (7, 0, 0));
+    let scenes = Scenes::open(ART, Settings { seed: 0, split: Split::Train, letters_max: 5 }).unwrap();
+    for one in dataset.kept() {
+        assert_eq!(one.size, Size::new(32, 32));
+        let scene = scenes.scene(one.sample);
+        let expected = scenes.draw(&scene, 32).unwrap();
+        assert!(dataset.picture(*one).unwrap().picture == expected);
+        assert_eq!(dataset.caption(0, 0, one.sample).unwrap(), scene.caption);
+    }
+    assert_eq!(dataset.id(3), "scene 3");
+
+    // A program that reads files gets the same picture as one.
+    let source = rectiflow_dataset::Sprites::open(Path::new(ART), 32, 7.try_into().unwrap()).unwrap();
+    let bytes = rectiflow_dataset::Source::picture(&source, 3).unwrap();
+    assert!(image::load_from_memory(&bytes).unwrap().into_rgb8() == scenes.draw(&scenes.scene(3), 32).unwrap());
+}
+
+#[test]
+fn scenes_that_cannot_be_drawn_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = |path: &Path, more: &str| dataset(path, more).map(drop).unwrap_err();
+    let art = Path::new(ART);
+    assert!(matches!(error(folder.path(), "kind = \"sprites\"\ncount = 7"), DatasetError::Sprites(_)));
+    for more in ["kind = \"sprites\"", "kind = \"sprites\"\ncount = 7\nflip = true", "count = 7"] {
+        assert!(matches!(error(art, more), DatasetError::Settings { .. }), "{more}");
+    }
+    assert!(rectiflow_dataset::Sprites::open(art, 8_192, 7.try_into().unwrap()).is_err());
+    assert!(rectiflow_dataset::open(art, Some(rectiflow_dataset::Kind::Sprites), None).is_err());
+}
