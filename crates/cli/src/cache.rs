@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use rectiflow_dataset::{CacheWriter, Dataset};
-use rectiflow_generate::{EncoderFiles, Encoders};
+use rectiflow_generate::Encoders;
 use rectiflow_nn::DeviceChoice;
 use rectiflow_train::encode::{self, CacheMaker, Made};
 use rectiflow_train::plan::{Overrides, Plan};
 use rectiflow_train::recipe::Recipe;
-use rectiflow_train::setup::{model_at, said};
+use rectiflow_train::setup::{encoder_files, said};
 
 use crate::interrupt::Interrupt;
 use crate::output::{self, INTERRUPTED};
@@ -53,7 +53,7 @@ pub(crate) fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
         progress.say(&found);
     }
     progress.phase("open and check encoders");
-    let files = EncoderFiles::open(&model_at(&encoders_at))?;
+    let files = encoder_files(&encoders_at)?;
     let encoding = recipe.data.encoding;
     let keys = encode::keys(&files, &recipe.data.source, &encoding, recipe.seed);
     let precision = encoding.precision.into();

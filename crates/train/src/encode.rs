@@ -39,7 +39,9 @@ const PICTURES_AT_ONCE: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
     /// Its picture or its caption.
-    #[error("{id}: {reason}\nhint: the data changed after it was looked at; put the file back, or begin the run again")]
+    #[error(
+        "{id}: {reason}\nhint: put the file back if it changed; else begin another run with `check = \"pixels\"` in data.source, which leaves out what is damaged"
+    )]
     LeftOut {
         /// What it is called.
         id: String,

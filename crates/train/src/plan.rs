@@ -260,9 +260,22 @@ fn check_objective(recipe: &Recipe) -> Result<(), RecipeError> {
     if let Model::Autoencoder(model) = &recipe.model {
         check_autoencoder(model, recipe.data.source.side_px)?;
     }
+    if let Model::Mmdit(model) | Model::Dit(model) | Model::CrossDit(model) | Model::Uvit(model) = &recipe.model {
+        within("model.position_crop", model.position_crop, 0.0..=1.0, "it is a share of the batches")?;
+    }
+    if recipe.validation.every > 0 && recipe.validation.samples == 0 {
+        let hint = "give how many samples are kept for it, or set validation.every = 0";
+        return Err(impossible("validation.samples", "is 0, and validation.every is not", hint));
+    }
     match &recipe.objective {
         Objective::Flow(flow) => {
             within("objective.shift", flow.shift, 1e-3..=1e3, "usual are 1 at 256 px and 3 at 1024 px")?;
+            let samples = &recipe.samples;
+            if samples.every > 0 && samples.prompts.is_empty() {
+                let hint = "give texts to draw, or set samples.every = 0";
+                return Err(impossible("samples.prompts", "is empty, and samples.every is not 0", hint));
+            }
+            within("samples.guidance", samples.guidance.into(), 0.0..=100.0, "usual is 4")?;
             let dropout = flow.dropout;
             for share in [dropout.clip_l, dropout.clip_g, dropout.t5] {
                 within("objective.dropout", share, 0.0..=1.0, "the paper has 0.464 for each encoder")?;
@@ -427,9 +440,19 @@ mod tests {
             ("depth = 2", "dpeth = 2", "`dpeth` is not a setting here\nhint: did you mean `depth`?"),
             ("batch = 8", "batch_size = 8", "did you mean `batch`?"),
             ("learning_rate", "learning-rate", "did you mean `learning_rate`?"),
-            ("\"mmdit\"", "\"mmditx\"", "did you mean `mmdit`?"),
-            ("depth = 2", "depth = \"2\"", "expected a nonzero"),
-            ("[schedule]", "[schedule", "recipe.toml, line 12: unclosed table"),
+            ("\"mmdit\"", "\"mmditx\"", "`mmditx` is no value for this setting\nhint: did you mean `mmdit`?"),
+            ("depth = 2", "depth = \"2\"", "expected a whole number from 1 on"),
+            ("[schedule]", "[schedule", "recipe.toml, line 12, `[schedule`: unclosed table"),
+            ("depth = 2", "depth = \"2\"", "recipe.toml, line 8, `depth = \"2\"`: invalid type"),
+            ("depth = 2", "depth = -2", "recipe.toml, line 8, `depth = -2`: invalid value"),
+            ("depth = 2", "heads = 2", "recipe.toml, line 8: `heads` is not"),
+            ("steps = 100", "", "recipe.toml: `steps` is missing\nhint: add it"),
+            (
+                "steps = 100",
+                "steps = \"100\"",
+                "line 2, `steps = \"100\"`: invalid type: string \"100\", expected a whole number from 0 on\nhint: ",
+            ),
+            ("1e-4", "\"1e-4\"", "expected a number\nhint: "),
         ] {
             let error = plan(&SMALL.replace(from, to)).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
@@ -446,6 +469,10 @@ mod tests {
             ("1e-4", "nan", "`schedule.learning_rate` is NaN"),
             ("encoders = \"model\"", "", "`data.encoders` is missing"),
             ("side_px = 64", "side_px = 64, flip = true }\ncache = \"x\" #", "`data.source.flip` is set"),
+            ("depth = 2", "depth = 2\nposition_crop = 7", "`model.position_crop` is 7"),
+            ("steps = 100", "steps = 100\nvalidation = { samples = 0 }", "`validation.samples` is 0"),
+            ("steps = 100", "steps = 100\nsamples = { every = 5 }", "`samples.prompts` is empty"),
+            ("steps = 100", "steps = 100\nsamples = { guidance = inf }", "`samples.guidance` is inf"),
             ("[data]", "[data]\nencoding = { t5_tokens = 7 }", "`data.encoding.t5_tokens` is 7"),
             ("kind = \"flow\"", "kind = \"flow\"\ndropout = { t5 = 46.4 }", "`objective.dropout` is 46.4"),
             ("1e-4", "1e-4\n[optimizer]\nbetas = [0.9, 1.0]", "`optimizer.betas` is 1"),

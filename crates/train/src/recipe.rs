@@ -572,7 +572,7 @@ impl Recipe {
     /// # Errors
     /// As [`Self::read`].
     pub fn parse(text: &str, path: &Path) -> Result<Recipe, RecipeError> {
-        toml::from_str(text).map_err(|problem| RecipeError::of(path, &problem))
+        toml::from_str(text).map_err(|problem| RecipeError::of(path, text, &problem))
     }
 
     /// Every setting by its path, `schedule.learning_rate`, as JSON: for comparing two recipes.

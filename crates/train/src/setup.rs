@@ -67,8 +67,16 @@ impl From<PadsRecipe> for Pads {
     }
 }
 
+/// The text encoders and the autoencoder that a recipe names.
+///
+/// # Errors
+/// They are not there, or not whole.
+pub fn encoder_files(at: &Path) -> Result<EncoderFiles, RecipeError> {
+    EncoderFiles::open(&model_at(at)).map_err(|problem| unusable("data.encoders", &problem))
+}
+
 /// A model's folder or file, alone.
-pub fn model_at(path: &Path) -> ModelPaths {
+fn model_at(path: &Path) -> ModelPaths {
     ModelPaths { model: Some(path.to_owned()), ..ModelPaths::default() }
 }
 
@@ -104,7 +112,7 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
     let recipe = &plan.recipe;
     let formulation = formulation_of(flow)?;
     let encoders_at = recipe.data.encoders.as_deref().ok_or("the plan names no encoders")?;
-    let files = EncoderFiles::open(&model_at(encoders_at))?;
+    let files = encoder_files(encoders_at)?;
     let side_px = recipe.data.source.side_px as usize;
     let mut notes = Vec::new();
 
@@ -147,6 +155,10 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
             (drawing, FlowData::live(dataset, encoders, pictures, with)?)
         }
     };
+    let (kept, wanted) = (data.validation_len(), recipe.validation.samples);
+    if recipe.validation.every > 0 && kept < wanted {
+        notes.push(format!("samples kept for validation: {kept} instead of {wanted}; a tenth of the data is the most"));
+    }
     let dropout = flow.dropout;
     let settings = FlowSettings {
         seed: recipe.seed,
@@ -229,8 +241,8 @@ fn build(
         let (network, names) = named(&config, &mut random, device, recipe.precision.into());
         return Ok((config, network, names));
     };
-    let checkpoint = Checkpoint::open(&model_at(from))?;
-    let part = checkpoint.require(PartKind::Transformer)?;
+    let checkpoint = Checkpoint::open(&model_at(from)).map_err(|problem| unusable("model.from", &problem))?;
+    let part = checkpoint.require(PartKind::Transformer).map_err(|problem| unusable("model.from", &problem))?;
     let mut source = part.source();
     let mut config = MmditConfig::find(&source)?;
     let adds_norm = model.qk_norm == Some(true) && !config.qk_norm;
@@ -249,6 +261,15 @@ fn build(
         );
         return Err(impossible("model.from", why, "name encoders of the same release").into());
     }
+    let widths = files.conditioning_widths();
+    if (config.context_width, config.pooled_width) != widths {
+        let why = format!(
+            "takes texts of width {} and {}, the text encoders make {} and {}",
+            config.context_width, config.pooled_width, widths.0, widths.1
+        );
+        return Err(impossible("model.from", why, "name encoders of the same release").into());
+    }
+    fits(side_px, files, &config)?;
     let config = NetworkConfig::Mmdit(config);
     let norms = |name: &str| name.ends_with(".ln_q.weight") || name.ends_with(".ln_k.weight");
     let mut with_new = WithNew::new(&mut source, &mut random, |name| adds_norm && norms(name));
@@ -292,6 +313,30 @@ fn agrees<T: PartialEq + std::fmt::Debug>(
     }
 }
 
+/// Pictures are in whole patches, and the positional grid has room for them.
+fn fits(side_px: usize, files: &EncoderFiles, config: &MmditConfig) -> Result<(), RecipeError> {
+    let patch_px = files.vae().downsampling() * config.patch;
+    if side_px == 0 || !side_px.is_multiple_of(patch_px) {
+        let why = format!("is {side_px}, which is not in patches of {patch_px} px");
+        return Err(impossible("data.source.side_px", why, "give a multiple of that"));
+    }
+    let patches = side_px / patch_px;
+    if config.grid < patches {
+        let why = format!("is {}, and a picture of {side_px} px has {patches} patches a side", config.grid);
+        return Err(impossible("model.grid", why, "give at least that, or smaller pictures"));
+    }
+    Ok(())
+}
+
+/// A file that a recipe names cannot be used for what it is named for.
+fn unusable(setting: &'static str, problem: &dyn std::error::Error) -> RecipeError {
+    let text = problem.to_string();
+    let (why, hint) = text.split_once("\nhint: ").unwrap_or((&text, "check the path"));
+    // A recipe has no options of the command line.
+    let hint = if hint.contains("`--") { "name the folder or the file of a model that has it" } else { hint };
+    impossible(setting, format!("cannot be used: {why}"), hint)
+}
+
 /// The sizes of a new network.
 fn from_scratch(
     kind: &Model,
@@ -306,15 +351,9 @@ fn from_scratch(
     let (context_width, pooled_width) = files.conditioning_widths();
     let mut mmdit = MmditConfig::of_depth(depth.get());
     let patch = mmdit.patch;
-    if latent_px == 0 || !latent_px.is_multiple_of(patch) {
-        let why = format!("is {side_px}, which is not in patches of {} px", files.vae().downsampling() * patch);
-        return Err(impossible("data.source.side_px", why, "give a multiple of that"));
-    }
     let grid = model.grid.map_or(GRID.max(latent_px / patch), |grid| grid.get());
-    if grid < latent_px / patch {
-        let why = format!("is {grid}, and a picture of {side_px} px has {} patches a side", latent_px / patch);
-        return Err(impossible("model.grid", why, "give at least that"));
-    }
+    mmdit.grid = grid;
+    fits(side_px, files, &mmdit)?;
     let layers = model.dual_attention_layers.clone().unwrap_or_default();
     if let Some(layer) = layers.iter().find(|layer| **layer >= depth.get()) {
         let why = format!("names block {layer}, and the depth is {depth}");

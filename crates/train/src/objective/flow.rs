@@ -269,7 +269,7 @@ impl Objective for Flow {
     }
 
     fn validate(&mut self) -> Result<Values, Problem> {
-        if !self.data.has_validation() {
+        if self.data.validation_len() == 0 {
             return Ok(Values::new());
         }
         let network = self.trainee.averaged().valid();

@@ -117,9 +117,9 @@ impl FlowData {
         self.batches.batch(step + (turn << 40)).drawn
     }
 
-    /// Whether any samples are kept for validation.
-    pub fn has_validation(&self) -> bool {
-        self.validation.iter().any(|samples| !samples.is_empty())
+    /// How many samples are kept for validation.
+    pub fn validation_len(&self) -> usize {
+        self.validation.iter().map(Vec::len).sum()
     }
 
     /// The samples that are kept for validation, at most `count` at once, each of one size.
