@@ -5,7 +5,7 @@ mod folder;
 
 use std::num::NonZeroU64;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,12 +13,11 @@ use anyhow::{Context, anyhow};
 use rectiflow_kernels::Isa;
 use rectiflow_kernels::limits::{self, Arithmetic};
 use rectiflow_nn::DeviceChoice;
-use rectiflow_train::checkpoint::CheckpointError;
 use rectiflow_train::journal::Event;
 use rectiflow_train::objective::Objective;
 use rectiflow_train::plan::{Overrides, Plan};
 use rectiflow_train::recipe::{Objective as ObjectiveRecipe, Recipe, TrainPrecision};
-use rectiflow_train::run::{Outcome, Run, Watch};
+use rectiflow_train::run::{Outcome, Run, TrainError, Watch};
 use rectiflow_train::setup::{self, Ready};
 use rectiflow_train::tensorboard::TensorBoard;
 use rectiflow_train::{journal, report};
@@ -43,8 +42,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
     /// Steps from checkpoint to checkpoint, instead of the recipe's
-    #[arg(long, value_name = "N")]
-    checkpoint_every: Option<NonZeroU64>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    checkpoint_every: Option<u64>,
     /// Go on with the run in the folder
     #[arg(long)]
     resume: bool,
@@ -55,19 +54,20 @@ pub(crate) struct TrainArgs {
 
 pub(crate) fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let recipe = Recipe::read(&args.recipe)?;
-    let overrides = Overrides { steps: args.steps, checkpoint_every: args.checkpoint_every };
+    let overrides = Overrides { steps: args.steps, checkpoint_every: args.checkpoint_every.and_then(NonZeroU64::new) };
     let plan = Plan::resolve(recipe, overrides)?;
     // Names what is wrong in a recipe before a folder is made for it.
     if let ObjectiveRecipe::Flow(flow) = &plan.recipe.objective {
         setup::formulation_of(flow)?;
     }
-    let folder = folder::take(&args.out, &plan, args.resume)?;
+    folder::check(&args.out, &plan, args.resume)?;
     rectiflow_train::keep_freed_memory(kept_bytes());
     let interrupt = Interrupt::catch("; the steps since the last checkpoint are lost")?;
     output::note("opening and checking files ...");
     match &plan.recipe.objective {
         ObjectiveRecipe::Flow(flow) => {
             let ready = setup::flow(&plan, flow, args.device).map_err(reported)?;
+            let folder = folder::take(&args.out, &plan, args.resume)?;
             train(ready, &plan, &folder, interrupt)
         }
         ObjectiveRecipe::Autoencoder(autoencoder) => {
@@ -203,17 +203,15 @@ impl Watch for Watcher {
         if self.interrupt.is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    fn disk_full(&mut self, problem: &CheckpointError) -> ControlFlow<()> {
+    fn disk_full(&mut self, problem: &TrainError) -> ControlFlow<()> {
         const BETWEEN: Duration = Duration::from_millis(500);
         if !std::mem::replace(&mut self.waited, true) {
-            self.display.note(&format!("{problem}; waiting for space. Ctrl-C ends the run without this checkpoint"));
+            let text = problem.to_string();
+            // What to do is said here, for all files alike.
+            let what = text.split("\nhint: ").next().unwrap_or(&text);
+            self.display.note(&format!("{what}; waiting for space. Ctrl-C ends the run without it"));
         }
         std::thread::sleep(BETWEEN);
         if self.interrupt.is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
-}
-
-/// A path as it is said in messages.
-fn shown(path: &Path) -> std::path::Display<'_> {
-    path.display()
 }

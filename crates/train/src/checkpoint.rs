@@ -34,23 +34,27 @@ pub struct Checkpoints {
 #[serde(deny_unknown_fields)]
 pub struct About {
     format: u32,
-    /// How far the run was.
-    pub at: At,
+    /// Steps that were taken.
+    pub step: u64,
     /// What a later process must agree on to go on: a digest of the plan.
     pub plan: String,
+    /// The best validation loss so far, and its step.
+    pub best: Option<Best>,
+    /// How often the run went back because something was not finite: which samples it goes on with.
+    #[serde(default)]
+    pub turn: u64,
     files: BTreeMap<String, Stored>,
 }
 
-/// How far a run is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct At {
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
     /// Steps that were taken.
     pub step: u64,
-    /// How often it went back because something was not finite: its draws are those of this turn.
-    pub turn: u64,
     /// The best validation loss so far, and its step.
     pub best: Option<Best>,
+    /// How often it went back.
+    pub turn: u64,
 }
 
 /// The step with the lowest validation loss of those that have a checkpoint.
@@ -120,8 +124,13 @@ impl CheckpointError {
             },
             CheckpointError::State { .. } => return false,
         };
-        matches!(problem.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        is_full(problem)
     }
+}
+
+/// Whether space on the disk would help.
+pub(crate) fn is_full(problem: &io::Error) -> bool {
+    matches!(problem.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl Checkpoints {
@@ -137,14 +146,15 @@ impl Checkpoints {
     /// Anything cannot be written. Nothing of it is left.
     pub fn write(
         &self,
-        at: At,
+        progress: Progress,
         plan: &str,
         fill: impl FnOnce(&Path) -> Result<(), StateError>,
     ) -> Result<PathBuf, CheckpointError> {
-        let folder = self.folder.join(name_of(at.step));
-        let partial = self.folder.join(format!("{}.partial", name_of(at.step)));
+        let Progress { step, best, turn } = progress;
+        let folder = self.folder.join(name_of(step));
+        let partial = self.folder.join(format!("{}.partial", name_of(step)));
         let written = self.write_partial(&partial, fill).and_then(|files| {
-            let about = About { format: FORMAT, at, plan: plan.to_owned(), files };
+            let about = About { format: FORMAT, step, plan: plan.to_owned(), best, turn, files };
             put(&partial, &folder, &about)
                 .map_err(|problem| CheckpointError::Unwritable { folder: folder.clone(), problem })
         });
@@ -280,8 +290,8 @@ fn read(folder: &Path, step: u64) -> Result<About, String> {
     if about.format != FORMAT {
         return Err(format!("{ABOUT} is of format {}, and this program knows {FORMAT}", about.format));
     }
-    if about.at.step != step {
-        return Err(format!("{ABOUT} says it is of step {}", about.at.step));
+    if about.step != step {
+        return Err(format!("{ABOUT} says it is of step {}", about.step));
     }
     for (name, wanted) in &about.files {
         let found = stored(&folder.join(name)).map_err(|problem| format!("{name}: {problem}"))?;
@@ -307,8 +317,8 @@ mod tests {
         }
     }
 
-    fn at(step: u64) -> At {
-        At { step, ..At::default() }
+    fn at(step: u64) -> Progress {
+        Progress { step, best: None, turn: 0 }
     }
 
     struct Run {
@@ -333,7 +343,7 @@ mod tests {
         /// The step it would go on from, and how many damaged ones were passed over.
         fn latest(&self) -> (Option<u64>, usize) {
             let (found, damaged) = self.checkpoints.latest().unwrap();
-            (found.map(|found| found.about.at.step), damaged.len())
+            (found.map(|found| found.about.step), damaged.len())
         }
 
         fn names(&self) -> Vec<String> {
@@ -349,7 +359,7 @@ mod tests {
         assert_eq!(run(&[]).latest(), (None, 0));
         let run = run(&[5, 20, 100_000_000]);
         assert_eq!(run.latest(), (Some(100_000_000), 0));
-        assert_eq!(run.checkpoints.latest_before(20).unwrap().0.unwrap().about.at.step, 5);
+        assert_eq!(run.checkpoints.latest_before(20).unwrap().0.unwrap().about.step, 5);
         assert_eq!(run.names(), ["step-000005", "step-000020", "step-100000000"]);
     }
 
@@ -369,7 +379,7 @@ mod tests {
             let run = run(&[10, 20]);
             damage(&run.file(20, file));
             let (found, damaged) = run.checkpoints.latest().unwrap();
-            assert_eq!(found.unwrap().about.at.step, 10);
+            assert_eq!(found.unwrap().about.step, 10);
             assert!(damaged[0].folder.ends_with("step-000020"));
             assert!(damaged[0].why.contains(expected), "{}", damaged[0].why);
         }
@@ -412,9 +422,10 @@ mod tests {
     fn a_checkpoint_of_the_same_step_is_replaced() {
         let run = run(&[10]);
         let best = Some(Best { step: 10, loss: 0.5 });
-        run.checkpoints.write(At { best, ..at(10) }, "plan", fill("other")).unwrap();
+        run.checkpoints.write(Progress { best, turn: 3, ..at(10) }, "plan", fill("other")).unwrap();
         let found = run.checkpoints.latest().unwrap().0.unwrap();
-        assert_eq!((found.about.at.best, fs::read(run.file(10, "a.safetensors")).unwrap()), (best, b"other".to_vec()));
+        assert_eq!(found.about.turn, 3);
+        assert_eq!((found.about.best, fs::read(run.file(10, "a.safetensors")).unwrap()), (best, b"other".to_vec()));
         assert_eq!(run.names(), ["step-000010"]);
     }
 }

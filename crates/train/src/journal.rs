@@ -114,9 +114,12 @@ impl Journal {
     /// Adds a line.
     ///
     /// # Errors
-    /// The disk is full, or gone.
+    /// The disk is full, or gone. No part of the line stays.
     pub fn record(&mut self, event: &Event) -> io::Result<()> {
-        write_line(&mut self.file, event)
+        let bytes = self.file.metadata()?.len();
+        write_line(&mut self.file, event).inspect_err(|_| {
+            let _ = self.file.set_len(bytes);
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rectiflow_weights::IfThere;
 
-use crate::checkpoint::{At, Best, CheckpointError, Checkpoints};
+use crate::checkpoint::{self, Best, CheckpointError, Checkpoints, Progress};
 use crate::journal::{Event, Journal};
 use crate::objective::{Objective, StepError, Values};
 use crate::plan::Pace;
@@ -29,9 +29,9 @@ pub trait Watch {
     /// Asked after each step. `Break`: a checkpoint is written and the run ends.
     fn wish(&mut self) -> ControlFlow<()>;
 
-    /// There is no space for a checkpoint. `Continue`: it is tried again, so wait in here; `Break`: the run ends with
-    /// what is on the disk.
-    fn disk_full(&mut self, problem: &CheckpointError) -> ControlFlow<()>;
+    /// There is no space for a file of the run. `Continue`: it is tried again, so wait in here; `Break`: the run ends
+    /// with what is on the disk.
+    fn disk_full(&mut self, problem: &TrainError) -> ControlFlow<()>;
 }
 
 /// How a run ended.
@@ -89,6 +89,17 @@ pub enum TrainError {
         /// What the system says.
         problem: io::Error,
     },
+}
+
+impl TrainError {
+    /// Whether space on the disk would help.
+    fn is_disk_full(&self) -> bool {
+        match self {
+            TrainError::Checkpoint(problem) => problem.is_disk_full(),
+            TrainError::File { problem, .. } => checkpoint::is_full(problem),
+            TrainError::NotFinite { .. } | TrainError::Objective { .. } | TrainError::State(_) => false,
+        }
+    }
 }
 
 /// A run's folder: `journal.jsonl`, `checkpoints/`, `samples/`, `model/`.
@@ -163,9 +174,13 @@ pub struct Run<'a> {
     checkpoints: Checkpoints,
     journal: Journal,
     watch: &'a mut dyn Watch,
-    at: At,
+    /// Steps that were taken.
+    step: u64,
+    best: Option<Best>,
+    /// How often it went back because something was not finite.
+    turn: u64,
     since: Sums,
-    /// Steps at which something was not finite, and how often this process went back because of it.
+    /// Steps at which something was not finite, and how often that was so in this process.
     rolled_back: BTreeMap<u64, u64>,
 }
 
@@ -191,16 +206,17 @@ impl<'a> Run<'a> {
         let checkpoints = folder.checkpoints();
         let at = |path: PathBuf| move |problem| TrainError::File { path, problem };
         let (found, damaged) = checkpoints.latest().map_err(at(folder.root.join("checkpoints")))?;
-        let mut now_at = At::default();
+        let (mut step, mut best, mut turn) = (0, None, 0);
         if let Some(found) = &found {
-            now_at = found.about.at;
-            objective.load(&found.folder, now_at.step)?;
-            objective.turn(now_at.turn);
+            objective.load(&found.folder, found.about.step)?;
+            (step, best) = (found.about.step, found.about.best);
+            turn = found.about.turn;
+            objective.turn(turn);
         }
-        let step = now_at.step;
         let journal = Journal::open(&folder.journal(), step).map_err(at(folder.journal()))?;
         let (since, rolled_back) = (Sums::default(), BTreeMap::new());
-        let mut run = Run { objective, pace, folder, checkpoints, journal, watch, at: now_at, since, rolled_back };
+        let mut run =
+            Run { objective, pace, folder, checkpoints, journal, watch, step, best, turn, since, rolled_back };
         run.record(Event::Started { step, steps: pace.steps, time: now() })?;
         for damaged in damaged {
             let next = found.as_ref().map_or("the beginning".to_owned(), |found| found.folder.display().to_string());
@@ -215,41 +231,40 @@ impl<'a> Run<'a> {
     /// # Errors
     /// What cannot be gone on after. The last good checkpoint is as it was.
     pub fn finish(mut self) -> Result<Outcome, TrainError> {
-        while self.at.step < self.pace.steps {
+        while self.step < self.pace.steps {
             if !self.take_step()? {
                 continue;
             }
-            let is_last = self.at.step == self.pace.steps;
-            if is_last || self.pace.record.at(self.at.step) {
+            let is_last = self.step == self.pace.steps;
+            if is_last || self.pace.record.at(self.step) {
                 self.record_steps()?;
             }
-            if self.pace.validation.at(self.at.step) || (is_last && self.pace.validation.is_on()) {
-                self.validate()?;
-            }
-            if self.pace.samples.at(self.at.step) || (is_last && self.pace.samples.is_on()) {
+            let validates = self.pace.validation.at(self.step) || (is_last && self.pace.validation.is_on());
+            let is_best = validates && self.validate()?;
+            if self.pace.samples.at(self.step) || (is_last && self.pace.samples.is_on()) {
                 self.samples()?;
             }
             let stops = self.watch.wish().is_break();
-            let is_best = self.at.best.is_some_and(|best| best.step == self.at.step);
-            if stops || is_last || is_best || self.pace.checkpoint.at(self.at.step) {
+            // The last thing of a step, and once: what a run that goes on from it would not do again must be done.
+            if stops || is_last || is_best || self.pace.checkpoint.at(self.step) {
                 self.record_steps()?;
                 self.checkpoint()?;
             }
             if stops && !is_last {
-                return Ok(Outcome::Stopped { step: self.at.step });
+                return Ok(Outcome::Stopped { step: self.step });
             }
         }
-        self.record(Event::Finished { step: self.at.step, time: now() })?;
+        self.record(Event::Finished { step: self.step, time: now() })?;
         Ok(Outcome::Finished)
     }
 
     /// One step. Returns whether it was taken, or the run went back instead.
     fn take_step(&mut self) -> Result<bool, TrainError> {
         let started = Instant::now();
-        let step = self.at.step;
+        let step = self.step;
         match self.objective.step(step, self.pace.schedule.at(step, self.pace.steps)) {
             Ok(values) => {
-                self.at.step += 1;
+                self.step += 1;
                 self.since.add(values, started.elapsed().as_secs_f64());
                 Ok(true)
             }
@@ -261,7 +276,7 @@ impl<'a> Run<'a> {
     /// To the last checkpoint, if the plan says so.
     fn go_back(&mut self, what: String, samples: Vec<String>) -> Result<(), TrainError> {
         const TIMES_MAX: u64 = 3;
-        let step = self.at.step;
+        let step = self.step;
         let root = self.folder.root.join("checkpoints");
         let (found, _) = self.checkpoints.latest().map_err(|problem| TrainError::File { path: root, problem })?;
         let times = self.rolled_back.entry(step).or_default();
@@ -274,89 +289,102 @@ impl<'a> Run<'a> {
         let text = format!(
             "step {step}: {what} is not finite; samples of the step: {}; back to step {}, with other samples from there on",
             samples.join(", "),
-            found.about.at.step
+            found.about.step
         );
-        self.objective.load(&found.folder, found.about.at.step)?;
-        let turn = self.at.turn + 1;
-        self.at = At { turn, ..found.about.at };
-        self.objective.turn(turn);
+        self.objective.load(&found.folder, found.about.step)?;
+        // Whatever the checkpoint was of: no turn comes twice.
+        self.turn += 1;
+        self.objective.turn(self.turn);
+        (self.step, self.best) = (found.about.step, found.about.best);
         self.since = Sums::default();
         let path = self.folder.journal();
-        self.journal = Journal::open(&path, self.at.step).map_err(|problem| TrainError::File { path, problem })?;
-        self.record(Event::Note { step: self.at.step, text })
+        self.journal = Journal::open(&path, self.step).map_err(|problem| TrainError::File { path, problem })?;
+        self.record(Event::Note { step: self.step, text })
     }
 
     fn record_steps(&mut self) -> Result<(), TrainError> {
         match std::mem::take(&mut self.since).means() {
-            Some((values, seconds)) => self.record(Event::Step { step: self.at.step, values, seconds }),
+            Some((values, seconds)) => self.record(Event::Step { step: self.step, values, seconds }),
             None => Ok(()),
         }
     }
 
-    fn validate(&mut self) -> Result<(), TrainError> {
+    /// Returns whether the loss is the lowest so far.
+    fn validate(&mut self) -> Result<bool, TrainError> {
         let values = self.objective.validate().map_err(|problem| self.failed(problem))?;
-        let Some(loss) = values.get("loss").copied() else { return Ok(()) };
+        let Some(loss) = values.get("loss").copied() else { return Ok(false) };
         let last = || self.checkpoints.latest().ok().and_then(|(found, _)| Some(found?.folder));
         if !loss.is_finite() {
             let what = "the validation loss".to_owned();
-            return Err(TrainError::NotFinite { step: self.at.step, what, samples: Vec::new(), last: last() });
+            return Err(TrainError::NotFinite { step: self.step, what, samples: Vec::new(), last: last() });
         }
-        self.record(Event::Validation { step: self.at.step, values })?;
-        if self.at.best.is_none_or(|best| loss < best.loss) {
-            self.at.best = Some(Best { step: self.at.step, loss });
+        self.record(Event::Validation { step: self.step, values })?;
+        let is_best = self.best.is_none_or(|best| loss < best.loss);
+        if is_best {
+            self.best = Some(Best { step: self.step, loss });
         }
-        Ok(())
+        Ok(is_best)
     }
 
     fn samples(&mut self) -> Result<(), TrainError> {
         let Some(sheet) = self.objective.samples().map_err(|problem| self.failed(problem))? else { return Ok(()) };
         let folder = self.folder.samples();
-        let name = format!("step-{:06}.png", self.at.step);
+        let name = format!("step-{:06}.png", self.step);
         let path = folder.join(&name);
-        std::fs::create_dir_all(&folder).map_err(|problem| TrainError::File { path: folder, problem })?;
-        sheet.save_png(&path, IfThere::Replace, &[]).map_err(|problem| self.failed(problem.into()))?;
-        self.record(Event::Samples { step: self.at.step, file: Path::new("samples").join(name) })
+        self.with_space(|run| {
+            std::fs::create_dir_all(&folder).map_err(|problem| TrainError::File { path: folder.clone(), problem })?;
+            let saved = sheet.save_png(&path, IfThere::Replace, &[]);
+            saved.map_err(|problem| match problem.is_disk_full() {
+                true => TrainError::File { path: path.clone(), problem: io::ErrorKind::StorageFull.into() },
+                false => run.failed(problem.into()),
+            })
+        })?;
+        self.record(Event::Samples { step: self.step, file: Path::new("samples").join(name) })
     }
 
-    /// Writes one, again and again while the disk is full and the watcher wants to wait.
     fn checkpoint(&mut self) -> Result<(), TrainError> {
-        let At { step, best, .. } = self.at;
-        let folder = loop {
-            let objective = &*self.objective;
-            let written = self.checkpoints.write(self.at, &self.pace.digest, |folder| objective.save(folder));
-            match written {
-                Ok(folder) => break folder,
-                Err(problem) if problem.is_disk_full() => {
-                    if self.watch.disk_full(&problem).is_break() {
-                        return Err(problem.into());
-                    }
-                }
-                Err(problem) => return Err(problem.into()),
-            }
-        };
+        let progress = Progress { step: self.step, best: self.best, turn: self.turn };
+        let folder = self.with_space(|run| {
+            let objective = &*run.objective;
+            Ok(run.checkpoints.write(progress, &run.pace.digest, |folder| objective.save(folder))?)
+        })?;
         if self.pace.keeps_averages {
-            let kept = self.folder.averages().join(format!("step-{step:06}"));
-            keep_averages(&folder, &kept).map_err(|problem| TrainError::File { path: kept, problem })?;
+            let kept = self.folder.averages().join(format!("step-{:06}", self.step));
+            self.with_space(|_| {
+                keep_averages(&folder, &kept).map_err(|problem| TrainError::File { path: kept.clone(), problem })
+            })?;
         }
-        let best = best.map(|best| best.step);
+        let best = self.best.map(|best| best.step);
         self.checkpoints
             .prune(self.pace.keep.get(), best)
             .map_err(|problem| TrainError::File { path: self.folder.root.join("checkpoints"), problem })?;
         let folder = folder.strip_prefix(&self.folder.root).unwrap_or(&folder).to_owned();
-        self.record(Event::Checkpoint { step, folder })
+        self.record(Event::Checkpoint { step: self.step, folder })
     }
 
     /// Into the journal and to the watcher. The journal waits for the disk too: a line is small, and a step that is not
     /// in it would look as if it had not been taken.
     fn record(&mut self, event: Event) -> Result<(), TrainError> {
         let path = self.folder.journal();
-        self.journal.record(&event).map_err(|problem| TrainError::File { path, problem })?;
+        self.with_space(|run| {
+            run.journal.record(&event).map_err(|problem| TrainError::File { path: path.clone(), problem })
+        })?;
         self.watch.event(&event);
         Ok(())
     }
 
+    /// Writes something, again and again while the disk is full and the watcher wants to wait.
+    fn with_space<T>(&mut self, write: impl Fn(&mut Self) -> Result<T, TrainError>) -> Result<T, TrainError> {
+        loop {
+            match write(self) {
+                Err(problem) if problem.is_disk_full() && self.watch.disk_full(&problem).is_continue() => {}
+                written => return written,
+            }
+        }
+    }
+
     fn failed(&self, problem: Box<dyn std::error::Error + Send + Sync>) -> TrainError {
-        TrainError::Objective { step: self.at.step, problem }
+        TrainError::Objective { step: self.step, problem }
     }
 }
 

@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use rectiflow_generate::Image;
 use rectiflow_nn::layers::Linear;
 use rectiflow_nn::{Device, Init, Named, Params, Precision, RandomInit, Rng, Tensor, from_f32, to_f32};
-use rectiflow_train::checkpoint::CheckpointError;
 use rectiflow_train::ema::Ema;
 use rectiflow_train::journal::{self, Event};
 use rectiflow_train::objective::{Objective, Problem, StepError, Values};
-use rectiflow_train::plan::{Overrides, Pace, Plan};
+use rectiflow_train::plan::{Every, Overrides, Pace, Plan};
 use rectiflow_train::recipe::{NotFiniteRule, Recipe};
 use rectiflow_train::run::{Outcome, Run, RunFolder, TrainError, Watch};
 use rectiflow_train::trainee::{StateError, Trainee};
@@ -157,7 +156,7 @@ impl Watch for Watcher {
         }
     }
 
-    fn disk_full(&mut self, _problem: &CheckpointError) -> ControlFlow<()> {
+    fn disk_full(&mut self, _problem: &TrainError) -> ControlFlow<()> {
         if self.wait == 0 {
             return ControlFlow::Break(());
         }
@@ -310,6 +309,46 @@ fn a_run_goes_back_and_on_with_other_samples_where_the_recipe_says_so() {
     let error = there.run(&mut sums, &pace, &mut Watcher::new(None)).unwrap_err();
     assert!(matches!(error, TrainError::NotFinite { step: 9, .. }), "{error}");
     assert_eq!(sums.turn, 2, "it ends at the third time");
+}
+
+#[test]
+fn a_run_that_went_back_and_was_stopped_goes_on_with_its_other_samples() {
+    let pace = Pace { not_finite: NotFiniteRule::RollBack, ..pace() };
+    let end = |stop: Option<u64>| {
+        let there = place();
+        let bad = || {
+            let mut sums = Sums::new();
+            (sums.bad_step, sums.good_turn) = (Some(5), 1);
+            sums
+        };
+        let mut sums = bad();
+        if stop.is_some() {
+            there.run(&mut sums, &pace, &mut Watcher::new(stop)).unwrap();
+            sums = bad();
+        }
+        assert_eq!(there.run(&mut sums, &pace, &mut Watcher::new(None)).unwrap(), Outcome::Finished);
+        let state = tempfile::tempdir().unwrap();
+        (sums.state(state.path()), there.steps())
+    };
+    let whole = end(None);
+    // Ten questions: five steps, one step back, five more.
+    assert!(end(Some(10)) == whole);
+}
+
+#[test]
+fn a_step_has_one_checkpoint_after_all_else_that_is_done_at_it() {
+    let (place, mut watcher) = (place(), Watcher::new(None));
+    let pace = Pace { samples: Every(6), ..pace() };
+    place.run(&mut Sums::new(), &pace, &mut watcher).unwrap();
+    let kind = |event: &Event| match event {
+        Event::Step { .. } => "step",
+        Event::Validation { .. } => "validation",
+        Event::Samples { .. } => "samples",
+        Event::Checkpoint { .. } => "checkpoint",
+        _ => "other",
+    };
+    let at_6: Vec<_> = watcher.events.iter().filter(|event| event.step() == 6).map(kind).collect();
+    assert_eq!(at_6, ["step", "validation", "samples", "checkpoint"]);
 }
 
 #[test]

@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail};
 use rectiflow_train::plan::Plan;
 use rectiflow_train::run::RunFolder;
-use rectiflow_weights::{IfThere, write_whole};
+use rectiflow_weights::{IfThere, shown, write_whole};
 
-use super::shown;
+use crate::writable::check_folder;
 
 /// A folder that this process may write into, until it is dropped.
 pub(super) struct Taken {
@@ -23,8 +23,9 @@ impl Taken {
     }
 }
 
-/// Takes the folder for a run of this plan: a new one, or with `resume` the one that is there.
-pub(super) fn take(out: &Path, plan: &Plan, resume: bool) -> anyhow::Result<Taken> {
+/// Whether the folder can become that of a run of this plan: a new one, or with `resume` the one that is there. Nothing
+/// is written, so that a run which cannot begin leaves no folder.
+pub(super) fn check(out: &Path, plan: &Plan, resume: bool) -> anyhow::Result<()> {
     let run = RunFolder::new(out.to_owned());
     let is_there = run.plan().exists();
     if is_there && !resume {
@@ -40,19 +41,36 @@ pub(super) fn take(out: &Path, plan: &Plan, resume: bool) -> anyhow::Result<Take
     if is_other {
         bail!("{} has other files\nhint: give `--out` a new or an empty folder", shown(out));
     }
-    fs::create_dir_all(out).with_context(|| format!("{} cannot be made", shown(out)))?;
-    let lock = lock(out)?;
+    check_folder(out)?;
+    if out.join(LOCK).exists() {
+        lock(out)?;
+    }
     if is_there {
         plan.check_same(&run.plan()).map_err(|problem| anyhow!(problem))?;
+    }
+    Ok(())
+}
+
+/// Takes the folder for a run of this plan, after [`check`].
+pub(super) fn take(out: &Path, plan: &Plan, resume: bool) -> anyhow::Result<Taken> {
+    let run = RunFolder::new(out.to_owned());
+    fs::create_dir_all(out).with_context(|| format!("{} cannot be made", shown(out)))?;
+    let lock = lock(out)?;
+    // Another process may have begun or ended a run since it was looked.
+    if run.plan().exists() != resume {
+        bail!("another process was in {} just now\nhint: look at it, and start again", shown(out));
     }
     write_whole(&run.plan(), IfThere::Replace, |file| file.write_all(plan.to_toml().as_bytes()))
         .with_context(|| format!("{} cannot be written", shown(&run.plan())))?;
     Ok(Taken { run, _lock: lock })
 }
 
-/// The lock alone may be left by a process that was killed before it wrote its plan.
+/// The lock, and a plan half written, may be left by a process that was killed before it had a plan.
 fn is_foreign(entry: std::io::Result<fs::DirEntry>) -> bool {
-    entry.is_ok_and(|entry| entry.file_name() != LOCK)
+    entry.is_ok_and(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        name != LOCK && !(name.starts_with(".rectiflow-") && name.ends_with(".tmp"))
+    })
 }
 
 const LOCK: &str = "run.lock";
