@@ -134,7 +134,7 @@ fn a_clip_pair_learns_colours_and_goes_on_as_if_it_had_not_stopped() {
     let values = steps(&mut *pair, 0..40);
     let (first, last) = (&values[0], &values[39]);
     assert!((first["logit_scale"] - 1.0 / 0.07).abs() < 1e-3, "{first:?}");
-    assert!((first["loss"] - 6_f64.ln()).abs() < 1.0, "{first:?}");
+    assert!(first["loss"] > 1.0 && first["accuracy"] < 0.7, "{first:?}");
     // Captions of one wording cannot be told apart, so it depends on the batch how good is good.
     let mean = |values: &[Values], name: &str| values.iter().map(|one| one[name]).sum::<f64>() / values.len() as f64;
     let (loss, accuracy) = (mean(&values[30..], "loss"), mean(&values[30..], "accuracy"));
