@@ -67,20 +67,19 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     match &plan.recipe.objective {
         ObjectiveRecipe::Flow(flow) => {
             let ready = setup::flow(&plan, flow, args.device).map_err(reported)?;
-            let folder = folder::take(&args.out, &plan, args.resume)?;
-            train(ready, &plan, &folder, interrupt)
+            train(ready, &plan, &args, interrupt)
         }
         ObjectiveRecipe::Autoencoder(autoencoder) => {
             let ready = setup::autoencoder(&plan, autoencoder, args.device).map_err(reported)?;
-            train(ready, &plan, &folder, interrupt)
+            train(ready, &plan, &args, interrupt)
         }
         ObjectiveRecipe::Clip(_) => {
             let ready = setup::clip(&plan, args.device).map_err(reported)?;
-            train(ready, &plan, &folder, interrupt)
+            train(ready, &plan, &args, interrupt)
         }
         ObjectiveRecipe::SpanCorruption(span) => {
             let ready = setup::t5(&plan, span, args.device).map_err(reported)?;
-            train(ready, &plan, &folder, interrupt)
+            train(ready, &plan, &args, interrupt)
         }
     }
 }
@@ -98,9 +97,11 @@ fn reported(problem: Box<dyn std::error::Error + Send + Sync>) -> anyhow::Error 
 fn train<O: Objective>(
     ready: Ready<O>,
     plan: &Plan,
-    folder: &folder::Taken,
+    args: &TrainArgs,
     interrupt: Interrupt,
 ) -> anyhow::Result<ExitCode> {
+    // Only now: a run that cannot begin leaves no folder.
+    let folder = folder::take(&args.out, plan, args.resume)?;
     let Ready { mut objective, parameters, operations, notes } = ready;
     notes.iter().for_each(|note| output::note(&format!("note: {note}")));
     let precision = plan.recipe.precision;

@@ -76,7 +76,7 @@ pub fn encoder_files(at: &Path) -> Result<EncoderFiles, RecipeError> {
 }
 
 /// A model's folder or file, alone.
-fn model_at(path: &Path) -> ModelPaths {
+pub fn model_at(path: &Path) -> ModelPaths {
     ModelPaths { model: Some(path.to_owned()), ..ModelPaths::default() }
 }
 

@@ -180,7 +180,7 @@ fn a_t5_learns_from_a_file_of_texts() {
 /// What the encoders of a folder make of a text, one after the other: CLIP-L, CLIP-G, T5.
 fn features(folder: &Path, text: &str) -> Vec<Vec<f32>> {
     let files = EncoderFiles::open(&model_at(folder)).unwrap();
-    let encoders = Encoders::load(&files, DeviceChoice::Cpu, Precision::F32, 77).unwrap();
+    let encoders = Encoders::load(&files, DeviceChoice::Cpu, Precision::F32, 77, files.conditioning_widths()).unwrap();
     let features = encoders.texts(&[text]).unwrap().remove(0).features;
     let clip = |clip: Option<rectiflow_text::ClipFeatures>| {
         clip.map(|clip| [to_f32(&clip.penultimate), to_f32(&clip.pooled)].concat()).unwrap_or_default()
