@@ -264,3 +264,12 @@ fn a_model_to_take_parts_over_from_must_be_a_folder_before_anything_is_trained()
         assert!(error.to_string().starts_with("`data.encoders` is "), "{error}");
     }
 }
+
+#[test]
+fn the_recipes_of_text_encoders_can_be_followed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    for name in ["clip-sprites.toml", "t5-bytes-sprites.toml"] {
+        let recipe = Recipe::read(&folder.join(name)).unwrap();
+        Plan::resolve(recipe, Overrides::default()).unwrap();
+    }
+}
