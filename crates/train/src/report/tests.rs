@@ -137,7 +137,7 @@ fn a_run_that_counts_what_was_guessed_right_shows_it() {
     let step = Event::Step { step: 1, values: values([("accuracy", 0.5)]), seconds: 0.5 };
     let validation = Event::Validation { step: 2, values: values([("accuracy", 0.25)]) };
     let page = report(folder.path(), &[step, validation], "");
-    assert_eq!((page.matches("<svg").count(), page.matches("Accuracy").count()), (2, 1), "{page}");
+    assert_eq!((page.matches("<svg").count(), page.matches("<b>Accuracy<").count()), (2, 1), "{page}");
 }
 
 #[test]
