@@ -6,12 +6,12 @@
 #   scripts/soak.sh [KILLS] [SECONDS_MAX]
 #
 # Prints a line for each kill and a verdict; status 0 if all held. Takes 3 to 5 minutes with the default of 100 kills.
-# Needs bash, python3 and a release build (cargo build --release), and writes nothing outside a temporary folder.
+# Needs bash, python3 and a release build (cargo build --release; or RECTIFLOW names another program).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 kills=${1:-100} seconds_max=${2:-600}
-program=$PWD/target/release/rectiflow
+program=${RECTIFLOW:-$PWD/target/release/rectiflow}
 [ -x "$program" ] || { echo "no $program: run cargo build --release first" >&2; exit 2; }
 desk=$(mktemp -d)
 trainer=
@@ -35,7 +35,7 @@ encoders = "$PWD/fixtures/empty/model"
 cache = "$desk/cache"
 source = { kind = "sprites", path = "$PWD/assets/sprites", count = 64, side_px = 32 }
 RECIPE
-"$program" cache "$desk/recipe.toml" 2>/dev/null >&2
+"$program" cache "$desk/recipe.toml" >/dev/null 2>"$desk/cache.err" || { cat "$desk/cache.err"; exit 1; }
 
 train() { "$program" train "$desk/recipe.toml" --out "$desk/$1" "${@:2}" >"$desk/$1.out" 2>"$desk/$1.err"; }
 
@@ -66,7 +66,7 @@ for ((number = 1; number <= kills; number++)); do
     trainer=
     step=$(last_step) checkpoint=$(last_checkpoint)
     lost=$((step - checkpoint))
-    half=$(find "$desk/killed/checkpoints" -maxdepth 1 -name '*.partial' 2>/dev/null | wc -l)
+    half=$(ls -d "$desk/killed/checkpoints/"*.partial 2>/dev/null | wc -l || true)
     note=
     if ((half > 0)); then note=", a checkpoint half written"; fi
     if ((lost > every)); then note="$note: FAILED, more than $every" failed=1; fi

@@ -82,7 +82,7 @@ fn settings_that_are_misspelt_mistyped_or_impossible_are_refused() {
     let desk = desk();
     for (from, to, parts) in [
         ("steps = 2", "stepz = 2", &["recipe.toml, line 2: `stepz` is not a setting", "did you mean `steps`?"][..]),
-        ("depth = 1", "heads = 1", &["line 8: `heads` is not a setting", "depth"]),
+        ("depth = 1", "heads = 1", &["line 9: `heads` is not a setting", "depth"]),
         ("\"mmdit\"", "\"mmdi\"", &["`mmdi` is no value for this setting", "did you mean `mmdit`?"]),
         ("\"f32\"", "\"fp32\"", &["did you mean `f32`?"]),
         ("steps = 2", "steps = 2.5", &["line 2, `steps = 2.5`", "expected a whole number"]),
