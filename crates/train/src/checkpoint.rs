@@ -64,7 +64,21 @@ pub struct Best {
     /// Steps that were taken.
     pub step: u64,
     /// The loss then.
+    #[serde(with = "exact")]
     pub loss: f64,
+}
+
+/// A number as a text: JSON numbers may end in another digit when they are read and written again.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -105,8 +105,12 @@ impl Journal {
     /// The file cannot be read or written.
     pub fn open(path: &Path, step: u64) -> io::Result<Journal> {
         if path.exists() {
-            let kept: Vec<Event> = read(path)?.into_iter().filter(|event| event.step() <= step).collect();
-            write_whole(path, IfThere::Replace, |out| kept.iter().try_for_each(|event| write_line(out, event)))?;
+            let text = fs::read(path)?;
+            // As they stand: a number that is read and written again may end in another digit.
+            let mut kept = lines(&text).filter(|(_, event)| event.step() <= step).map(|(line, _)| line);
+            write_whole(path, IfThere::Replace, |out| {
+                kept.try_for_each(|line| out.write_all(&[line, b"\n"].concat()))
+            })?;
         }
         Ok(Journal { file: OpenOptions::new().create(true).append(true).open(path)? })
     }
@@ -135,7 +139,11 @@ fn write_line(out: &mut dyn Write, event: &Event) -> io::Result<()> {
 /// The file cannot be read.
 pub fn read(path: &Path) -> io::Result<Vec<Event>> {
     let text = fs::read(path)?;
-    Ok(text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    Ok(lines(&text).map(|(_, event)| event).collect())
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], Event)> {
+    text.split(|byte| *byte == b'\n').filter_map(|line| Some((line, serde_json::from_slice(line).ok()?)))
 }
 
 #[cfg(test)]
@@ -154,6 +162,20 @@ mod tests {
         Journal::open(&path, 0).unwrap().record(&Event::Validation { step: 1, values }).unwrap();
         let Event::Validation { values, .. } = &read(&path).unwrap()[0] else { panic!("another event") };
         assert!(values["loss"] == 0.5 && values["loss/sigma_1.000"].is_nan(), "{values:?}");
+    }
+
+    #[test]
+    fn what_stays_of_a_journal_stays_to_the_last_digit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let values = |step: u64| (0..50).map(|n| (format!("{n}"), ((step * 50 + n) as f64).sqrt() / 7.0)).collect();
+        let mut journal = Journal::open(&path, 0).unwrap();
+        for step in 1..=20 {
+            journal.record(&Event::Step { step, values: values(step), seconds: 0.1 }).unwrap();
+        }
+        let before = fs::read(&path).unwrap();
+        Journal::open(&path, 20).unwrap();
+        assert!(fs::read(&path).unwrap() == before);
     }
 
     #[test]
