@@ -39,14 +39,14 @@ fn clip_plan(data: &Path, encoder: &str, more: &str) -> Plan {
         data,
         "{ kind = \"clip\" }",
         &format!(
-            "{{ kind = \"clip\", encoder = \"{encoder}\", width = 16, layers = 2, heads = 2, projection = 8, {image} }}"
+            "{{ kind = \"clip\", encoder = \"{encoder}\", width = 16, layers = 2, heads = 2, projection = 16, {image} }}"
         ),
         more,
     )
 }
 
 fn t5_plan(data: &Path, vocabulary: &str, more: &str) -> Plan {
-    let sizes = "width = 24, layers = 1, decoder_layers = 1, heads = 2, head_width = 8, mlp = 32, tokens = 77";
+    let sizes = "width = 32, layers = 1, decoder_layers = 1, heads = 2, head_width = 8, mlp = 32, tokens = 77";
     plan(
         data,
         "{ kind = \"span-corruption\" }",
@@ -231,13 +231,13 @@ fn parts_that_are_trained_one_after_the_other_grow_into_one_folder() {
 
     train(&clip_plan(data.path(), "g", &from(&start)), &with_g);
     let one = features(&with_g, text);
-    assert_eq!([one[0].len(), one[1].len(), one[2].len()], [0, 77 * 16 + 8, 0]);
+    assert_eq!([one[0].len(), one[1].len(), one[2].len()], [0, 77 * 16 + 16, 0]);
     train(&clip_plan(data.path(), "l", &from(&with_g)), &with_l);
     let two = features(&with_l, text);
-    assert_eq!((two[0].len(), &two[1]), (77 * 16 + 8, &one[1]));
+    assert_eq!((two[0].len(), &two[1]), (77 * 16 + 16, &one[1]));
     train(&t5_plan(data.path(), "bytes", &from(&with_l)), &with_t5);
     let three = features(&with_t5, text);
-    assert_eq!((&three[0], &three[1], three[2].len()), (&two[0], &two[1], 77 * 24));
+    assert_eq!((&three[0], &three[1], three[2].len()), (&two[0], &two[1], 77 * 32));
 
     let checkpoint = Checkpoint::open(&model_at(&with_t5)).unwrap();
     let inventory = checkpoint.inventory();

@@ -104,7 +104,7 @@ fn settings_that_are_misspelt_mistyped_or_impossible_are_refused() {
         ("\"mmdit\"", "\"dit\"\ntoken_sets = 3", &["`model.token_sets` is for mmdit"]),
         ("grid = 8", "grid = 1", &["`model.grid` is 1, and a picture of 32 px has 2 patches a side"]),
         ("side_px = 32", "side_px = 40", &["`data.source.side_px` is 40", "patches of 16 px"]),
-        ("side_px = 32", "side_px = 0", &["`data.source.side_px` is 0"]),
+        ("side_px = 32", "side_px = 0", &["`data.source.side_px` is missing"]),
         ("every = 0", "every = 1\nsamples = 0", &["`validation.samples` is 0"]),
         ("every = 0", "every = 0\n[samples]\nevery = 1", &["`samples.prompts` is empty"]),
         ("encoders = \"MODEL\"", "", &["`data.encoders` is missing"]),

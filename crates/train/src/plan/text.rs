@@ -33,6 +33,11 @@ fn check_clip(model: &ClipModel, recipe: &Recipe) -> Result<(), RecipeError> {
             return Err(impossible(setting, why, "give a divisor of the width"));
         }
     }
+    if model.projection != model.width {
+        let why = format!("is {}, and the width is {}", model.projection, model.width);
+        let hint = "give the width: transformers take a pooled text that is as wide as CLIP's tokens";
+        return Err(impossible("model.projection", why, hint));
+    }
     let source = &recipe.data.source;
     if source.crop != Crop::Centre {
         let hint = "leave it out, or give \"centre\"";
@@ -56,7 +61,7 @@ mod tests {
         steps = 100
         batch = 8
         objective = { kind = "clip" }
-        model = { kind = "clip", width = 32, layers = 2, heads = 2, projection = 16, image = { width = 32, layers = 2, heads = 2, patch = 8 } }
+        model = { kind = "clip", width = 32, layers = 2, heads = 2, projection = 32, image = { width = 32, layers = 2, heads = 2, patch = 8 } }
         data = { source = { path = "pictures", side_px = 64 } }
         schedule = { learning_rate = 1e-3 }
     "#;

@@ -1,10 +1,11 @@
 use std::path::Path;
 
 use rectiflow_dataset::Texts;
+use rectiflow_generate::EncoderFiles;
 use rectiflow_nn::{DeviceChoice, Module, Named, Params, RandomInit};
 use rectiflow_text::{SpanCorruption, T5Config, T5Decoder, T5Encoder, T5Tokenizer};
 
-use super::{Ready, beside, said};
+use super::{Ready, beside, impossible, model_at, said};
 use crate::export::write_t5;
 use crate::objective::Problem;
 use crate::objective::t5::{T5, T5Data, T5Network, T5Settings};
@@ -37,6 +38,10 @@ pub fn t5(plan: &Plan, span: &SpanObjective, on: DeviceChoice) -> Result<Ready<T
         gradient_norm_max: plan.gradient_norm_max(),
     };
     let beside = beside(plan)?;
+    if let Some(clips) = beside.as_deref().and_then(clip_widths).filter(|clips| *clips > config.width) {
+        let why = format!("is {}, and the CLIPs beside it are {clips} wide together", config.width);
+        return Err(impossible("model.width", why, "give at least that: their tokens are as wide as T5's").into());
+    }
     let (texts, findings) = Texts::open(&recipe.data.source)?;
     let notes = said(&findings).into_iter().collect();
     let apart = if recipe.validation.every > 0 { recipe.validation.samples } else { 0 };
@@ -54,6 +59,11 @@ pub fn t5(plan: &Plan, span: &SpanObjective, on: DeviceChoice) -> Result<Ready<T
     let export = move |encoder: &T5Encoder, to: &Path| write_t5(encoder, &names, beside.as_deref(), to);
     let operations = 3.0 * recipe.batch.get() as f64 * forward(&config, model, &settings);
     Ok(Ready { objective: T5::new(settings, trainee, data, device, Box::new(export)), parameters, operations, notes })
+}
+
+/// The widths of a model's CLIPs together, where it can be opened already.
+fn clip_widths(model: &Path) -> Option<usize> {
+    EncoderFiles::open(&model_at(model)).ok().map(|files| files.conditioning_widths().1)
 }
 
 fn config(model: &T5Model, tokenizer: &T5Tokenizer) -> T5Config {
