@@ -8,8 +8,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use image::RgbImage;
+use rayon::prelude::*;
 use rectiflow_dataset::{
-    Cache, CacheError, CachePlan, CacheWriter, CachedSample, Captions, DataSettings, Dataset, Kept, Reason,
+    Cache, CacheError, CachePlan, CacheWriter, CachedSample, CaptionMix, Captions, DataSettings, Dataset, Kept, Reason,
     ShardWriter, StoredAs,
 };
 use rectiflow_generate::{EncoderFiles, Encoders};
@@ -34,6 +35,9 @@ const SHARD_SAMPLES: u64 = 128;
 
 /// Pictures that the autoencoder takes at once.
 const PICTURES_AT_ONCE: usize = 16;
+
+/// Batches that are on their way at once, for cores to be busy while one of them waits for a single one.
+const BATCHES_AT_ONCE: usize = 2;
 
 /// A sample that was trained on before can no longer be read.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +129,8 @@ pub fn keys(files: &EncoderFiles, settings: &DataSettings, encoding: &Encoding, 
         LatentOf::Mean => None,
     };
     let latents = serde_json::json!([encoding.latent, encoding.latents_stored, noise, encoding.precision]);
-    let texts = serde_json::json!([encoding.t5_tokens, encoding.pads, encoding.precision]);
+    let columns: Option<Vec<&str>> = settings.captions.as_ref().map(|mix| mix.columns().collect());
+    let texts = serde_json::json!([encoding.t5_tokens, encoding.pads, encoding.precision, columns]);
     for (name, settings) in
         [("preparation of pictures", pictures), ("kind of latents", latents), ("kind of text features", texts)]
     {
@@ -155,6 +160,15 @@ pub struct Made {
     pub left_out: u64,
     /// Texts of which an encoder did not see the end.
     pub cut: u64,
+}
+
+/// What became of the samples of a batch.
+#[derive(Default)]
+struct Encoded {
+    samples: Vec<CachedSample>,
+    left_out: Vec<(u64, Reason)>,
+    /// Texts of which an encoder did not see the end.
+    cut: u64,
 }
 
 impl CacheMaker<'_> {
@@ -199,8 +213,16 @@ impl CacheMaker<'_> {
         }
         let mut buckets: BTreeMap<usize, Vec<Kept>> = BTreeMap::new();
         kept.into_iter().for_each(|one| buckets.entry(one.bucket).or_default().push(one));
-        for batch in buckets.values().flat_map(|kept| kept.chunks(PICTURES_AT_ONCE)) {
-            self.batch(batch, shard, made)?;
+        let batches: Vec<&[Kept]> = buckets.values().flat_map(|kept| kept.chunks(PICTURES_AT_ONCE)).collect();
+        for batches in batches.chunks(BATCHES_AT_ONCE) {
+            let encoded: Result<Vec<Encoded>, Problem> = batches.par_iter().map(|batch| self.batch(batch)).collect();
+            for Encoded { samples, left_out, cut } in encoded? {
+                made.samples += samples.len() as u64;
+                made.left_out += left_out.len() as u64;
+                made.cut += cut;
+                samples.into_iter().for_each(|sample| shard.add(sample));
+                left_out.into_iter().for_each(|(number, reason)| shard.leave_out(number, &reason.to_string()));
+            }
             if watch(made).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -208,8 +230,8 @@ impl CacheMaker<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn batch(&self, batch: &[Kept], shard: &mut ShardWriter, made: &mut Made) -> Result<(), Problem> {
-        use rayon::prelude::*;
+    fn batch(&self, batch: &[Kept]) -> Result<Encoded, Problem> {
+        let mut all = Encoded::default();
         let ready = |one: &Kept| Ok((self.dataset.picture(*one)?.picture, self.dataset.captions(one.sample)?));
         let ready: Vec<Result<(RgbImage, Captions), Reason>> = batch.par_iter().map(ready).collect();
         let (mut samples, mut pictures, mut captions) = (Vec::new(), Vec::new(), Vec::new());
@@ -220,20 +242,20 @@ impl CacheMaker<'_> {
                     pictures.push(picture);
                     captions.push(texts);
                 }
-                Err(reason) => {
-                    shard.leave_out(one.sample, &reason.to_string());
-                    made.left_out += 1;
-                }
+                Err(reason) => all.left_out.push((one.sample, reason)),
             }
         }
         if samples.is_empty() {
-            return Ok(());
+            return Ok(all);
         }
         let how = Pictures { latent: self.encoding.latent, seed: self.seed };
-        let latents = how.latents(self.encoders, &pictures, &samples)?;
-        let places: Vec<Vec<(String, String)>> = captions.iter().map(places).collect();
+        let places: Vec<Vec<(String, String)>> =
+            captions.iter().map(|captions| places(captions, self.dataset.mix())).collect();
         let texts: Vec<&str> = places.iter().flatten().map(|(_, text)| text.as_str()).collect();
-        let mut encoded = self.encoders.texts(&texts)?.into_iter();
+        // Small networks leave cores idle between their operations.
+        let (latents, encoded) =
+            rayon::join(|| how.latents(self.encoders, &pictures, &samples), || self.encoders.texts(&texts));
+        let (latents, mut encoded) = (latents?, encoded?.into_iter());
         let size_px = pictures[0].dimensions();
         for ((number, latent), places) in samples.iter().zip(latents.chunk(samples.len(), 0)).zip(places) {
             let stored_as = match self.encoding.latents_stored {
@@ -246,7 +268,7 @@ impl CacheMaker<'_> {
                 .text(ID, &self.dataset.id(*number));
             for (place, text) in places {
                 let one = encoded.next().expect("one for each text");
-                made.cut += u64::from(!one.cut.is_empty());
+                all.cut += u64::from(!one.cut.is_empty());
                 let features = match self.encoding.pads {
                     PadsRecipe::AsEncoded => one.features,
                     PadsRecipe::Zeros => one.features.without_padding(one.real),
@@ -256,16 +278,15 @@ impl CacheMaker<'_> {
                     sample = sample.text(&place, &text);
                 }
             }
-            shard.add(sample);
-            made.samples += 1;
+            all.samples.push(sample);
         }
-        Ok(())
+        Ok(all)
     }
 }
 
-/// Every caption and where its features go; for a sample without any, the empty text.
-fn places(captions: &Captions) -> Vec<(String, String)> {
-    let columns = captions.columns().flat_map(|column| {
+/// Every caption that training may draw and where its features go; for a sample without any, the empty text.
+fn places(captions: &Captions, mix: &CaptionMix) -> Vec<(String, String)> {
+    let columns = mix.columns().flat_map(|column| {
         let numbered = captions.texts(column).iter().enumerate();
         numbered.map(move |(number, text)| (format!("{column}/{number}"), text.clone()))
     });
