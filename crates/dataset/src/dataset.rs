@@ -132,6 +132,19 @@ impl Dataset {
         &self.kept
     }
 
+    /// What is known of a sample that is trained on.
+    pub fn find(&self, sample: u64) -> Option<Kept> {
+        let place = self.kept.binary_search_by_key(&sample, |one| one.sample).ok()?;
+        Some(self.kept[place])
+    }
+
+    /// The samples of each bucket, in the order of the source.
+    pub fn members(&self) -> Vec<Vec<u64>> {
+        let mut members = vec![Vec::new(); self.buckets.sizes().len()];
+        self.kept.iter().for_each(|one| members[one.bucket].push(one.sample));
+        members
+    }
+
     /// The sizes; a bucket's number is its place.
     pub fn buckets(&self) -> &Buckets {
         &self.buckets
@@ -152,9 +165,7 @@ impl Dataset {
     /// # Errors
     /// As [`Batches::new`].
     pub fn batches(&self, batch_len: u64, tail: Tail, seed: u64) -> Result<Batches, DatasetError> {
-        let mut members = vec![Vec::new(); self.buckets.sizes().len()];
-        self.kept.iter().for_each(|one| members[one.bucket].push(one.sample));
-        Batches::new(members, batch_len, tail, seed)
+        Batches::new(self.members(), batch_len, tail, seed)
     }
 
     /// All texts of a sample. Where the settings allow samples without captions, those whose texts cannot be read

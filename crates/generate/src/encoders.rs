@@ -6,7 +6,7 @@
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
 use rectiflow_nn::{Device, DeviceChoice, Precision, Tensor, is_finite};
-use rectiflow_text::{ConditioningWidths, Cut, TextFeatures};
+use rectiflow_text::{ConditioningWidths, Cut, Pads, TextFeatures};
 use rectiflow_vae::{Decoding, Vae};
 use rectiflow_weights::PartKind;
 
@@ -36,6 +36,16 @@ pub struct EncodedText {
     pub real: [usize; 3],
     /// What encoders did not see.
     pub cut: Vec<(Encoder, Cut)>,
+}
+
+impl EncodedText {
+    /// The features with this behind the text's end.
+    pub fn padded(self, pads: Pads) -> TextFeatures {
+        match pads {
+            Pads::AsEncoded => self.features,
+            Pads::Zeros => self.features.without_padding(self.real),
+        }
+    }
 }
 
 impl Encoders {

@@ -9,10 +9,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use rectiflow_weights::{IfThere, WeightsError, write_whole};
+use rectiflow_weights::{IfThere, WeightsError, sync_folder, write_whole};
 use serde::{Deserialize, Serialize};
 
 use crate::trainee::StateError;
@@ -262,12 +262,7 @@ fn put(partial: &Path, folder: &Path, about: &About) -> io::Result<()> {
         remove(folder.to_owned())?;
     }
     fs::rename(partial, folder)?;
-    sync(folder.parent().unwrap_or(Path::new(".")))
-}
-
-/// Puts a folder's names on disk. Other systems than Unix cannot open folders and need no such step.
-fn sync(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
+    sync_folder(folder.parent().unwrap_or(Path::new(".")))
 }
 
 fn stored_in(folder: &Path) -> io::Result<BTreeMap<String, Stored>> {
@@ -284,17 +279,8 @@ fn stored_in(folder: &Path) -> io::Result<BTreeMap<String, Stored>> {
 
 fn stored(path: &Path) -> io::Result<Stored> {
     let mut hasher = blake3::Hasher::new();
-    let mut file = fs::File::open(path)?;
-    let mut buffer = vec![0; 1 << 20];
-    let mut bytes = 0;
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(Stored { bytes, blake3: hasher.finalize().to_hex().to_string() });
-        }
-        hasher.update(&buffer[..read]);
-        bytes += read as u64;
-    }
+    hasher.update_reader(fs::File::open(path)?)?;
+    Ok(Stored { bytes: hasher.count(), blake3: hasher.finalize().to_hex().to_string() })
 }
 
 /// What a checkpoint says of itself, if that is true.

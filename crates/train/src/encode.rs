@@ -10,8 +10,8 @@ use std::path::Path;
 use image::RgbImage;
 use rayon::prelude::*;
 use rectiflow_dataset::{
-    Cache, CacheError, CachePlan, CacheWriter, CachedSample, CaptionMix, Captions, DataSettings, Dataset, Kept, Reason,
-    ShardWriter, StoredAs,
+    Cache, CacheError, CachePlan, CacheWriter, CachedSample, CaptionMix, Captions, DataSettings, Dataset, Drawn, Kept,
+    Reason, ShardWriter, StoredAs,
 };
 use rectiflow_generate::{EncoderFiles, Encoders};
 use rectiflow_nn::{Device, Rng, Tensor, from_f32};
@@ -19,7 +19,7 @@ use rectiflow_text::{ClipFeatures, TextFeatures};
 use rectiflow_weights::PartKind;
 
 use crate::objective::Problem;
-use crate::recipe::{Encoding, LatentOf, LatentsStored, PadsRecipe};
+use crate::recipe::{Encoding, LatentOf, LatentsStored};
 
 /// The name of a sample's latent in a cache.
 pub const LATENT: &str = "latent";
@@ -52,6 +52,29 @@ pub enum EncodeError {
         /// What is wrong with it.
         reason: Reason,
     },
+}
+
+/// The picture of a sample as it is seen in an epoch.
+///
+/// # Errors
+/// It cannot be read any more.
+///
+/// # Panics
+/// The sample is none of those that are trained on: a bug of the caller.
+pub(crate) fn picture(dataset: &Dataset, seed: u64, one: &Drawn) -> Result<RgbImage, EncodeError> {
+    let kept = dataset.find(one.sample).expect("samples are drawn of those that are trained on");
+    let prepared = dataset.augmented(seed, one.epoch, kept);
+    let prepared = prepared.map_err(|reason| EncodeError::LeftOut { id: dataset.id(one.sample), reason })?;
+    Ok(prepared.picture)
+}
+
+/// The caption of a sample in an epoch.
+///
+/// # Errors
+/// It cannot be read any more.
+pub(crate) fn caption(dataset: &Dataset, seed: u64, one: &Drawn) -> Result<String, EncodeError> {
+    let caption = dataset.caption(seed, one.epoch, one.sample);
+    caption.map_err(|reason| EncodeError::LeftOut { id: dataset.id(one.sample), reason })
 }
 
 /// How pictures become latents.
@@ -269,11 +292,7 @@ impl CacheMaker<'_> {
             for (place, text) in places {
                 let one = encoded.next().expect("one for each text");
                 all.cut += u64::from(!one.cut.is_empty());
-                let features = match self.encoding.pads {
-                    PadsRecipe::AsEncoded => one.features,
-                    PadsRecipe::Zeros => one.features.without_padding(one.real),
-                };
-                sample = with_features(sample, &place, features)?;
+                sample = with_features(sample, &place, one.padded(self.encoding.pads.into()))?;
                 if place != EMPTY {
                     sample = sample.text(&place, &text);
                 }

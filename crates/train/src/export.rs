@@ -167,11 +167,17 @@ pub(crate) fn link_folder(from: &Path, to: &Path) -> Result<(), Problem> {
         }
         // Behind a link, as caches of hubs have them, lies the file itself.
         let source = source.canonicalize().map_err(|problem| at(&source, &problem))?;
-        if fs::hard_link(&source, &target).is_err() {
-            fs::copy(&source, &target).map_err(|problem| at(&target, &problem))?;
-        }
+        link_or_copy(&source, &target).map_err(|problem| at(&target, &problem))?;
     }
     Ok(())
+}
+
+/// A second name for a file where the disk can give one, a copy elsewhere.
+pub(crate) fn link_or_copy(source: &Path, target: &Path) -> io::Result<()> {
+    if fs::hard_link(source, target).is_ok() {
+        return Ok(());
+    }
+    fs::copy(source, target).map(drop)
 }
 
 /// The system's words, with the place.

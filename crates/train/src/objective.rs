@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rectiflow_dataset::Drawn;
 use rectiflow_generate::Image;
+use rectiflow_nn::Module;
 
-use crate::trainee::StateError;
+use crate::trainee::{StateError, Trainee};
 
 pub mod autoencoder;
 pub mod clip;
@@ -40,6 +42,35 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for StepError {
     fn from(problem: E) -> Self {
         StepError::Failed(Box::new(problem))
     }
+}
+
+/// What is not finite in a step with these samples.
+fn not_finite(what: String, drawn: &[Drawn], id: impl Fn(u64) -> String) -> StepError {
+    StepError::NotFinite { what, samples: drawn.iter().map(|one| id(one.sample)).collect() }
+}
+
+/// The optimizer's step at the end of an objective's, of a network whose `loss` is in `values`; adds what it was done
+/// with. Else what is not finite: then nothing was changed, and the gradients are gone.
+fn take_step<M: Module>(
+    trainee: &mut Trainee<M>,
+    learning_rate: f64,
+    gradient_norm_max: Option<f64>,
+    values: &mut Values,
+) -> Result<(), String> {
+    if !values["loss"].is_finite() {
+        trainee.forget();
+        return Err("the loss".to_owned());
+    }
+    let norm = trainee.step(learning_rate, gradient_norm_max);
+    let norm = norm.map_err(|error| format!("the gradient of {}", error.name))?;
+    values.insert("gradient_norm".to_owned(), norm);
+    values.insert("learning_rate".to_owned(), learning_rate);
+    Ok(())
+}
+
+/// The seed of a turn's draws.
+fn turned(seed: u64, turn: u64) -> u64 {
+    seed.wrapping_add(turn << 48)
 }
 
 /// One thing to train.

@@ -15,6 +15,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use rectiflow_weights::IfThere;
 
 use crate::checkpoint::{self, Best, CheckpointError, Checkpoints, Progress};
+use crate::export::link_or_copy;
 use crate::journal::{Event, Journal};
 use crate::objective::{Objective, StepError, Values};
 use crate::plan::Pace;
@@ -159,9 +160,7 @@ fn keep_averages(checkpoint: &Path, kept: &Path) -> io::Result<()> {
         if !entry.file_name().to_string_lossy().contains(".ema-") || target.exists() {
             continue;
         }
-        if std::fs::hard_link(entry.path(), &target).is_err() {
-            std::fs::copy(entry.path(), &target)?;
-        }
+        link_or_copy(&entry.path(), &target)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! What this module does not do: train, or say anything. What the user should know comes back in [`Ready::notes`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rectiflow_dataset::{Dataset, Findings};
 use rectiflow_flow::{EdmReading, Formulation};
@@ -121,8 +122,7 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
     let encoding = recipe.data.encoding;
     let sizes = frame_of(&config);
     let taken = (sizes.context_width, sizes.pooled_width);
-    let load = || Encoders::load(&files, on, encoding.precision.into(), encoding.t5_tokens, taken);
-    let encoders = load()?;
+    let encoders = Arc::new(Encoders::load(&files, on, encoding.precision.into(), encoding.t5_tokens, taken)?);
 
     let (widths, plain) = (encoders.widths()?, encoders.device().clone());
     let dropped = match flow.dropped {
@@ -139,20 +139,16 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
     };
     let latent_px = side_px / files.vae().downsampling();
     let drawing = drawing(plan, flow, &encoders, [files.vae().latent_channels, latent_px, latent_px])?;
-    let (drawing, data) = match &recipe.data.cache {
+    let data = match &recipe.data.cache {
         Some(folder) => {
             let cache = encode::open(folder, &encode::keys(&files, &recipe.data.source, &encoding, recipe.seed))?;
-            let drawing = drawing.map(|texts| texts.with(encoders));
-            (drawing, FlowData::cached(cache, recipe.data.source.captions.clone(), &plain, with)?)
+            FlowData::cached(cache, recipe.data.source.captions.clone(), &plain, with)?
         }
         None => {
             let (dataset, findings) = Dataset::open(&recipe.data.source)?;
             notes.extend(said(&findings));
             let pictures = Pictures { latent: encoding.latent, seed: recipe.seed };
-            // Those that draw samples are read again: the data keeps its own.
-            let again = drawing.is_some().then(load);
-            let drawing = drawing.zip(again.transpose()?).map(|(texts, encoders)| texts.with(encoders));
-            (drawing, FlowData::live(dataset, encoders, pictures, with)?)
+            FlowData::live(dataset, encoders, pictures, with)?
         }
     };
     let (kept, wanted) = (data.validation_len(), recipe.validation.samples);
@@ -402,42 +398,26 @@ fn from_scratch(
 }
 
 /// What samples are drawn of, if the recipe wants some.
-struct Texts {
-    drawing: Box<dyn FnOnce(Encoders) -> Drawing>,
-}
-
-impl Texts {
-    fn with(self, encoders: Encoders) -> Drawing {
-        (self.drawing)(encoders)
-    }
-}
-
 fn drawing(
     plan: &Plan,
     flow: &FlowObjective,
-    encoders: &Encoders,
+    encoders: &Arc<Encoders>,
     latent_shape: [usize; 3],
-) -> Result<Option<Texts>, Problem> {
+) -> Result<Option<Drawing>, Problem> {
     let samples = plan.recipe.samples.clone();
     if samples.every == 0 || samples.prompts.is_empty() {
         return Ok(None);
     }
     let prompts: Vec<&str> = samples.prompts.iter().map(String::as_str).collect();
-    let pads = plan.recipe.data.encoding.pads;
-    let texts = encoders.texts(&prompts)?.into_iter().map(|text| match pads {
-        PadsRecipe::AsEncoded => text.features,
-        PadsRecipe::Zeros => text.features.without_padding(text.real),
-    });
-    let texts = texts.collect();
-    let shift = flow.shift as f32;
-    let drawing = move |encoders| Drawing {
+    let pads = plan.recipe.data.encoding.pads.into();
+    let texts = encoders.texts(&prompts)?.into_iter().map(|text| text.padded(pads)).collect();
+    Ok(Some(Drawing {
         texts,
         latent_shape,
         steps: samples.steps,
-        shift,
+        shift: flow.shift as f32,
         guidance: samples.guidance,
         seed: samples.seed,
-        encoders,
-    };
-    Ok(Some(Texts { drawing: Box::new(drawing) }))
+        encoders: Arc::clone(encoders),
+    }))
 }

@@ -47,7 +47,10 @@ fn temporary_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
 }
 
 /// Puts the new name on disk too. Other systems than Unix cannot open folders and need no such step.
-fn sync_folder(folder: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// It is no folder, or the disk is gone.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 

@@ -67,7 +67,7 @@ mod source;
 mod tensor_set;
 mod write;
 
-pub use atomic::{IfThere, write_whole};
+pub use atomic::{IfThere, sync_folder, write_whole};
 pub use checkpoint::{Checkpoint, ModelPaths};
 pub use dtype::Dtype;
 pub use error::{Mismatch, Misshaped, WeightsError, quoted, shown};

@@ -10,18 +10,17 @@
 //! Shape letters: B pairs, L tokens, H and W pixels, P width that both towers' outputs are compared in.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use rayon::prelude::*;
-use rectiflow_dataset::{Dataset, DatasetError, Drawn, Kept};
+use rectiflow_dataset::{Dataset, DatasetError, Drawn};
 use rectiflow_nn::{Device, Int, Module, Tensor, from_f32, from_ids, to_f32};
 use rectiflow_text::{ClipEncoder, ClipTokenizer, Pooling, TokenizerError};
 use rectiflow_vision::{ClipImageTower, LogitScale, contrastive_loss};
 
-use super::split::{Split, unchanging};
-use super::{Objective, Problem, StepError, Values};
-use crate::encode::{EncodeError, batch_of};
+use super::split::Split;
+use super::{Objective, Problem, StepError, Values, not_finite, take_step};
+use crate::encode::{EncodeError, batch_of, caption, picture};
 use crate::trainee::{StateError, Trainee};
 
 /// Mean and deviation of red, green and blue in CLIP's training pictures, 0 to 1: `OPENAI_CLIP_MEAN` and
@@ -121,7 +120,6 @@ fn accuracy(texts: &[Vec<f32>], pictures: &[Vec<f32>]) -> f64 {
 /// Pictures and captions of a data set.
 pub struct ClipData {
     dataset: Dataset,
-    kept: BTreeMap<u64, Kept>,
     tokenizer: ClipTokenizer,
     split: Split,
     batch: usize,
@@ -141,26 +139,19 @@ impl ClipData {
         apart: usize,
         seed: u64,
     ) -> Result<ClipData, DatasetError> {
-        let samples = dataset.kept().iter().map(|one| one.sample).collect();
-        let kept = dataset.kept().iter().map(|one| (one.sample, *one)).collect();
-        Ok(ClipData { split: Split::new(samples, batch, apart, seed)?, dataset, kept, tokenizer, batch, seed })
+        let split = Split::new(dataset.members(), batch, apart, seed)?;
+        Ok(ClipData { split, dataset, tokenizer, batch, seed })
     }
 
     /// Pairs of a validation batch: as many as of a step, where enough are kept apart, since among more it is harder to
     /// find the right one.
     pub fn validation_batch(&self) -> usize {
-        self.batch.min(self.split.apart().len())
+        self.batch.min(self.split.apart_len())
     }
 
     fn pairs(&self, drawn: &[Drawn], device: &Device) -> Result<Pairs, Problem> {
-        let left_out = |one: &Drawn, reason| EncodeError::LeftOut { id: self.dataset.id(one.sample), reason };
         let read = |one: &Drawn| -> Result<_, EncodeError> {
-            let picture = self.dataset.augmented(self.seed, one.epoch, self.kept[&one.sample]);
-            let caption = self.dataset.caption(self.seed, one.epoch, one.sample);
-            Ok((
-                picture.map_err(|reason| left_out(one, reason))?.picture,
-                caption.map_err(|reason| left_out(one, reason))?,
-            ))
+            Ok((picture(&self.dataset, self.seed, one)?, caption(&self.dataset, self.seed, one)?))
         };
         let read = drawn.par_iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let (pictures, captions): (Vec<_>, Vec<_>) = read.into_iter().unzip();
@@ -207,27 +198,11 @@ impl Objective for ClipPair {
         let network = self.trainee.module();
         let scale = to_f32(&network.scale.factor())[0];
         let Found { loss, accuracy } = network.compare(pairs);
-        let not_finite = |what: String| StepError::NotFinite {
-            what,
-            samples: drawn.iter().map(|one| self.data.dataset.id(one.sample)).collect(),
-        };
-        let value = f64::from(to_f32(&loss)[0]);
-        if !value.is_finite() {
-            return Err(not_finite("the loss".to_owned()));
-        }
-        self.trainee.add(loss.backward());
-        let norm = match self.trainee.step(learning_rate, self.gradient_norm_max) {
-            Ok(norm) => norm,
-            Err(error) => return Err(not_finite(format!("the gradient of {}", error.name))),
-        };
-        let values = [
-            ("loss", value),
-            ("accuracy", accuracy),
-            ("logit_scale", scale.into()),
-            ("gradient_norm", norm),
-            ("learning_rate", learning_rate),
-        ];
+        let values = [("loss", to_f32(&loss)[0].into()), ("accuracy", accuracy), ("logit_scale", scale.into())];
         let mut values: Values = values.map(|(name, value)| (name.to_owned(), value)).into();
+        self.trainee.add(loss.backward());
+        take_step(&mut self.trainee, learning_rate, self.gradient_norm_max, &mut values)
+            .map_err(|what| not_finite(what, &drawn, |sample| self.data.dataset.id(sample)))?;
         if cut > 0 {
             values.insert("captions_cut".to_owned(), cut as f64);
         }
@@ -241,8 +216,8 @@ impl Objective for ClipPair {
         }
         let network = self.trainee.averaged().valid();
         let (mut loss, mut accuracy, mut count) = (0.0, 0.0, 0.0);
-        for samples in self.data.split.apart().chunks_exact(size) {
-            let pairs = self.data.pairs(&unchanging(samples), &self.device.clone().inner())?;
+        for drawn in self.data.split.apart_in_whole(size) {
+            let pairs = self.data.pairs(&drawn, &self.device.clone().inner())?;
             let found = network.compare(pairs);
             loss += f64::from(to_f32(&found.loss)[0]);
             accuracy += found.accuracy;

@@ -11,7 +11,7 @@ use rectiflow_mmdit::{NetworkInputs, Origin, Recompute, VelocityNetwork, last_bl
 use rectiflow_nn::{Device, Module, Rng, Tensor, from_f32, to_f32};
 use rectiflow_text::{Conditioning, Keep};
 
-use super::{Objective, Problem, StepError, Values};
+use super::{Objective, Problem, StepError, Values, not_finite, take_step, turned};
 use crate::sheet::{columns, sheet};
 use crate::trainee::{StateError, Trainee};
 
@@ -145,7 +145,7 @@ impl Flow {
 
     /// Draws of this turn: of no other.
     fn rng(&self, purpose: &str, number: u64) -> Rng {
-        Rng::keyed(self.settings.seed.wrapping_add(self.turn << 48), purpose, number)
+        Rng::keyed(turned(self.settings.seed, self.turn), purpose, number)
     }
 
     /// The noise level of the sample at `place` among all that the run sees.
@@ -158,7 +158,7 @@ impl Flow {
     fn batch(&self, drawn: &[Drawn], place: u64) -> Result<FlowBatch, Problem> {
         let examples = self.data.examples(drawn)?;
         let places = || place..place + drawn.len() as u64;
-        let seed = self.settings.seed.wrapping_add(self.turn << 48);
+        let seed = turned(self.settings.seed, self.turn);
         let keep: Vec<Keep> = places().map(|place| Keep::drawn(self.settings.dropout, seed, place)).collect();
         let Conditioning { context, pooled } = self.data.conditioning(&examples.texts, &keep)?;
         let shape = examples.latents_BCHW.dims();
@@ -250,21 +250,9 @@ impl Objective for Flow {
             });
             self.trainee.add_gathered(gradients);
         }
-        let not_finite = |what: String| StepError::NotFinite {
-            what,
-            samples: drawn.iter().map(|one| self.data.id(one.sample)).collect(),
-        };
         let mut values = values.means();
-        if !values["loss"].is_finite() {
-            self.trainee.forget();
-            return Err(not_finite("the loss".to_owned()));
-        }
-        let norm = match self.trainee.step(learning_rate, gradient_norm_max) {
-            Ok(norm) => norm,
-            Err(error) => return Err(not_finite(format!("the gradient of {}", error.name))),
-        };
-        values.insert("gradient_norm".to_owned(), norm);
-        values.insert("learning_rate".to_owned(), learning_rate);
+        take_step(&mut self.trainee, learning_rate, gradient_norm_max, &mut values)
+            .map_err(|what| not_finite(what, &drawn, |sample| self.data.id(sample)))?;
         Ok(values)
     }
 

@@ -1,13 +1,13 @@
 //! Which samples a step has, and which are never trained on.
 
-use rectiflow_dataset::{Batches, DatasetError, Drawn, Tail};
+use std::collections::BTreeSet;
 
-use super::flow::data::kept_apart;
+use rectiflow_dataset::{Batches, DatasetError, Drawn, Order, Tail};
 
-/// The samples of a run that all go together.
+/// The samples of a run. Those of one list are of one size, so that any run of a list can be one batch.
 pub(crate) struct Split {
     batches: Batches,
-    apart: Vec<u64>,
+    apart: Vec<Vec<u64>>,
 }
 
 impl Split {
@@ -15,10 +15,22 @@ impl Split {
     ///
     /// # Errors
     /// They are fewer than a batch.
-    pub(crate) fn new(samples: Vec<u64>, batch: usize, apart: usize, seed: u64) -> Result<Split, DatasetError> {
-        let (members, apart) = kept_apart(vec![samples], apart, seed);
-        let batches = Batches::new(members, batch as u64, Tail::Drop, seed)?;
-        Ok(Split { batches, apart: apart.into_iter().flatten().collect() })
+    pub(crate) fn new(members: Vec<Vec<u64>>, batch: usize, apart: usize, seed: u64) -> Result<Split, DatasetError> {
+        let (training, apart) = kept_apart(members, apart, seed);
+        Split::of(training, apart, batch, seed)
+    }
+
+    /// Batches of what [`kept_apart`] leaves for training.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) fn of(
+        training: Vec<Vec<u64>>,
+        apart: Vec<Vec<u64>>,
+        batch: usize,
+        seed: u64,
+    ) -> Result<Split, DatasetError> {
+        Ok(Split { batches: Batches::new(training, batch as u64, Tail::Drop, seed)?, apart })
     }
 
     /// The samples of a step. Another turn has others.
@@ -27,13 +39,33 @@ impl Split {
         self.batches.batch(step + (turn << 40)).drawn
     }
 
-    /// Samples that are kept for validation.
-    pub(crate) fn apart(&self) -> &[u64] {
-        &self.apart
+    /// How many samples are kept for validation.
+    pub(crate) fn apart_len(&self) -> usize {
+        self.apart.iter().map(Vec::len).sum()
+    }
+
+    /// Those that are kept for validation, at most `count` at once, each of one size.
+    pub(crate) fn apart(&self, count: usize) -> impl Iterator<Item = Vec<Drawn>> + '_ {
+        self.apart.iter().flat_map(move |samples| samples.chunks(count.max(1)).map(unchanging))
+    }
+
+    /// Only whole batches of them: those of a smaller one would count for more than the others.
+    pub(crate) fn apart_in_whole(&self, count: usize) -> impl Iterator<Item = Vec<Drawn>> + '_ {
+        self.apart(count).filter(move |drawn| drawn.len() == count)
     }
 }
 
-/// Samples that are kept for validation, as they are seen each time.
+/// Samples as they are seen each time.
 pub(crate) fn unchanging(samples: &[u64]) -> Vec<Drawn> {
     samples.iter().map(|sample| Drawn { sample: *sample, epoch: 0 }).collect()
+}
+
+/// Takes `count` samples out of all, by the seed, and leaves the others in their order.
+pub(crate) fn kept_apart(members: Vec<Vec<u64>>, count: usize, seed: u64) -> (Vec<Vec<u64>>, Vec<Vec<u64>>) {
+    let all: Vec<u64> = members.iter().flatten().copied().collect();
+    // Never more than a tenth: a small data set is for training.
+    let count = count.min(all.len() / 10);
+    let order = Order::new(seed, "validation", 0, all.len() as u64);
+    let apart: BTreeSet<u64> = (0..count as u64).map(|place| all[order.at(place) as usize]).collect();
+    members.into_iter().map(|samples| samples.into_iter().partition(|sample| !apart.contains(sample))).unzip()
 }

@@ -10,8 +10,8 @@ use rectiflow_nn::{Device, Module, Rng, to_f32};
 use rectiflow_text::{SpanCorruption, T5Decoder, T5Encoder, T5Tokenizer};
 
 use super::span::{Guessed, NumberedText, SpanBatch, guess};
-use super::split::{Split, unchanging};
-use super::{Objective, Problem, StepError, Values};
+use super::split::Split;
+use super::{Objective, Problem, StepError, Values, not_finite, take_step, turned};
 use crate::encode::EncodeError;
 use crate::trainee::{StateError, Trainee};
 
@@ -60,7 +60,7 @@ impl T5Data {
         apart: usize,
         seed: u64,
     ) -> Result<T5Data, DatasetError> {
-        let split = Split::new(texts.kept().to_vec(), batch, apart, seed)?;
+        let split = Split::new(vec![texts.kept().to_vec()], batch, apart, seed)?;
         Ok(T5Data { texts, tokenizer, split })
     }
 }
@@ -122,7 +122,7 @@ impl Objective for T5 {
     fn step(&mut self, step: u64, learning_rate: f64) -> Result<Values, StepError> {
         let T5Settings { seed, batch, accumulate, gradient_norm_max, .. } = self.settings;
         let drawn = self.data.split.drawn(step, self.turn);
-        let seed = seed.wrapping_add(self.turn << 48);
+        let seed = turned(seed, self.turn);
         let (mut sums, mut cut) = (Sums::default(), 0);
         for (part, drawn) in drawn.chunks(batch / accumulate).enumerate() {
             let place = step * batch as u64 + (part * (batch / accumulate)) as u64;
@@ -139,21 +139,9 @@ impl Objective for T5 {
             sums.add(&guessed);
             self.trainee.add(guessed.loss.backward());
         }
-        let not_finite = |what: String| StepError::NotFinite {
-            what,
-            samples: drawn.iter().map(|one| self.data.texts.id(one.sample)).collect(),
-        };
         let mut values = sums.means();
-        if !values["loss"].is_finite() {
-            self.trainee.forget();
-            return Err(not_finite("the loss".to_owned()));
-        }
-        let norm = match self.trainee.step(learning_rate, gradient_norm_max) {
-            Ok(norm) => norm,
-            Err(error) => return Err(not_finite(format!("the gradient of {}", error.name))),
-        };
-        values.insert("gradient_norm".to_owned(), norm);
-        values.insert("learning_rate".to_owned(), learning_rate);
+        take_step(&mut self.trainee, learning_rate, gradient_norm_max, &mut values)
+            .map_err(|what| not_finite(what, &drawn, |sample| self.data.texts.id(sample)))?;
         if cut > 0 {
             values.insert("texts_cut".to_owned(), cut as f64);
         }
@@ -161,8 +149,8 @@ impl Objective for T5 {
     }
 
     fn validate(&mut self) -> Result<Values, Problem> {
-        let apart = self.data.split.apart();
-        if apart.is_empty() {
+        let apart = self.data.split.apart_len();
+        if apart == 0 {
             return Ok(Values::new());
         }
         let network = self.trainee.averaged().valid();
@@ -170,8 +158,8 @@ impl Objective for T5 {
         let seed = Rng::keyed(self.settings.seed, "validation spans", 0).bits();
         let (mut sums, size) = (Sums::default(), self.settings.batch / self.settings.accumulate);
         // Batches of one size only, or the texts of the last would count for more than the others.
-        for (part, samples) in apart.chunks_exact(size.min(apart.len())).enumerate() {
-            let batch = self.batch(&unchanging(samples), seed, (part * size) as u64, &self.device.clone().inner())?;
+        for (part, drawn) in self.data.split.apart_in_whole(size.min(apart)).enumerate() {
+            let batch = self.batch(&drawn, seed, (part * size) as u64, &self.device.clone().inner())?;
             sums.add(&guess(&network.encoder, &network.decoder, batch));
         }
         Ok(sums.means())

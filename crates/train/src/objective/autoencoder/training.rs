@@ -16,7 +16,7 @@ use super::{
     critic_loss,
 };
 use crate::objective::pictures::PictureData;
-use crate::objective::{Objective, Problem, StepError, Values};
+use crate::objective::{Objective, Problem, StepError, Values, not_finite, turned};
 use crate::sheet::sheet;
 use crate::trainee::{StateError, Trainee};
 
@@ -95,7 +95,7 @@ impl Autoencoder {
     /// Pictures of a part, and the noise of each place among all that the run sees. `place`: of the first.
     fn batch(&self, drawn: &[Drawn], place: u64) -> Result<AutoencoderBatch, Problem> {
         let pictures_B3HW = self.data.pictures(drawn, &self.device)?;
-        let seed = self.settings.seed.wrapping_add(self.turn << 48);
+        let seed = turned(self.settings.seed, self.turn);
         let places = place..place + drawn.len() as u64;
         let noise_BZhw = self.noise(&pictures_B3HW, places.map(|place| Rng::keyed(seed, "posterior noise", place)));
         Ok(AutoencoderBatch { pictures_B3HW, noise_BZhw })
@@ -203,17 +203,14 @@ impl Objective for Autoencoder {
                 }
             }
         }
-        let not_finite = |data: &PictureData, what: String| StepError::NotFinite {
-            what,
-            samples: drawn.iter().map(|one| data.id(one.sample)).collect(),
-        };
         let mut values = means.values();
         if let Some((name, _)) = values.iter().find(|(_, value)| !value.is_finite()) {
             let what = format!("the part \"{name}\" of the loss");
             self.forget();
-            return Err(not_finite(&self.data, what));
+            return Err(not_finite(what, &drawn, |sample| self.data.id(sample)));
         }
-        self.take_step(step, learning_rate, &mut values).map_err(|what| not_finite(&self.data, what))?;
+        self.take_step(step, learning_rate, &mut values)
+            .map_err(|what| not_finite(what, &drawn, |sample| self.data.id(sample)))?;
         values.insert("learning_rate".to_owned(), learning_rate);
         Ok(values)
     }

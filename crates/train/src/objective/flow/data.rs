@@ -1,14 +1,16 @@
 //! Latents and text features for the flow objective: from a cache, or made of pictures and captions in every step.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use rectiflow_dataset::{Batches, Cache, CaptionMix, Captions, Dataset, Drawn, Kept, Order, Tail};
+use rectiflow_dataset::{Cache, CaptionMix, Captions, Dataset, Drawn};
 use rectiflow_generate::Encoders;
 use rectiflow_nn::{DType, Device, Tensor};
 use rectiflow_text::{ClipFeatures, Conditioning, ConditioningWidths, Keep, Pads, TextFeatures, assemble_features};
 
-use crate::encode::{self, EncodeError, Pictures};
+use crate::encode::{self, Pictures};
 use crate::objective::Problem;
+use crate::objective::split::Split;
 
 /// What a step needs of its samples.
 pub struct Examples {
@@ -27,8 +29,7 @@ enum Source {
 /// What makes examples in every step.
 struct Live {
     dataset: Dataset,
-    encoders: Encoders,
-    kept: BTreeMap<u64, Kept>,
+    encoders: Arc<Encoders>,
     pictures: Pictures,
 }
 
@@ -37,9 +38,7 @@ pub struct FlowData {
     source: Source,
     mix: CaptionMix,
     seed: u64,
-    batches: Batches,
-    /// By size, so that any run of a list can be one batch.
-    validation: Vec<Vec<u64>>,
+    split: Split,
     widths: ConditioningWidths,
     pads: Pads,
     device: Device,
@@ -89,12 +88,9 @@ impl FlowData {
     ///
     /// # Errors
     /// The data set has fewer samples than a batch.
-    pub fn live(dataset: Dataset, encoders: Encoders, pictures: Pictures, with: Use) -> Result<FlowData, Problem> {
-        let mut members = vec![Vec::new(); dataset.buckets().sizes().len()];
-        dataset.kept().iter().for_each(|one| members[one.bucket].push(one.sample));
-        let kept = dataset.kept().iter().map(|one| (one.sample, *one)).collect();
-        let (mix, device) = (dataset.mix().clone(), encoders.device().clone());
-        let source = Source::Live(Box::new(Live { dataset, encoders, kept, pictures }));
+    pub fn live(dataset: Dataset, encoders: Arc<Encoders>, pictures: Pictures, with: Use) -> Result<FlowData, Problem> {
+        let (members, mix, device) = (dataset.members(), dataset.mix().clone(), encoders.device().clone());
+        let source = Source::Live(Box::new(Live { dataset, encoders, pictures }));
         FlowData::new(source, members, mix, &device, with)
     }
 
@@ -105,27 +101,24 @@ impl FlowData {
         device: &Device,
         with: Use,
     ) -> Result<FlowData, Problem> {
-        let (members, validation) = kept_apart(members, with.validation, with.seed);
-        let batches = Batches::new(members, with.batch as u64, Tail::Drop, with.seed)?;
+        let split = Split::new(members, with.batch, with.validation, with.seed)?;
         let Use { seed, widths, pads, dropped, .. } = with;
-        Ok(FlowData { source, mix, seed, batches, validation, widths, pads, device: device.clone(), dropped })
+        Ok(FlowData { source, mix, seed, split, widths, pads, device: device.clone(), dropped })
     }
 
     /// The samples of a step. Another turn has others.
     pub fn drawn(&self, step: u64, turn: u64) -> Vec<Drawn> {
-        // Far beyond any run's end.
-        self.batches.batch(step + (turn << 40)).drawn
+        self.split.drawn(step, turn)
     }
 
     /// How many samples are kept for validation.
     pub fn validation_len(&self) -> usize {
-        self.validation.iter().map(Vec::len).sum()
+        self.split.apart_len()
     }
 
     /// The samples that are kept for validation, at most `count` at once, each of one size.
     pub fn validation(&self, count: usize) -> impl Iterator<Item = Vec<Drawn>> + '_ {
-        let drawn = |samples: &[u64]| samples.iter().map(|sample| Drawn { sample: *sample, epoch: 0 }).collect();
-        self.validation.iter().flat_map(move |samples| samples.chunks(count.max(1)).map(drawn))
+        self.split.apart(count)
     }
 
     /// What a sample is called.
@@ -150,23 +143,18 @@ impl FlowData {
         match &self.source {
             Source::Cached(cache) => self.read(cache, drawn),
             Source::Live(live) => {
-                let Live { dataset, encoders, kept, pictures } = &**live;
+                let Live { dataset, encoders, pictures } = &**live;
                 let mut prepared = Vec::new();
                 let mut captions = Vec::new();
                 for one in drawn {
-                    let left_out = |reason| EncodeError::LeftOut { id: dataset.id(one.sample), reason };
-                    prepared
-                        .push(dataset.augmented(self.seed, one.epoch, kept[&one.sample]).map_err(left_out)?.picture);
-                    captions.push(dataset.caption(self.seed, one.epoch, one.sample).map_err(left_out)?);
+                    prepared.push(encode::picture(dataset, self.seed, one)?);
+                    captions.push(encode::caption(dataset, self.seed, one)?);
                 }
                 let samples: Vec<u64> = drawn.iter().map(|one| one.sample).collect();
                 let latents_BCHW = pictures.latents(encoders, &prepared, &samples)?;
                 let texts: Vec<&str> = captions.iter().map(String::as_str).collect();
                 let texts = encoders.texts(&texts)?;
-                let texts = texts.into_iter().map(|text| match self.pads {
-                    Pads::AsEncoded => text.features,
-                    Pads::Zeros => text.features.without_padding(text.real),
-                });
+                let texts = texts.into_iter().map(|text| text.padded(self.pads));
                 Ok(Examples { latents_BCHW, texts: texts.collect() })
             }
         }
@@ -249,18 +237,4 @@ fn captions_of(cache: &Cache, sample: u64) -> Result<Captions, Problem> {
         }
     }
     Ok(captions)
-}
-
-/// Takes `count` samples out of all, by the seed, and leaves the others in their order.
-pub(in crate::objective) fn kept_apart(
-    members: Vec<Vec<u64>>,
-    count: usize,
-    seed: u64,
-) -> (Vec<Vec<u64>>, Vec<Vec<u64>>) {
-    let all: Vec<u64> = members.iter().flatten().copied().collect();
-    // Never more than a tenth: a small data set is for training.
-    let count = count.min(all.len() / 10);
-    let order = Order::new(seed, "validation", 0, all.len() as u64);
-    let apart: std::collections::BTreeSet<u64> = (0..count as u64).map(|place| all[order.at(place) as usize]).collect();
-    members.into_iter().map(|samples| samples.into_iter().partition(|sample| !apart.contains(sample))).unzip()
 }

@@ -3,6 +3,7 @@
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use rectiflow_flow::{Formulation, Schedule};
 use rectiflow_generate::{Encoders, Image};
@@ -29,7 +30,7 @@ pub struct Drawing {
     /// Of the first picture; the next ones have the next.
     pub seed: u64,
     /// Makes pictures of latents.
-    pub encoders: Encoders,
+    pub encoders: Arc<Encoders>,
 }
 
 impl Drawing {
