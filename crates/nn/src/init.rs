@@ -41,6 +41,12 @@ impl Init {
     pub fn by_fan_in(fan_in: usize) -> Self {
         Init::Uniform((fan_in as f64).powf(-0.5))
     }
+
+    /// Weights whose outputs vary as much as their inputs: uniform with a variance of 1 / (fan in). What [`Init::by_fan_in`]
+    /// gives has a third of that.
+    pub fn keeping_size(fan_in: usize) -> Self {
+        Init::Uniform((fan_in as f64 / 3.0).powf(-0.5))
+    }
 }
 
 /// Random parameters, each a function of the seed and the parameter's name, so that the order in which a

@@ -152,7 +152,7 @@ pub fn write_json(folder: &Path, file: &str, value: &Value) -> Result<(), Proble
 }
 
 /// The same files under another folder: a second name where the disk can, a copy elsewhere. Text encoders are many
-/// gigabytes.
+/// gigabytes. Files that are there already because both folders are one stay.
 pub(crate) fn link_folder(from: &Path, to: &Path) -> Result<(), Problem> {
     fs::create_dir_all(to).map_err(|problem| at(to, &problem))?;
     for entry in fs::read_dir(from).map_err(|problem| at(from, &problem))? {
@@ -162,11 +162,14 @@ pub(crate) fn link_folder(from: &Path, to: &Path) -> Result<(), Problem> {
             link_folder(&source, &target)?;
             continue;
         }
-        if target.exists() {
-            fs::remove_file(&target).map_err(|problem| at(&target, &problem))?;
-        }
         // Behind a link, as caches of hubs have them, lies the file itself.
         let source = source.canonicalize().map_err(|problem| at(&source, &problem))?;
+        if target.canonicalize().is_ok_and(|target| target == source) {
+            continue;
+        }
+        if target.symlink_metadata().is_ok() {
+            fs::remove_file(&target).map_err(|problem| at(&target, &problem))?;
+        }
         link_or_copy(&source, &target).map_err(|problem| at(&target, &problem))?;
     }
     Ok(())
@@ -183,4 +186,23 @@ pub(crate) fn link_or_copy(source: &Path, target: &Path) -> io::Result<()> {
 /// The system's words, with the place.
 fn at(path: &Path, problem: &io::Error) -> io::Error {
     io::Error::new(problem.kind(), format!("{}: {problem}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_linked_onto_itself_keeps_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let [model, other] = ["model", "other"].map(|name| folder.path().join(name));
+        fs::create_dir_all(model.join("tokenizer")).unwrap();
+        fs::write(model.join("tokenizer/vocab.json"), "{}").unwrap();
+        let reads = |at: &Path| fs::read_to_string(at.join("tokenizer/vocab.json")).unwrap();
+        link_folder(&model, &model).unwrap();
+        assert_eq!(reads(&model), "{}");
+        link_folder(&model, &other).unwrap();
+        link_folder(&model, &other).unwrap();
+        assert_eq!([reads(&model), reads(&other)], ["{}", "{}"]);
+    }
 }

@@ -5,13 +5,20 @@
 
 use rectiflow_nn::layers::{Conv2d, GroupNorm, Linear};
 use rectiflow_nn::ops::{self, AttentionBias, Before, Qkv, Window};
-use rectiflow_nn::{Module, Params, Precision, Tensor};
+use rectiflow_nn::{Init, Module, Params, Precision, Tensor};
 
 const EPS: f64 = 1e-6;
 
 /// A norm with the autoencoder's groups and epsilon.
 pub(crate) fn norm(params: Params<'_>, channels: usize, groups: usize) -> GroupNorm {
     GroupNorm::new(params, channels, groups, EPS)
+}
+
+/// A convolution that everything goes through, from the picture to the latent and back. It starts with outputs as large
+/// as its inputs: [`Vae::new`](crate::Vae::new) says why.
+pub(crate) fn on_stream(params: Params<'_>, channels: [usize; 2], kernel: usize, window: Window) -> Conv2d {
+    let inits = [Init::keeping_size(channels[0] * kernel * kernel), Init::Zeros];
+    Conv2d::starting(params, channels, kernel, window, inits)
 }
 
 /// Two convolutions and a shortcut.
@@ -30,9 +37,9 @@ impl ResnetBlock {
             norm1: norm(params.at("norm1"), width_in, groups),
             conv1: Conv2d::by_fan_in(params.at("conv1"), [width_in, width_out], 3, Window::Same),
             norm2: norm(params.at("norm2"), width_out, groups),
-            conv2: Conv2d::by_fan_in(params.at("conv2"), [width_out, width_out], 3, Window::Same),
+            conv2: Conv2d::starting(params.at("conv2"), [width_out, width_out], 3, Window::Same, [Init::Zeros; 2]),
             shortcut: (width_in != width_out)
-                .then(|| Conv2d::by_fan_in(params.at("nin_shortcut"), [width_in, width_out], 1, Window::Same)),
+                .then(|| on_stream(params.at("nin_shortcut"), [width_in, width_out], 1, Window::Same)),
         }
     }
 

@@ -14,7 +14,7 @@ use rectiflow_nn::ops::{Before, Window};
 use rectiflow_nn::{Module, Params, Tensor, to_f32};
 
 use crate::VaeConfig;
-use crate::blocks::{Middle, ResnetBlock, norm};
+use crate::blocks::{Middle, ResnetBlock, norm, on_stream};
 use crate::memory::{Decoding, LEVELS_IN_STRIPS, STRIP_ROWS};
 use crate::posterior::Posterior;
 use crate::strips::InStrips;
@@ -30,6 +30,11 @@ pub struct Vae {
 
 impl Vae {
     /// Builds the autoencoder; `params` is the root of the official names (`encoder`, `decoder`).
+    ///
+    /// A new one does not start as PyTorch's layers would. They make a signal `sqrt(3)` times smaller in each of the dozen
+    /// layers that a flat colour has to go through, and random residual branches drown what is left: shapes are learned
+    /// at once, and colours thousands of steps later. Here the convolutions between picture and latent keep the size of
+    /// what goes through them, and residual blocks start as nothing.
     pub fn new(config: &VaeConfig, mut params: Params<'_>) -> Self {
         Vae {
             encoder: Encoder::new(config, params.at("encoder")),
@@ -142,16 +147,16 @@ impl Encoder {
             let mut place = down.at(i);
             let blocks = residual_blocks(&mut place, config.blocks, [width, width_out], config.groups);
             let resample = (i < last)
-                .then(|| Conv2d::by_fan_in(place.at("downsample").at("conv"), [width_out; 2], 3, Window::Halve));
+                .then(|| on_stream(place.at("downsample").at("conv"), [width_out; 2], 3, Window::Halve));
             levels.push(Level { blocks, resample });
             width = width_out;
         }
         Encoder {
-            conv_in: Conv2d::by_fan_in(params.at("conv_in"), [3, widths[0]], 3, Window::Same),
+            conv_in: on_stream(params.at("conv_in"), [3, widths[0]], 3, Window::Same),
             levels,
             middle: Middle::new(params.at("mid"), width, config.groups),
             norm_out: norm(params.at("norm_out"), width, config.groups),
-            conv_out: Conv2d::by_fan_in(params.at("conv_out"), [width, 2 * config.latent_channels], 3, Window::Same),
+            conv_out: on_stream(params.at("conv_out"), [width, 2 * config.latent_channels], 3, Window::Same),
         }
     }
 
@@ -188,16 +193,16 @@ impl Decoder {
             let mut place = up.at(i);
             let blocks = residual_blocks(&mut place, config.blocks + 1, [width, width_out], config.groups);
             let resample =
-                (i > 0).then(|| Conv2d::by_fan_in(place.at("upsample").at("conv"), [width_out; 2], 3, Window::Same));
+                (i > 0).then(|| on_stream(place.at("upsample").at("conv"), [width_out; 2], 3, Window::Same));
             levels.push(Level { blocks, resample });
             width = width_out;
         }
         Decoder {
-            conv_in: Conv2d::by_fan_in(params.at("conv_in"), [config.latent_channels, deepest], 3, Window::Same),
+            conv_in: on_stream(params.at("conv_in"), [config.latent_channels, deepest], 3, Window::Same),
             middle: Middle::new(params.at("mid"), deepest, config.groups),
             levels,
             norm_out: norm(params.at("norm_out"), width, config.groups),
-            conv_out: Conv2d::by_fan_in(params.at("conv_out"), [width, 3], 3, Window::Same),
+            conv_out: on_stream(params.at("conv_out"), [width, 3], 3, Window::Same),
         }
     }
 

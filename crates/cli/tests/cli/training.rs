@@ -41,7 +41,7 @@ pub(crate) const FLOW: Row = Row {
     is_cached: false,
 };
 
-pub(crate) const ROWS: [Row; 2] = [
+pub(crate) const ROWS: [Row; 5] = [
     FLOW,
     Row {
         name: "flow, from a cache",
@@ -52,6 +52,52 @@ pub(crate) const ROWS: [Row; 2] = [
             validation = { every = 6, samples = 2 }
         ",
         is_cached: true,
+    },
+    Row {
+        name: "autoencoder, with a critic that begins at step 6",
+        recipe: "
+            objective = { kind = \"autoencoder\", adversarial = { weight = 0.5, start_step = 6, width = 8 } }
+            model = { kind = \"autoencoder\", widths = [8, 16], groups = 4, latent_channels = 4 }
+            data = { source = { path = \"DATA\", side_px = 32, flip = true } }
+            validation = { every = 6, samples = 2 }
+            samples = { every = 10 }
+        ",
+        is_cached: false,
+    },
+    Row {
+        name: "clip",
+        recipe: "
+            objective = { kind = \"clip\" }
+            data = { source = { path = \"DATA\", side_px = 32 } }
+            validation = { every = 6, samples = 6 }
+            [model]
+            kind = \"clip\"
+            width = 16
+            layers = 2
+            heads = 2
+            projection = 16
+            image = { width = 16, layers = 1, heads = 2, patch = 8 }
+        ",
+        is_cached: false,
+    },
+    Row {
+        name: "span corruption",
+        recipe: "
+            objective = { kind = \"span-corruption\" }
+            data = { source = { path = \"DATA\" } }
+            validation = { every = 6, samples = 6 }
+            [model]
+            kind = \"t5\"
+            vocabulary = \"bytes\"
+            width = 32
+            layers = 1
+            decoder_layers = 1
+            heads = 2
+            head_width = 8
+            mlp = 32
+            tokens = 77
+        ",
+        is_cached: false,
     },
 ];
 
