@@ -8,7 +8,10 @@ use rectiflow_train::averages::Averages;
 use rectiflow_train::ema::reweigh::Profile;
 use rectiflow_train::run::RunFolder;
 
+use rectiflow_weights::shown;
+
 use crate::output;
+use crate::writable::check_outside;
 
 /// Make a model with an average of another length, after its training
 ///
@@ -31,9 +34,13 @@ pub(crate) struct EmaArgs {
 
 pub(crate) fn run(args: EmaArgs) -> anyhow::Result<ExitCode> {
     if args.out.exists() {
-        bail!("{} is there already\nhint: give `--out` a new folder", args.out.display());
+        bail!("{} is there already\nhint: give `--out` a new folder", shown(&args.out));
     }
     let run = RunFolder::new(args.run);
+    if !run.plan().is_file() {
+        bail!("there is no run in {}\nhint: give the folder that `rectiflow train --out` was given", shown(run.root()));
+    }
+    check_outside(&args.out, run.root(), "the run's own folder")?;
     let averages = Averages::of(&run)?;
     let step = args.step.unwrap_or_else(|| averages.last_step());
     let (tensors, error) = averages.nearest(Profile { step, sigma_rel: args.sigma_rel })?;

@@ -25,13 +25,28 @@ pub(crate) fn check_folder(folder: &Path) -> anyhow::Result<()> {
     let folder: PathBuf = folder.components().collect();
     let there = folder.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));
     if !there.is_dir() {
-        bail!("{} is a file\nhint: give it without a slash to replace it, or another folder", shown(there));
+        bail!("{} is a file\nhint: give the name of a folder; where the file is meant, without a slash", shown(there));
     }
     // Each where it would be made: below a folder that is missing every name would do.
     for name in folder.strip_prefix(there).unwrap_or(&folder).components() {
         check_takes_name(&there.join(name))?;
     }
     check_can_hold(there)
+}
+
+/// Checks that `folder` does not lie in another one, whose files would be taken for its own or copied into themselves.
+///
+/// # Errors
+/// It does.
+pub(crate) fn check_outside(folder: &Path, other: &Path, what: &str) -> anyhow::Result<()> {
+    let Ok(other_there) = other.canonicalize() else { return Ok(()) };
+    let is_inside = std::path::absolute(folder).is_ok_and(|whole| {
+        whole.ancestors().any(|ancestor| ancestor.canonicalize().is_ok_and(|ancestor| ancestor == other_there))
+    });
+    if is_inside && other_there.is_dir() {
+        bail!("{} lies in {}, {what}\nhint: give another folder", shown(folder), shown(other));
+    }
+    Ok(())
 }
 
 /// The folder that `path` is in.

@@ -195,34 +195,30 @@ impl Checkpoints {
     /// The last one that is whole, and those after it that are not. Reads every byte of them.
     ///
     /// # Errors
-    /// The folder cannot be read.
+    /// The folder or a file cannot be read, or is of a later program: what may be whole is not passed over.
     pub fn latest(&self) -> io::Result<(Option<Found>, Vec<Damaged>)> {
-        self.latest_before(u64::MAX)
-    }
-
-    /// As [`Self::latest`], of those of fewer steps.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
-    pub fn latest_before(&self, step: u64) -> io::Result<(Option<Found>, Vec<Damaged>)> {
         let mut damaged = Vec::new();
-        for step in self.steps()?.into_iter().rev().filter(|found| *found < step) {
+        for step in self.steps()?.into_iter().rev() {
             let folder = self.folder.join(name_of(step));
             match read(&folder, step) {
                 Ok(about) => return Ok((Some(Found { folder, about }), damaged)),
-                Err(why) => damaged.push(Damaged { folder, why }),
+                Err(Unusable::Damaged(why)) => damaged.push(Damaged { folder, why }),
+                Err(Unusable::Refused(problem)) => return Err(problem),
             }
         }
         Ok((None, damaged))
     }
 
-    /// Removes all but the last `keep` and that of step `best`, and what an interrupted write left.
+    /// After one of step `last` was written: removes all but the last `keep` up to it and that of step `best`, and what
+    /// an interrupted write left. Those of later steps go: the run came back from them because they are damaged.
     ///
     /// # Errors
     /// A folder cannot be removed.
-    pub fn prune(&self, keep: usize, best: Option<u64>) -> io::Result<()> {
+    pub fn prune(&self, last: u64, keep: usize, best: Option<u64>) -> io::Result<()> {
         let steps = self.steps()?;
-        let old = steps.iter().rev().skip(keep.max(1)).filter(|step| Some(**step) != best);
+        let later = steps.range(last.saturating_add(1)..);
+        let old = steps.range(..=last).rev().skip(keep.max(1)).filter(|step| Some(**step) != best);
+        let old = later.chain(old);
         old.map(|step| self.folder.join(name_of(*step))).try_for_each(remove)?;
         let entries = fs::read_dir(&self.folder)?.collect::<io::Result<Vec<_>>>()?;
         let left = entries.iter().filter(|entry| {
@@ -283,23 +279,60 @@ fn stored(path: &Path) -> io::Result<Stored> {
     Ok(Stored { bytes: hasher.count(), blake3: hasher.finalize().to_hex().to_string() })
 }
 
-/// What a checkpoint says of itself, if that is true.
-fn read(folder: &Path, step: u64) -> Result<About, String> {
-    let text = fs::read(folder.join(ABOUT)).map_err(|problem| format!("{ABOUT}: {problem}"))?;
-    let about: About = serde_json::from_slice(&text).map_err(|problem| format!("{ABOUT}: {problem}"))?;
-    if about.format != FORMAT {
-        return Err(format!("{ABOUT} is of format {}, and this program knows {FORMAT}", about.format));
+/// A checkpoint cannot be gone on from.
+enum Unusable {
+    /// A part is missing or not as it was written: the one before is taken.
+    Damaged(String),
+    /// It may be whole, and somebody must look: the disk does not give it, or a later program wrote it.
+    Refused(io::Error),
+}
+
+impl Unusable {
+    /// What a file could not be read for.
+    fn of(file: &Path, problem: &io::Error) -> Unusable {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        match problem.kind() {
+            io::ErrorKind::NotFound => Unusable::Damaged(format!("{name}: {problem}")),
+            kind => Unusable::Refused(io::Error::new(
+                kind,
+                format!(
+                    "{}: {problem}\nhint: make it readable, or move its folder away to go on from the checkpoint before",
+                    file.display()
+                ),
+            )),
+        }
     }
+}
+
+/// What a checkpoint says of itself, if that is true.
+fn read(folder: &Path, step: u64) -> Result<About, Unusable> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let path = folder.join(ABOUT);
+    let text = fs::read(&path).map_err(|problem| Unusable::of(&path, &problem))?;
+    let damaged = |problem: serde_json::Error| Unusable::Damaged(format!("{ABOUT}: {problem}"));
+    let Format { format } = serde_json::from_slice(&text).map_err(damaged)?;
+    if format != FORMAT {
+        let problem = format!(
+            "{} is of format {format}, and this program knows {FORMAT}\nhint: go on with the program that wrote it",
+            path.display()
+        );
+        return Err(Unusable::Refused(io::Error::new(io::ErrorKind::Unsupported, problem)));
+    }
+    let about: About = serde_json::from_slice(&text).map_err(damaged)?;
     if about.step != step {
-        return Err(format!("{ABOUT} says it is of step {}", about.step));
+        return Err(Unusable::Damaged(format!("{ABOUT} says it is of step {}", about.step)));
     }
     for (name, wanted) in &about.files {
-        let found = stored(&folder.join(name)).map_err(|problem| format!("{name}: {problem}"))?;
+        let file = folder.join(name);
+        let found = stored(&file).map_err(|problem| Unusable::of(&file, &problem))?;
         if found.bytes != wanted.bytes {
-            return Err(format!("{name} has {} bytes instead of {}", found.bytes, wanted.bytes));
+            return Err(Unusable::Damaged(format!("{name} has {} bytes instead of {}", found.bytes, wanted.bytes)));
         }
         if found.blake3 != wanted.blake3 {
-            return Err(format!("{name} is damaged: its checksum is another"));
+            return Err(Unusable::Damaged(format!("{name} is damaged: its checksum is another")));
         }
     }
     Ok(about)
@@ -359,7 +392,6 @@ mod tests {
         assert_eq!(run(&[]).latest(), (None, 0));
         let run = run(&[5, 20, 100_000_000]);
         assert_eq!(run.latest(), (Some(100_000_000), 0));
-        assert_eq!(run.checkpoints.latest_before(20).unwrap().0.unwrap().about.step, 5);
         assert_eq!(run.names(), ["step-000005", "step-000020", "step-100000000"]);
     }
 
@@ -405,17 +437,41 @@ mod tests {
         fs::create_dir_all(run.file(20, "").with_extension("partial")).unwrap();
         fs::create_dir_all(run.file(5, "").with_extension("removed")).unwrap();
         assert_eq!(run.latest(), (Some(10), 0));
-        run.checkpoints.prune(3, None).unwrap();
+        run.checkpoints.prune(10, 3, None).unwrap();
         assert_eq!(run.names(), ["step-000010"]);
     }
 
     #[test]
     fn the_last_ones_and_the_best_stay() {
         let run = run(&[10, 20, 30, 40, 50]);
-        run.checkpoints.prune(2, Some(20)).unwrap();
+        run.checkpoints.prune(50, 2, Some(20)).unwrap();
         assert_eq!(run.names(), ["step-000020", "step-000040", "step-000050"]);
-        run.checkpoints.prune(0, None).unwrap();
+        run.checkpoints.prune(50, 0, None).unwrap();
         assert_eq!(run.names(), ["step-000050"], "the last one always stays");
+    }
+
+    #[test]
+    fn a_new_one_stays_and_the_damaged_ones_after_it_go() {
+        let run = run(&[10, 15, 20, 30]);
+        run.checkpoints.prune(15, 1, None).unwrap();
+        assert_eq!(run.names(), ["step-000015"]);
+    }
+
+    #[test]
+    fn what_may_be_whole_is_not_passed_over() {
+        let of_later_format: fn(&Path) = |path| fs::write(path, r#"{"format": 9, "new": true}"#).unwrap();
+        let folder: fn(&Path) = |path| {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        };
+        for (change, file, expected) in
+            [(of_later_format, ABOUT, "is of format 9, and this program knows"), (folder, "a.safetensors", "directory")]
+        {
+            let run = run(&[10, 20]);
+            change(&run.file(20, file));
+            let error = run.checkpoints.latest().unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("\nhint: "), "{error}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! What this module does not do: choose whose parameters are written; averages are the caller's.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -167,20 +168,25 @@ pub(crate) fn link_folder(from: &Path, to: &Path) -> Result<(), Problem> {
         if target.canonicalize().is_ok_and(|target| target == source) {
             continue;
         }
-        if target.symlink_metadata().is_ok() {
-            fs::remove_file(&target).map_err(|problem| at(&target, &problem))?;
-        }
         link_or_copy(&source, &target).map_err(|problem| at(&target, &problem))?;
     }
     Ok(())
 }
 
-/// A second name for a file where the disk can give one, a copy elsewhere.
+/// A second name for a file where the disk can give one, a copy elsewhere. Replaces what had the name, at once and as a
+/// whole.
 pub(crate) fn link_or_copy(source: &Path, target: &Path) -> io::Result<()> {
-    if fs::hard_link(source, target).is_ok() {
-        return Ok(());
+    let mut name = OsString::from(".rectiflow-");
+    name.push(target.file_name().unwrap_or_default());
+    let linked = target.with_file_name(name);
+    let _ = fs::remove_file(&linked);
+    if fs::hard_link(source, &linked).is_ok() {
+        let renamed = fs::rename(&linked, target);
+        // Both may be one file already, and then a rename does nothing.
+        let _ = fs::remove_file(&linked);
+        return renamed;
     }
-    fs::copy(source, target).map(drop)
+    write_whole(target, IfThere::Replace, |out| io::copy(&mut fs::File::open(source)?, out).map(drop))
 }
 
 /// The system's words, with the place.

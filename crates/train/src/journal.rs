@@ -125,6 +125,14 @@ impl Journal {
             let _ = self.file.set_len(bytes);
         })
     }
+
+    /// Its lines are on the disk: a checkpoint that comes after them must not outlive them.
+    ///
+    /// # Errors
+    /// The disk is full, or gone.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
 }
 
 fn write_line(out: &mut dyn Write, event: &Event) -> io::Result<()> {

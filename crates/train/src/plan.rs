@@ -15,6 +15,7 @@ use crate::learning_rate::Schedule;
 use crate::optimizer::AdamW;
 use crate::recipe::{AutoencoderModel, Model, NotFiniteRule, Objective, Recipe, RecipeError};
 
+mod sizes;
 mod text;
 
 /// What the command line says over the recipe.
@@ -172,6 +173,9 @@ fn fixed(recipe: &Recipe) -> BTreeMap<String, String> {
         |name: &str| CHANGEABLE.iter().any(|one| name == *one || (one.ends_with('.') && name.starts_with(one)));
     let mut settings = recipe.settings();
     settings.retain(|name, _| !changeable(name));
+    // Whether there is any decides which samples are never trained on.
+    let validates = if recipe.validation.every > 0 { "more than 0" } else { "0" };
+    settings.insert("validation.every".to_owned(), validates.to_owned());
     settings
 }
 
@@ -218,6 +222,7 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         }
     }
     check_objective(recipe)?;
+    sizes::check(recipe)?;
     text::check(recipe)?;
     check_data(recipe)
 }
@@ -275,6 +280,7 @@ fn check_objective(recipe: &Recipe) -> Result<(), RecipeError> {
                 let hint = "give texts to draw, or set samples.every = 0";
                 return Err(impossible("samples.prompts", "is empty, and samples.every is not 0", hint));
             }
+            within("samples.steps", samples.steps.get() as f64, 1.0..=1000.0, "usual are 28 to 50")?;
             within("samples.guidance", samples.guidance.into(), 0.0..=100.0, "usual is 4")?;
             let dropout = flow.dropout;
             for share in [dropout.clip_l, dropout.clip_g, dropout.t5] {
@@ -287,6 +293,10 @@ fn check_objective(recipe: &Recipe) -> Result<(), RecipeError> {
             if let Some(adversarial) = &autoencoder.adversarial {
                 within("objective.adversarial.weight", adversarial.weight, 0.0..=1e3, "usual is 0.5")?;
             }
+        }
+        Objective::Clip(_) | Objective::SpanCorruption(_) if recipe.samples.every > 0 => {
+            let why = format!("is {}, and a text encoder has no pictures to show", recipe.samples.every);
+            return Err(impossible("samples.every", why, "leave out [samples]"));
         }
         Objective::Clip(_) if recipe.batch.get() < 2 => {
             return Err(impossible("batch", "is 1, and a pair is told from others", "give at least 2"));
@@ -520,6 +530,9 @@ mod tests {
 
         let longer = plan(&SMALL.replace("steps = 100", "steps = 200").replace("1e-4", "5e-5")).unwrap();
         longer.check_same(&path).unwrap();
+        let unchecked = plan(&format!("{SMALL}[validation]\nevery = 0")).unwrap();
+        let error = unchecked.check_same(&path).unwrap_err().to_string();
+        assert!(error.contains("`validation.every` was more than 0 and is 0"), "{error}");
         assert_eq!(longer.pace.digest, plan(SMALL).unwrap().pace.digest);
 
         let other = plan(&SMALL.replace("depth = 2", "depth = 3")).unwrap();

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ema::Ema;
 use crate::learning_rate::Schedule;
@@ -471,6 +472,7 @@ pub enum PadsRecipe {
 #[serde(default, deny_unknown_fields)]
 pub struct AdamWRecipe {
     /// Shares of the running means that a step keeps.
+    #[serde(deserialize_with = "two")]
     pub betas: [f64; 2],
     /// Added to the root of the mean square. The paper's high-resolution runs have 1e-15.
     pub eps: f64,
@@ -478,6 +480,13 @@ pub struct AdamWRecipe {
     pub weight_decay: f64,
     /// Longer gradients are shortened to this norm; 0: never.
     pub gradient_norm_max: f64,
+}
+
+/// Exactly two numbers: an array of Rust takes the first two of more.
+fn two<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[f64; 2], D::Error> {
+    let numbers = Vec::<f64>::deserialize(deserializer)?;
+    let count = numbers.len();
+    numbers.try_into().map_err(|_| D::Error::custom(format!("{count} numbers where there must be 2")))
 }
 
 impl Default for AdamWRecipe {

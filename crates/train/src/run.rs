@@ -12,9 +12,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use rectiflow_weights::IfThere;
+use rectiflow_weights::{IfThere, sync_folder};
 
-use crate::checkpoint::{self, Best, CheckpointError, Checkpoints, Progress};
+use crate::checkpoint::{self, Best, CheckpointError, Checkpoints, Damaged, Found, Progress};
 use crate::export::link_or_copy;
 use crate::journal::{Event, Journal};
 use crate::objective::{Objective, StepError, Values};
@@ -52,21 +52,35 @@ pub enum Outcome {
 pub enum TrainError {
     /// A loss, a gradient or a validation loss.
     #[error(
-        "step {step}: {what} is not finite; samples of the step: {}\n\
-         hint: the last good checkpoint is {}; look at those samples, lower the learning rate, or set \
-         `not_finite = \"roll-back\"`",
-        samples.join(", "),
+        "step {step}: {what} is not finite{}\nhint: the last good checkpoint is {}; {}",
+        of_samples(samples),
         last.as_ref().map_or_else(|| "none".to_owned(), |last| last.display().to_string()),
+        tried.hint(),
     )]
     NotFinite {
         /// The step that was not taken, counted from 0.
         step: u64,
         /// What is not finite.
         what: String,
-        /// Ids of its samples.
+        /// Ids of its samples; none of a validation.
         samples: Vec<String>,
         /// Where the run can go on from.
         last: Option<PathBuf>,
+        /// What was done about it.
+        tried: Tried,
+    },
+    /// There are checkpoints, and none is whole.
+    #[error(
+        "no checkpoint of the run is whole: {}\n\
+         hint: put a copy of one back; or remove {} to begin anew, which begins the journal anew too",
+        damaged.iter().map(|one| format!("{} ({})", one.folder.display(), one.why)).collect::<Vec<_>>().join(", "),
+        folder.display(),
+    )]
+    NoneWhole {
+        /// Of the checkpoints.
+        folder: PathBuf,
+        /// What is wrong with each.
+        damaged: Vec<Damaged>,
     },
     /// Data, networks or files that the objective needs.
     #[error("step {step}: {problem}")]
@@ -92,13 +106,41 @@ pub enum TrainError {
     },
 }
 
+/// What was done before a number that is not finite ended a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// Nothing: the plan says so.
+    Nothing,
+    /// Other samples, from one checkpoint on, as often as is tried.
+    OtherSamples,
+    /// Nothing would help: it is the parameters that are measured.
+    Validation,
+}
+
+impl Tried {
+    fn hint(self) -> &'static str {
+        match self {
+            Tried::Nothing => "look at those samples, lower the learning rate, or set `not_finite = \"roll-back\"`",
+            Tried::OtherSamples => "other samples from there on did not help: lower the learning rate",
+            Tried::Validation => "the averaged parameters are too large to compute with: lower the learning rate",
+        }
+    }
+}
+
+fn of_samples(samples: &[String]) -> String {
+    if samples.is_empty() { String::new() } else { format!("; samples of the step: {}", samples.join(", ")) }
+}
+
 impl TrainError {
     /// Whether space on the disk would help.
     fn is_disk_full(&self) -> bool {
         match self {
             TrainError::Checkpoint(problem) => problem.is_disk_full(),
             TrainError::File { problem, .. } => checkpoint::is_full(problem),
-            TrainError::NotFinite { .. } | TrainError::Objective { .. } | TrainError::State(_) => false,
+            TrainError::NotFinite { .. }
+            | TrainError::NoneWhole { .. }
+            | TrainError::Objective { .. }
+            | TrainError::State(_) => false,
         }
     }
 }
@@ -156,11 +198,26 @@ fn keep_averages(checkpoint: &Path, kept: &Path) -> io::Result<()> {
     std::fs::create_dir_all(kept)?;
     for entry in std::fs::read_dir(checkpoint)? {
         let entry = entry?;
-        let target = kept.join(entry.file_name());
-        if !entry.file_name().to_string_lossy().contains(".ema-") || target.exists() {
-            continue;
+        if entry.file_name().to_string_lossy().contains(".ema-") {
+            link_or_copy(&entry.path(), &kept.join(entry.file_name()))?;
         }
-        link_or_copy(&entry.path(), &target)?;
+    }
+    sync_folder(kept)
+}
+
+/// Removes averages of steps after `step`, which the run will take again.
+fn forget_averages(kept: &Path, step: u64) -> io::Result<()> {
+    let entries = match std::fs::read_dir(kept) {
+        Err(problem) if problem.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let of = name.to_str().and_then(|name| name.strip_prefix("step-")?.parse::<u64>().ok());
+        if of.is_some_and(|of| of > step) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
     }
     Ok(())
 }
@@ -179,8 +236,8 @@ pub struct Run<'a> {
     /// How often it went back because something was not finite.
     turn: u64,
     since: Sums,
-    /// Steps at which something was not finite, and how often that was so in this process.
-    rolled_back: BTreeMap<u64, u64>,
+    /// Steps of the checkpoints that this process went back to, and how often.
+    gone_back: BTreeMap<u64, u64>,
 }
 
 /// Values since the last line of the journal.
@@ -205,6 +262,9 @@ impl<'a> Run<'a> {
         let checkpoints = folder.checkpoints();
         let at = |path: PathBuf| move |problem| TrainError::File { path, problem };
         let (found, damaged) = checkpoints.latest().map_err(at(folder.root.join("checkpoints")))?;
+        if found.is_none() && !damaged.is_empty() {
+            return Err(TrainError::NoneWhole { folder: folder.root.join("checkpoints"), damaged });
+        }
         let (mut step, mut best, mut turn) = (0, None, 0);
         if let Some(found) = &found {
             objective.load(&found.folder, found.about.step)?;
@@ -213,13 +273,13 @@ impl<'a> Run<'a> {
             objective.turn(turn);
         }
         let journal = Journal::open(&folder.journal(), step).map_err(at(folder.journal()))?;
-        let (since, rolled_back) = (Sums::default(), BTreeMap::new());
-        let mut run =
-            Run { objective, pace, folder, checkpoints, journal, watch, step, best, turn, since, rolled_back };
+        let (since, gone_back) = (Sums::default(), BTreeMap::new());
+        let mut run = Run { objective, pace, folder, checkpoints, journal, watch, step, best, turn, since, gone_back };
+        run.restore_averages(found.as_ref())?;
         run.record(Event::Started { step, steps: pace.steps, time: now() })?;
-        for damaged in damaged {
-            let next = found.as_ref().map_or("the beginning".to_owned(), |found| found.folder.display().to_string());
-            let text = format!("{} is damaged ({}); going on from {next}", damaged.folder.display(), damaged.why);
+        for (damaged, found) in damaged.iter().zip(found.iter().cycle()) {
+            let [damaged_at, next] = [&damaged.folder, &found.folder].map(|folder| folder.display());
+            let text = format!("{damaged_at} is damaged ({}); going on from {next}", damaged.why);
             run.record(Event::Note { step, text })?;
         }
         Ok(run)
@@ -272,19 +332,22 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// To the last checkpoint, if the plan says so.
+    /// To the last checkpoint, if the plan says so; a few times to each, whichever step it is for.
     fn go_back(&mut self, what: String, samples: Vec<String>) -> Result<(), TrainError> {
-        const TIMES_MAX: u64 = 3;
+        const TIMES_MAX: u64 = 2;
         let step = self.step;
         let root = self.folder.root.join("checkpoints");
         let (found, _) = self.checkpoints.latest().map_err(|problem| TrainError::File { path: root, problem })?;
-        let times = self.rolled_back.entry(step).or_default();
-        *times += 1;
-        let goes_back = self.pace.not_finite == NotFiniteRule::RollBack && *times < TIMES_MAX;
-        let Some(found) = found.as_ref().filter(|_| goes_back) else {
+        let (Some(found), NotFiniteRule::RollBack) = (&found, self.pace.not_finite) else {
             let last = found.map(|found| found.folder);
-            return Err(TrainError::NotFinite { step, what, samples, last });
+            return Err(TrainError::NotFinite { step, what, samples, last, tried: Tried::Nothing });
         };
+        let times = self.gone_back.entry(found.about.step).or_default();
+        if *times == TIMES_MAX {
+            let last = Some(found.folder.clone());
+            return Err(TrainError::NotFinite { step, what, samples, last, tried: Tried::OtherSamples });
+        }
+        *times += 1;
         let text = format!(
             "step {step}: {what} is not finite; samples of the step: {}; back to step {}, with other samples from there on",
             samples.join(", "),
@@ -298,6 +361,7 @@ impl<'a> Run<'a> {
         self.since = Sums::default();
         let path = self.folder.journal();
         self.journal = Journal::open(&path, self.step).map_err(|problem| TrainError::File { path, problem })?;
+        self.restore_averages(Some(found))?;
         self.record(Event::Note { step: self.step, text })
     }
 
@@ -315,7 +379,8 @@ impl<'a> Run<'a> {
         let last = || self.checkpoints.latest().ok().and_then(|(found, _)| Some(found?.folder));
         if !loss.is_finite() {
             let what = "the validation loss".to_owned();
-            return Err(TrainError::NotFinite { step: self.step, what, samples: Vec::new(), last: last() });
+            let (step, samples, last, tried) = (self.step, Vec::new(), last(), Tried::Validation);
+            return Err(TrainError::NotFinite { step, what, samples, last, tried });
         }
         self.record(Event::Validation { step: self.step, values })?;
         let is_best = self.best.is_none_or(|best| loss < best.loss);
@@ -342,23 +407,39 @@ impl<'a> Run<'a> {
     }
 
     fn checkpoint(&mut self) -> Result<(), TrainError> {
+        let path = self.folder.journal();
+        self.with_space(|run| run.journal.sync().map_err(|problem| TrainError::File { path: path.clone(), problem }))?;
         let progress = Progress { step: self.step, best: self.best, turn: self.turn };
         let folder = self.with_space(|run| {
             let objective = &*run.objective;
             Ok(run.checkpoints.write(progress, &run.pace.digest, |folder| objective.save(folder))?)
         })?;
-        if self.pace.keeps_averages {
-            let kept = self.folder.averages().join(format!("step-{:06}", self.step));
-            self.with_space(|_| {
-                keep_averages(&folder, &kept).map_err(|problem| TrainError::File { path: kept.clone(), problem })
-            })?;
-        }
+        self.keep_averages(&folder, self.step)?;
         let best = self.best.map(|best| best.step);
         self.checkpoints
-            .prune(self.pace.keep.get(), best)
+            .prune(self.step, self.pace.keep.get(), best)
             .map_err(|problem| TrainError::File { path: self.folder.root.join("checkpoints"), problem })?;
         let folder = folder.strip_prefix(&self.folder.root).unwrap_or(&folder).to_owned();
         self.record(Event::Checkpoint { step: self.step, folder })
+    }
+
+    /// Those of a checkpoint, if the plan wants them.
+    fn keep_averages(&mut self, checkpoint: &Path, step: u64) -> Result<(), TrainError> {
+        if !self.pace.keeps_averages {
+            return Ok(());
+        }
+        let kept = self.folder.averages().join(format!("step-{step:06}"));
+        self.with_space(|_| {
+            keep_averages(checkpoint, &kept).map_err(|problem| TrainError::File { path: kept.clone(), problem })
+        })
+    }
+
+    /// As they were at a checkpoint, or at the beginning: a process may have ended between the two, and what comes after
+    /// will come again.
+    fn restore_averages(&mut self, found: Option<&Found>) -> Result<(), TrainError> {
+        let path = self.folder.averages();
+        forget_averages(&path, self.step).map_err(|problem| TrainError::File { path, problem })?;
+        found.map_or(Ok(()), |found| self.keep_averages(&found.folder, found.about.step))
     }
 
     /// Into the journal and to the watcher. The journal waits for the disk too: a line is small, and a step that is not

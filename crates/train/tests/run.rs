@@ -19,11 +19,13 @@ use rectiflow_train::trainee::{StateError, Trainee};
 
 const SEED: u64 = 9;
 
-/// Learns a sum of its inputs. From `bad_step` on its loss is not finite, in turns before `good_turn`.
+/// Learns a sum of its inputs. At `bad_step` its loss is not finite, in turns before `good_turn`; each turn at the step
+/// after, where it `moves`.
 struct Sums {
     trainee: Trainee<Linear>,
     turn: u64,
     bad_step: Option<u64>,
+    moves: bool,
     good_turn: u64,
 }
 
@@ -36,7 +38,7 @@ impl Sums {
         let averages =
             vec![Ema::Decay { decay: 0.9, every: NonZeroU64::new(3).unwrap() }, Ema::Power { sigma_rel: 0.1 }];
         let trainee = Trainee::new("sums", module, source.names(), plan(12).adamw(), averages);
-        Sums { trainee, turn: 0, bad_step: None, good_turn: u64::MAX }
+        Sums { trainee, turn: 0, bad_step: None, moves: false, good_turn: u64::MAX }
     }
 
     fn loss(&self, number: u64, module: &Linear) -> Tensor<1> {
@@ -70,7 +72,8 @@ impl Objective for Sums {
             sum += f64::from(to_f32(&loss)[0]);
             self.trainee.add(loss.backward());
         }
-        if self.bad_step == Some(step) && self.turn < self.good_turn {
+        let bad_step = self.bad_step.map(|bad| if self.moves { bad + self.turn } else { bad });
+        if bad_step == Some(step) && self.turn < self.good_turn {
             return Err(StepError::NotFinite {
                 what: "the loss".into(),
                 samples: vec!["7.png".into(), "9.png".into()],
@@ -309,6 +312,45 @@ fn a_run_goes_back_and_on_with_other_samples_where_the_recipe_says_so() {
     let error = there.run(&mut sums, &pace, &mut Watcher::new(None)).unwrap_err();
     assert!(matches!(error, TrainError::NotFinite { step: 9, .. }), "{error}");
     assert_eq!(sums.turn, 2, "it ends at the third time");
+    assert!(error.to_string().ends_with("did not help: lower the learning rate"), "{error}");
+
+    let (there, mut sums) = (place(), Sums::new());
+    (sums.bad_step, sums.moves) = (Some(8), true);
+    there.run(&mut sums, &pace, &mut Watcher::new(None)).unwrap_err();
+    assert_eq!(sums.turn, 2, "whichever steps it is for");
+}
+
+#[test]
+fn a_run_of_which_no_checkpoint_is_whole_is_not_begun_anew() {
+    let place = place();
+    place.run(&mut Sums::new(), &pace(), &mut Watcher::new(Some(7))).unwrap();
+    let journal = std::fs::read(place.folder.journal()).unwrap();
+    for step in [4, 6, 7] {
+        let _ = std::fs::remove_file(place.checkpoint(step, "sums.weights.safetensors"));
+    }
+    let error = place.run(&mut Sums::new(), &pace(), &mut Watcher::new(None)).unwrap_err().to_string();
+    assert!(
+        error.contains("step-000007 (sums.weights.safetensors: ") && error.contains("\nhint: put a copy"),
+        "{error}"
+    );
+    assert!(std::fs::read(place.folder.journal()).unwrap() == journal);
+}
+
+#[test]
+fn kept_averages_are_those_of_the_steps_that_were_taken() {
+    let (place, pace) = (place(), Pace { keeps_averages: true, ..pace() });
+    let kept = |step: u64| place.folder.averages().join(format!("step-{step:06}/sums.ema-1.safetensors"));
+    place.run(&mut Sums::new(), &pace, &mut Watcher::new(Some(9))).unwrap();
+    let [eighth, ninth] = [8, 9].map(|step| std::fs::read(kept(step)).unwrap());
+    // As a process leaves it that ends between a checkpoint and its averages, and one that came further and lost that.
+    std::fs::remove_file(kept(9)).unwrap();
+    std::fs::write(kept(9), &ninth[..10]).unwrap();
+    let later = kept(11);
+    std::fs::create_dir_all(later.parent().unwrap()).unwrap();
+    std::fs::write(&later, "of another line").unwrap();
+    Run::take_up(&mut Sums::new(), &pace, &place.folder, &mut Watcher::new(None)).unwrap();
+    assert!([8, 9].map(|step| std::fs::read(kept(step)).unwrap()) == [eighth, ninth]);
+    assert!(!later.exists());
 }
 
 #[test]

@@ -146,8 +146,8 @@ impl Encoder {
         for (i, &width_out) in widths.iter().enumerate() {
             let mut place = down.at(i);
             let blocks = residual_blocks(&mut place, config.blocks, [width, width_out], config.groups);
-            let resample = (i < last)
-                .then(|| on_stream(place.at("downsample").at("conv"), [width_out; 2], 3, Window::Halve));
+            let resample =
+                (i < last).then(|| on_stream(place.at("downsample").at("conv"), [width_out; 2], 3, Window::Halve));
             levels.push(Level { blocks, resample });
             width = width_out;
         }
@@ -192,8 +192,7 @@ impl Decoder {
         for (i, &width_out) in widths.iter().enumerate().rev() {
             let mut place = up.at(i);
             let blocks = residual_blocks(&mut place, config.blocks + 1, [width, width_out], config.groups);
-            let resample =
-                (i > 0).then(|| on_stream(place.at("upsample").at("conv"), [width_out; 2], 3, Window::Same));
+            let resample = (i > 0).then(|| on_stream(place.at("upsample").at("conv"), [width_out; 2], 3, Window::Same));
             levels.push(Level { blocks, resample });
             width = width_out;
         }

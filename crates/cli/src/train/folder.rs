@@ -5,10 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use rectiflow_train::plan::Plan;
+use rectiflow_train::recipe::{Model, Recipe};
 use rectiflow_train::run::RunFolder;
 use rectiflow_weights::{IfThere, shown, write_whole};
 
-use crate::writable::check_folder;
+use crate::writable::{check_folder, check_outside};
 
 /// A folder that this process may write into, until it is dropped.
 pub(super) struct Taken {
@@ -42,6 +43,7 @@ pub(super) fn check(out: &Path, plan: &Plan, resume: bool) -> anyhow::Result<()>
         bail!("{} has other files\nhint: give `--out` a new or an empty folder", shown(out));
     }
     check_folder(out)?;
+    check_apart(out, &plan.recipe)?;
     if out.join(LOCK).exists() {
         lock(out)?;
     }
@@ -49,6 +51,22 @@ pub(super) fn check(out: &Path, plan: &Plan, resume: bool) -> anyhow::Result<()>
         plan.check_same(&run.plan()).map_err(|problem| anyhow!(problem))?;
     }
     Ok(())
+}
+
+/// Whether the folder lies in none of those that the run reads.
+fn check_apart(out: &Path, recipe: &Recipe) -> anyhow::Result<()> {
+    let from = match &recipe.model {
+        Model::Mmdit(model) | Model::Dit(model) | Model::CrossDit(model) | Model::Uvit(model) => model.from.as_deref(),
+        Model::Autoencoder(model) => model.from.as_deref(),
+        Model::Clip(_) | Model::T5(_) => None,
+    };
+    let read = [
+        (recipe.data.encoders.as_deref(), "the model whose encoders it takes"),
+        (from, "the model that it begins with"),
+        (Some(recipe.data.source.path.as_path()), "its data"),
+        (recipe.data.cache.as_deref(), "its cache"),
+    ];
+    read.into_iter().try_for_each(|(folder, what)| folder.map_or(Ok(()), |folder| check_outside(out, folder, what)))
 }
 
 /// Takes the folder for a run of this plan, after [`check`].

@@ -90,12 +90,15 @@ fn damaged_checkpoints_are_passed_over_said_and_made_up_for() {
         std::fs::remove_dir_all(desk.path("damaged")).unwrap();
     }
 
-    // None is whole: from the beginning.
+    // None is whole: nothing is begun anew unless somebody says so.
     let training = Training { desk: &desk, run: "ended" };
     let checkpoints = std::fs::read_dir(training.path("checkpoints")).unwrap().map(|entry| entry.unwrap().path());
     checkpoints.filter(|path| path.is_dir()).for_each(|checkpoint| truncate(&file(&checkpoint, "weights")));
+    let said = desk.fail(&training.line("--resume"));
+    assert!(said.contains("no checkpoint of the run is whole") && said.contains("hint: put a copy"), "{said}");
+    std::fs::remove_dir_all(training.path("checkpoints")).unwrap();
     let said = training.finish("--resume");
-    assert!(said.contains("going on from the beginning") && said.contains("step 1/20"), "{said}");
+    assert!(said.contains("step 1/20"), "{said}");
     training.outcome().assert_same(&outcome, "all damaged");
 }
 

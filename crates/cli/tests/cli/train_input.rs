@@ -94,6 +94,10 @@ fn settings_that_are_misspelt_mistyped_or_impossible_are_refused() {
         ("1e-3", "0.1\nwarmup_steps = true", &["boolean `true`"]),
         ("depth = 1", "depth = 0", &["expected a whole number from 1 on"]),
         ("depth = 1", "", &["`model.depth` is missing"]),
+        ("depth = 1", "depth = 1000000", &["`model.depth` is 1000000, and at most"]),
+        ("\"flow\"", "\"flow\"\ndropout = 0.1", &["floating point `0.1`, expected a table"]),
+        ("[schedule]", "[optimizer]\nbetas = [0.9, 0.9, 0.9]\n[schedule]", &["3 numbers where there must be 2"]),
+        ("every = 0", "every = 0\n[samples]\nevery = 1\nprompts = [\"a\"]\nsteps = 9000000", &["`samples.steps`"]),
         ("batch = 3", "batch = 3\naccumulate = 2", &["`accumulate` is 2, which does not divide the batch of 3"]),
         ("\"flow\"", "\"flow\"\nformulation = \"rf/none\"", &["`objective.formulation`", "rectiflow formulations"]),
         ("\"flow\"", "\"flow\"\nshift = -1", &["`objective.shift` is -1"]),
@@ -136,6 +140,11 @@ fn models_that_are_not_there_or_do_not_fit_are_refused() {
         recipe(&desk, line, &to);
         refused(&desk, "train recipe.toml --out run", parts);
     }
+    recipe(&desk, "", "");
+    refused(&desk, "train recipe.toml --out pictures/run", &["`pictures/run` lies in `pictures`, its data"]);
+    let inside = fixture("empty/model/tokenizer/run");
+    let line = format!("train recipe.toml --out {}", inside.display());
+    refused(&desk, &line, &["lies in", "the model whose encoders it takes"]);
     recipe(&desk, "encoders = \"MODEL\"", "encoders = \"nowhere\"");
     refused(&desk, "cache recipe.toml --out cache", &["`data.encoders` cannot be used: `nowhere` does not exist"]);
 }

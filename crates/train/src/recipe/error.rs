@@ -140,7 +140,12 @@ fn in_words(message: &str) -> String {
     let said = |(name, words): &(&str, &str)| {
         Some(format!("{}expected {words}", message.strip_suffix(name)?.strip_suffix("expected ")?))
     };
-    WORDS.iter().find_map(said).unwrap_or_else(|| message.to_owned())
+    let of_type = ["expected struct ", "expected internally tagged enum "];
+    let table = || {
+        let (before, _) = of_type.iter().find_map(|name| message.split_once(name))?;
+        Some(format!("{before}expected a table: {{ KEY = VALUE, ... }}"))
+    };
+    WORDS.iter().find_map(said).or_else(table).unwrap_or_else(|| message.to_owned())
 }
 
 fn way_out(problem: &io::Error) -> &'static str {
