@@ -230,6 +230,11 @@ impl Optimizer {
         Ok(())
     }
 
+    /// Drops what is remembered of all parameters, to make room for what [`Self::restore`] is given.
+    pub fn forget(&mut self) {
+        self.states = HashMap::new();
+    }
+
     fn rates(&self, number: NonZeroU64, learning_rate: f64, gradient_factor: f64) -> AdamwStep {
         let AdamW { beta_1, beta_2, eps, weight_decay } = self.settings;
         let ema_decay = self.kept(0).unwrap_or(0.0);
@@ -262,9 +267,8 @@ impl Optimizer {
 
     /// Averages begin with the parameter as it is.
     fn first_state<const D: usize>(&self, param: &Tensor<D>) -> ParamState {
-        let moments = || AdamwMoments::new(param, !self.averages.is_empty());
-        let more_averages = self.averages.iter().skip(1).filter_map(|_| moments().ema).collect();
-        ParamState { updates: 0, moments: moments(), more_averages }
+        let more_averages = self.averages.iter().skip(1).map(|_| ops::ema_start(param)).collect();
+        ParamState { updates: 0, moments: AdamwMoments::new(param, !self.averages.is_empty()), more_averages }
     }
 
     /// The averages after the first, one step on.

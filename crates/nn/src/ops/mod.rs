@@ -26,7 +26,7 @@ pub use rectiflow_kernels::picture::Window;
 pub use composed::{AttentionBias, embedding, silu, widen, with_border};
 pub use cpu::PackedWeight;
 pub(crate) use cpu::runs_on_kernels;
-pub use optimizer::{AdamwMoments, adamw_step, ema_step, sum_of_squares};
+pub use optimizer::{AdamwMoments, adamw_step, ema_start, ema_step, sum_of_squares};
 pub use strips::{PictureSums, ScaleShift, stack_rows};
 
 use crate::{Precision, from_f32, to_f32};

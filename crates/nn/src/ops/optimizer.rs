@@ -23,11 +23,15 @@ impl AdamwMoments {
     pub fn new<const D: usize>(param: &Tensor<D>, averaged: bool) -> Self {
         let (device, count) = (param.device(), param.shape().num_elements());
         let zeros = || Tensor::zeros([count], (&device, DType::F32));
-        // Through data, for memory of its own: a parameter that shares its memory is copied by its next update.
-        let copy =
-            |param: &Tensor<D>| Tensor::from_data(param.clone().reshape([count]).to_data(), (&device, DType::F32));
-        AdamwMoments { first: zeros(), second: zeros(), ema: averaged.then(|| copy(param)) }
+        AdamwMoments { first: zeros(), second: zeros(), ema: averaged.then(|| ema_start(param)) }
     }
+}
+
+/// An average before the first step: the parameter as it is, flat in f32.
+pub fn ema_start<const D: usize>(param: &Tensor<D>) -> Tensor<1> {
+    let count = param.shape().num_elements();
+    // Through data, for memory of its own: a parameter that shares its memory is copied by its next update.
+    Tensor::from_data(param.clone().reshape([count]).to_data(), (&param.device(), DType::F32))
 }
 
 /// One update of a parameter, as [`AdamwStep`] says. `gradient` is flat, in the parameter's order.
@@ -49,7 +53,10 @@ pub fn adamw_step<const D: usize>(
     }
 }
 
-/// The average after the parameter stayed as it is for a step. A rare case, so composed on every device.
+/// An average one step on, where no update computes it: the second average of a parameter and those after it in every
+/// step, and the first in a step without a gradient. `ema` is flat, in the parameter's order; `decay` of it stays.
+///
+/// Composed on every device: it reads and writes memory about three times where a kernel would do so once.
 pub fn ema_step<const D: usize>(param: Tensor<D>, ema: Tensor<1>, decay: f64) -> Tensor<1> {
     let count = ema.dims()[0];
     let apart = param.reshape([count]) - ema.clone();
