@@ -63,6 +63,10 @@ impl Axis {
         let decade = 10_f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0].map(|round| round * decade).into_iter().find(|step| *step >= rough);
         let step = step.unwrap_or(10.0 * decade);
+        // Less than f64 holds as a normal number, or more than its largest: there is nothing round in between.
+        if !step.is_normal() {
+            return Vec::new();
+        }
         let first = (from / step).ceil() as i64;
         let last = (to / step).floor() as i64;
         (first..=last).map(|number| number as f64 * step).collect()
@@ -124,6 +128,14 @@ mod tests {
         assert_eq!(Axis::exact(0.0, 1.0).ticks(5).len(), 6);
         assert_eq!(Axis::exact(-0.7, 0.9).ticks(3), [0.0]);
         assert_eq!(Axis::exact(137.0, 1180.0).ticks(5), [500.0, 1000.0]);
+    }
+
+    #[test]
+    fn a_range_that_f64_cannot_divide_has_no_ticks() {
+        for range in [[-5e-324, 5e-324], [-f64::MAX, f64::MAX], [0.0, 1e-310]] {
+            assert_eq!(Axis { range, is_logarithmic: false }.ticks(5), [0.0; 0], "{range:?}");
+        }
+        assert!(Axis { range: [0.0, 1e-300], is_logarithmic: false }.ticks(5).len() >= 5);
     }
 
     #[test]
