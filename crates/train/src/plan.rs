@@ -201,7 +201,13 @@ fn within(
     if range.contains(&number) {
         return Ok(());
     }
-    Err(impossible(setting, format!("is {number}, and must be from {} to {}", range.start(), range.end()), hint))
+    let [number, start, end] = [number, *range.start(), *range.end()].map(short);
+    Err(impossible(setting, format!("is {number}, and must be from {start} to {end}"), hint))
+}
+
+/// Without rows of zeros: `0.25`, `1e-20`.
+fn short(number: f64) -> String {
+    if number != 0.0 && number.abs() < 1e-4 { format!("{number:e}") } else { number.to_string() }
 }
 
 fn check(recipe: &Recipe) -> Result<(), RecipeError> {
@@ -227,6 +233,11 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     check_data(recipe)
 }
 
+/// A gradient whose square f32 takes for 0, which is below about 1e-21 where `1 - beta_2` is 1e-3, is divided by eps alone.
+/// With this it moves its parameter by less than the learning rate. Far less, 1e-46, would be 0 itself in f32, and a
+/// gradient of 0, which all that lies behind a layer of zeros has, would make its parameter NaN.
+const EPS_MIN: f64 = 1e-20;
+
 fn check_optimizer(recipe: &Recipe) -> Result<(), RecipeError> {
     let rate_hint = "usual are 1e-4 from scratch and 1e-5 for a released model";
     within("schedule.learning_rate", recipe.schedule.learning_rate, 0.0..=1.0, rate_hint)?;
@@ -245,7 +256,9 @@ fn check_optimizer(recipe: &Recipe) -> Result<(), RecipeError> {
     for beta in optimizer.betas {
         within("optimizer.betas", beta, 0.0..=beta_max, "usual are [0.9, 0.999]")?;
     }
-    within("optimizer.eps", optimizer.eps, 0.0..=1.0, "usual are 1e-8 and, at high resolution, 1e-15")?;
+    let eps_hint = "AdamW divides by it in f32, where less makes a parameter leap or become NaN as its gradient vanishes; \
+                    usual are 1e-8 and, at high resolution, 1e-15";
+    within("optimizer.eps", optimizer.eps, EPS_MIN..=1.0, eps_hint)?;
     within("optimizer.weight_decay", optimizer.weight_decay, 0.0..=10.0, "usual is 0.01")?;
     within("optimizer.gradient_norm_max", optimizer.gradient_norm_max, 0.0..=1e12, "usual is 1; 0 turns it off")
 }
@@ -486,6 +499,8 @@ mod tests {
             ("[data]", "[data]\nencoding = { t5_tokens = 7 }", "`data.encoding.t5_tokens` is 7"),
             ("kind = \"flow\"", "kind = \"flow\"\ndropout = { t5 = 46.4 }", "`objective.dropout` is 46.4"),
             ("1e-4", "1e-4\n[optimizer]\nbetas = [0.9, 1.0]", "`optimizer.betas` is 1"),
+            ("1e-4", "1e-4\n[optimizer]\neps = 0.0", "`optimizer.eps` is 0, and must be from 1e-20 to 1"),
+            ("1e-4", "1e-4\n[optimizer]\neps = 1e-46", "`optimizer.eps` is 1e-46"),
             ("1e-4", "1e-4\n[[ema]]\nkind = \"power\"\nsigma_rel = 0.5", "`ema.sigma_rel` is 0.5"),
             (
                 "1e-4",

@@ -474,7 +474,7 @@ pub struct AdamWRecipe {
     /// Shares of the running means that a step keeps.
     #[serde(deserialize_with = "two")]
     pub betas: [f64; 2],
-    /// Added to the root of the mean square. The paper's high-resolution runs have 1e-15.
+    /// Added to the root of the mean square; from 1e-20. The paper's high-resolution runs have 1e-15.
     pub eps: f64,
     /// Share of a parameter that is lost in a step, before the learning rate is multiplied with it.
     pub weight_decay: f64,
