@@ -2,12 +2,13 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
 use rectiflow_generate::{EncoderFiles, Encoders};
 use rectiflow_nn::{DeviceChoice, Precision, to_f32};
-use rectiflow_train::objective::{Objective, StepError, Values};
+use rectiflow_train::objective::{Objective, Problem, StepError, Values};
 use rectiflow_train::plan::{Overrides, Plan};
 use rectiflow_train::recipe::{Objective as ObjectiveRecipe, Recipe};
 use rectiflow_train::setup::{self, model_at};
@@ -175,6 +176,83 @@ fn a_t5_learns_from_a_file_of_texts() {
     assert!(t5.step(0, 1e-2).unwrap()["loss"] > 4.0);
     let drawn = t5.validate().unwrap();
     assert!(drawn["loss"].is_finite(), "{drawn:?}");
+}
+
+/// A T5 of bytes in training, of texts of these lengths in bytes, in steps of `batch` texts.
+fn t5_of_lengths(lengths: &[usize], batch: usize, accumulate: usize) -> Result<Box<dyn Objective>, Problem> {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().join("texts.txt");
+    let line =
+        |length: &usize| "the quick brown fox jumps over a dog ".chars().cycle().take(*length).collect::<String>();
+    std::fs::write(&path, lengths.iter().map(line).collect::<Vec<_>>().join("\n")).unwrap();
+    let mut plan = t5_plan(&path, "bytes", "");
+    plan.recipe.data.source.kind = Some(rectiflow_dataset::Kind::Texts);
+    plan.recipe.batch = NonZeroUsize::new(batch).unwrap();
+    plan.recipe.accumulate = NonZeroUsize::new(accumulate).unwrap();
+    let ObjectiveRecipe::SpanCorruption(span) = &plan.recipe.objective else { panic!("{plan:?}") };
+    Ok(Box::new(setup::t5(&plan, span, DeviceChoice::Cpu)?.objective))
+}
+
+/// The first moments after a first step: the gradients, times a number.
+fn first_moments(t5: &dyn Objective) -> Vec<f64> {
+    let folder = tempfile::tempdir().unwrap();
+    t5.save(folder.path()).unwrap();
+    let memory = read_all(folder.path().join("t5.optimizer.safetensors")).unwrap();
+    let first = memory.iter().filter(|(name, _)| name.ends_with(".exp_avg"));
+    first.flat_map(|(_, data)| data.iter::<f64>().collect::<Vec<_>>()).collect()
+}
+
+/// Parts of very different lengths, and one of a single byte each: every hidden token counts as much as the others.
+#[test]
+fn the_gradients_of_a_t5_do_not_depend_on_the_parts_of_a_step() {
+    let lengths = [1, 70, 2, 60, 1, 3, 2, 50];
+    let [whole, parts, singles] = [1, 4, 8].map(|accumulate| {
+        let mut t5 = t5_of_lengths(&lengths, 8, accumulate).unwrap();
+        let values = t5.step(0, 1e-3).unwrap();
+        assert_eq!(values["texts_too_short"], 2.0, "{accumulate}");
+        (first_moments(&*t5), values)
+    });
+    let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+    for (moments, values) in [parts, singles] {
+        let apart: Vec<f64> = moments.iter().zip(&whole.0).map(|(one, other)| one - other).collect();
+        assert!(norm(&apart) < 1e-4 * norm(&whole.0), "{} of {}", norm(&apart), norm(&whole.0));
+        for name in ["loss", "accuracy", "gradient_norm"] {
+            let (found, expected) = (values[name], whole.1[name]);
+            assert!((found - expected).abs() <= 1e-4 * expected.abs(), "{name}: {found} instead of {expected}");
+        }
+    }
+}
+
+#[test]
+fn texts_too_short_to_hide_anything_of_count_nothing() {
+    let mut t5 = t5_of_lengths(&[1, 1, 1, 1, 40], 1, 1).unwrap();
+    let (mut learned, mut idle) = (0, 0);
+    let mut before = first_moments(&*t5);
+    for step in 0..5 {
+        let values = t5.step(step, 1e-2).unwrap();
+        let after = first_moments(&*t5);
+        match values.get("loss") {
+            Some(loss) => {
+                learned += 1;
+                assert!(loss.is_finite() && !values.contains_key("texts_too_short"), "{values:?}");
+            }
+            None => {
+                idle += 1;
+                assert!(values["texts_too_short"] == 1.0 && before == after, "{values:?}");
+            }
+        }
+        before = after;
+    }
+    assert_eq!((learned, idle), (1, 4));
+
+    // Those that are kept for validation may all be too short.
+    let mut short = vec![1; 99];
+    short.push(20);
+    let validation = t5_of_lengths(&short, 4, 1).unwrap().validate().unwrap();
+    assert!(validation.get("loss").is_none_or(|loss| loss.is_finite()), "{validation:?}");
+
+    let error = t5_of_lengths(&[1; 12], 4, 1).err().unwrap().to_string();
+    assert!(error.starts_with("none of the 12 texts has two tokens") && error.contains("\nhint: "), "{error}");
 }
 
 /// What the encoders of a folder make of a text, one after the other: CLIP-L, CLIP-G, T5.

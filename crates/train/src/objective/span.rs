@@ -27,6 +27,8 @@ pub struct SpanBatch {
     pub targets_BL: Tensor<2, Int>,
     /// 1 where there is something to say, 0 in the padding: `[B, L]`.
     pub counted_BL: Tensor<2>,
+    /// How many tokens it has to say, of all texts together: the sum of `counted_BL`, at least 1.
+    pub hidden: usize,
     /// Texts of which the end did not fit.
     pub cut: usize,
     /// Texts too short to hide anything of. They are among the inputs, and nothing is asked about them.
@@ -36,28 +38,30 @@ pub struct SpanBatch {
 /// A text to learn from.
 #[derive(Clone, Debug)]
 pub struct NumberedText {
-    /// Of the sample and the epoch together, so that another epoch hides other runs.
+    /// Its place in the run, or among the texts of a validation: it decides what is hidden, so that a text has other runs
+    /// hidden each time it comes.
     pub number: u64,
     /// Without marks or padding.
     pub tokens: Vec<u32>,
 }
 
-/// There is nothing to learn from a batch.
+/// There is nothing to learn from texts.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SpanError {
     /// Every text is too short.
-    #[error("none of the {texts} texts of a batch has two tokens, so nothing can be guessed\nhint: take longer texts")]
+    #[error(
+        "none of the {texts} texts has two tokens, so nothing can be hidden and guessed\n\
+         hint: take longer texts, or check `captions` of [data.source]"
+    )]
     NothingHidden {
-        /// In the batch.
+        /// How many there are.
         texts: usize,
     },
 }
 
 impl SpanBatch {
-    /// Hides runs of each text. Inputs become `length` tokens, the length with which pictures will be drawn.
-    ///
-    /// # Errors
-    /// Nothing can be hidden of any text.
+    /// Hides runs of each text. Inputs become `length` tokens, the length with which pictures will be drawn. None where
+    /// nothing can be hidden of any of them.
     ///
     /// # Panics
     /// `length` is 0: no plan has that.
@@ -67,7 +71,7 @@ impl SpanBatch {
         seed: u64,
         length: usize,
         device: &Device,
-    ) -> Result<Self, SpanError> {
+    ) -> Option<Self> {
         assert!(length > 0, "inputs without room for an end mark");
         let (mut inputs, mut targets, mut cut, mut whole) = (Vec::new(), Vec::new(), 0, 0);
         for NumberedText { number, tokens } in texts {
@@ -84,12 +88,13 @@ impl SpanBatch {
             targets.push(hidden);
         }
         if whole == texts.len() {
-            return Err(SpanError::NothingHidden { texts: texts.len() });
+            return None;
         }
         let longest = targets.iter().map(Vec::len).max().unwrap_or(0);
         let counted = targets.iter().flat_map(|row| (0..longest).map(|place| f32::from(u8::from(place < row.len()))));
         let said = targets.iter().map(|row| [&[PAD], &row[..row.len().saturating_sub(1)]].concat());
-        Ok(SpanBatch {
+        Some(SpanBatch {
+            hidden: targets.iter().map(Vec::len).sum(),
             counted_BL: from_f32(counted.collect(), [texts.len(), longest], device),
             said_BL: padded(said, longest, device),
             inputs_BS: padded(inputs.into_iter(), length, device),
@@ -111,25 +116,32 @@ fn padded(rows: impl Iterator<Item = Vec<u32>>, length: usize, device: &Device) 
 
 /// How well hidden tokens were guessed.
 pub struct Guessed {
-    /// The mean cross entropy of the tokens that were hidden, in nats: one number.
-    pub loss: Tensor<1>,
-    /// Share of them that were held the most likely: one number, without a gradient.
-    pub accuracy: Tensor<1>,
+    /// The sum of the cross entropies of the tokens that were hidden, in nats: one number. A sum, as the parts of a step have
+    /// different numbers of them, and each token counts as much as the others.
+    pub loss_sum: Tensor<1>,
+    /// How many of them were held the most likely: one number, without a gradient.
+    pub right: Tensor<1>,
+    /// How many they are.
+    pub hidden: usize,
+}
+
+impl Guessed {
+    /// The mean cross entropy in nats: one number.
+    pub fn loss(&self) -> Tensor<1> {
+        self.loss_sum.clone() / self.hidden as f64
+    }
 }
 
 /// Lets the decoder say what was hidden from the encoder.
 pub fn guess(encoder: &T5Encoder, decoder: &T5Decoder, batch: SpanBatch) -> Guessed {
-    let SpanBatch { inputs_BS, said_BL, targets_BL, counted_BL, .. } = batch;
+    let SpanBatch { inputs_BS, said_BL, targets_BL, counted_BL, hidden, .. } = batch;
     let encoded_BSD = encoder.forward(inputs_BS);
     let logits_BLV = decoder.forward(encoder, encoded_BSD, said_BL);
     let guesses_BL: Tensor<2, Int> = logits_BLV.clone().argmax(2).squeeze_dim(2);
     let right_BL = guesses_BL.equal(targets_BL.clone()).float();
     let target_BL: Tensor<2> = log_softmax(logits_BLV, 2).gather(2, targets_BL.unsqueeze_dim(2)).squeeze_dim(2);
-    let count = counted_BL.clone().sum();
-    Guessed {
-        loss: -(target_BL * counted_BL.clone()).sum() / count.clone(),
-        accuracy: (right_BL * counted_BL).sum() / count,
-    }
+    let loss_sum = -(target_BL * counted_BL.clone()).sum();
+    Guessed { loss_sum, right: (right_BL * counted_BL).sum(), hidden }
 }
 
 #[cfg(test)]
@@ -174,11 +186,11 @@ mod tests {
         assert_eq!(said[0], moved);
         let counted: Vec<f32> = batch.counted_BL.clone().sum_dim(1).to_data().iter().collect();
         assert_eq!(counted, [hidden.targets.len() as f32 + 1.0, 0.0, 3.0, 10.0]);
+        assert_eq!(batch.hidden as f32, counted.iter().sum::<f32>());
     }
 
     #[test]
-    fn texts_of_one_token_alone_are_an_error() {
-        let found = SpanBatch::new(&texts(&[1, 0]), &CORRUPTION, 5, 21, &Device::flex()).map(drop);
-        assert_eq!(found, Err(SpanError::NothingHidden { texts: 2 }));
+    fn texts_of_one_token_alone_make_no_batch() {
+        assert!(SpanBatch::new(&texts(&[1, 0]), &CORRUPTION, 5, 21, &Device::flex()).is_none());
     }
 }

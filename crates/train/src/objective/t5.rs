@@ -1,15 +1,18 @@
 //! A T5-style encoder, and the decoder that it learns with: runs of texts are hidden, and the decoder says what stood
 //! there.
 //!
+//! A text of fewer than two tokens, of which nothing can be hidden, counts nothing: a step is the mean over the tokens that
+//! were hidden, however its texts are divided into parts. `texts_too_short` says how many of a step's texts they were.
+//!
 //! What this module does not do: hide or guess; that is [`super::span`].
 
 use std::path::Path;
 
-use rectiflow_dataset::{DatasetError, Drawn, Texts};
+use rectiflow_dataset::{Drawn, Texts};
 use rectiflow_nn::{Device, Module, Rng, to_f32};
 use rectiflow_text::{SpanCorruption, T5Decoder, T5Encoder, T5Tokenizer};
 
-use super::span::{Guessed, NumberedText, SpanBatch, guess};
+use super::span::{Guessed, NumberedText, SpanBatch, SpanError, guess};
 use super::split::Split;
 use super::{Objective, Problem, StepError, Values, not_finite, take_step, turned};
 use crate::encode::EncodeError;
@@ -52,16 +55,23 @@ impl T5Data {
     /// Batches of `batch` texts, and at most `apart` of them, and a tenth of all, that are never trained on.
     ///
     /// # Errors
-    /// There are fewer texts than a batch has.
-    pub fn new(
-        texts: Texts,
-        tokenizer: T5Tokenizer,
-        batch: usize,
-        apart: usize,
-        seed: u64,
-    ) -> Result<T5Data, DatasetError> {
+    /// There are fewer texts than a batch has, or none of them has two tokens.
+    pub fn new(texts: Texts, tokenizer: T5Tokenizer, batch: usize, apart: usize, seed: u64) -> Result<T5Data, Problem> {
         let split = Split::new(vec![texts.kept().to_vec()], batch, apart, seed)?;
-        Ok(T5Data { texts, tokenizer, split })
+        let data = T5Data { texts, tokenizer, split };
+        // Nearly always the first one is long enough.
+        for sample in data.texts.kept() {
+            if data.tokens(seed, &Drawn { sample: *sample, epoch: 0 })?.len() > 1 {
+                return Ok(data);
+            }
+        }
+        Err(SpanError::NothingHidden { texts: data.texts.kept().len() }.into())
+    }
+
+    fn tokens(&self, seed: u64, one: &Drawn) -> Result<Vec<u32>, Problem> {
+        let left_out = |reason| EncodeError::LeftOut { id: self.texts.id(one.sample), reason };
+        let text = self.texts.text(seed, one.epoch, one.sample).map_err(left_out)?;
+        Ok(self.tokenizer.whole_text(&text)?)
     }
 }
 
@@ -79,24 +89,28 @@ pub struct T5 {
     turn: u64,
 }
 
-/// Sums over the parts of a batch.
+/// Sums over the hidden tokens of several parts.
 #[derive(Default)]
 struct Sums {
     loss: f64,
-    accuracy: f64,
-    parts: f64,
+    right: f64,
+    hidden: usize,
 }
 
 impl Sums {
     fn add(&mut self, guessed: &Guessed) {
-        self.loss += f64::from(to_f32(&guessed.loss)[0]);
-        self.accuracy += f64::from(to_f32(&guessed.accuracy)[0]);
-        self.parts += 1.0;
+        self.loss += f64::from(to_f32(&guessed.loss_sum)[0]);
+        self.right += f64::from(to_f32(&guessed.right)[0]);
+        self.hidden += guessed.hidden;
     }
 
+    /// None where nothing was hidden.
     fn means(self) -> Values {
-        let named = [("loss", self.loss), ("accuracy", self.accuracy)];
-        named.map(|(name, sum)| (name.to_owned(), sum / self.parts)).into()
+        if self.hidden == 0 {
+            return Values::new();
+        }
+        let named = [("loss", self.loss), ("accuracy", self.right)];
+        named.map(|(name, sum)| (name.to_owned(), sum / self.hidden as f64)).into()
     }
 }
 
@@ -106,15 +120,14 @@ impl T5 {
         T5 { settings, trainee, data, export, device, turn: 0 }
     }
 
-    /// Texts with hidden runs: which ones is decided by `seed` and each text's number, counted from `first`.
-    fn batch(&self, drawn: &[Drawn], seed: u64, first: u64, device: &Device) -> Result<SpanBatch, Problem> {
+    /// Texts with hidden runs: which ones is decided by `seed` and each text's number, counted from `first`. None where all
+    /// texts are too short.
+    fn batch(&self, drawn: &[Drawn], seed: u64, first: u64, device: &Device) -> Result<Option<SpanBatch>, Problem> {
         let mut texts = Vec::new();
         for (one, number) in drawn.iter().zip(first..) {
-            let left_out = |reason| EncodeError::LeftOut { id: self.data.texts.id(one.sample), reason };
-            let text = self.data.texts.text(self.settings.seed, one.epoch, one.sample).map_err(left_out)?;
-            texts.push(NumberedText { number, tokens: self.data.tokenizer.whole_text(&text)? });
+            texts.push(NumberedText { number, tokens: self.data.tokens(self.settings.seed, one)? });
         }
-        Ok(SpanBatch::new(&texts, &self.settings.corruption, seed, self.settings.tokens, device)?)
+        Ok(SpanBatch::new(&texts, &self.settings.corruption, seed, self.settings.tokens, device))
     }
 }
 
@@ -123,44 +136,51 @@ impl Objective for T5 {
         let T5Settings { seed, batch, accumulate, gradient_norm_max, .. } = self.settings;
         let drawn = self.data.split.drawn(step, self.turn);
         let seed = turned(seed, self.turn);
-        let (mut sums, mut cut) = (Sums::default(), 0);
+        let (mut parts, mut too_short) = (Vec::new(), 0);
         for (part, drawn) in drawn.chunks(batch / accumulate).enumerate() {
             let place = step * batch as u64 + (part * (batch / accumulate)) as u64;
-            let batch = match self.batch(drawn, seed, place, &self.device) {
-                Ok(batch) => batch,
-                Err(problem) => {
-                    self.trainee.forget();
-                    return Err(StepError::Failed(problem));
-                }
-            };
-            cut += batch.cut;
+            match self.batch(drawn, seed, place, &self.device).map_err(StepError::Failed)? {
+                Some(part) => parts.push(part),
+                None => too_short += drawn.len(),
+            }
+        }
+        too_short += parts.iter().map(|part| part.whole).sum::<usize>();
+        let cut: usize = parts.iter().map(|part| part.cut).sum();
+        // A step is of the mean of its parts. Divided by this, that is the mean over all hidden tokens.
+        let hidden_of_a_part = parts.iter().map(|part| part.hidden).sum::<usize>() as f64 / parts.len() as f64;
+        let mut sums = Sums::default();
+        for part in parts {
             let network = self.trainee.module();
-            let guessed = guess(&network.encoder, &network.decoder, batch);
+            let guessed = guess(&network.encoder, &network.decoder, part);
             sums.add(&guessed);
-            self.trainee.add(guessed.loss.backward());
+            self.trainee.add((guessed.loss_sum / hidden_of_a_part).backward());
         }
         let mut values = sums.means();
-        take_step(&mut self.trainee, learning_rate, gradient_norm_max, &mut values)
-            .map_err(|what| not_finite(what, &drawn, |sample| self.data.texts.id(sample)))?;
-        if cut > 0 {
-            values.insert("texts_cut".to_owned(), cut as f64);
+        if values.is_empty() {
+            // Nothing to learn from: parameters stay, and averages follow them as in any step.
+            self.trainee.step(learning_rate, gradient_norm_max)?;
+        } else {
+            take_step(&mut self.trainee, learning_rate, gradient_norm_max, &mut values)
+                .map_err(|what| not_finite(what, &drawn, |sample| self.data.texts.id(sample)))?;
+        }
+        for (name, texts) in [("texts_cut", cut), ("texts_too_short", too_short)] {
+            if texts > 0 {
+                values.insert(name.to_owned(), texts as f64);
+            }
         }
         Ok(values)
     }
 
     fn validate(&mut self) -> Result<Values, Problem> {
-        let apart = self.data.split.apart_len();
-        if apart == 0 {
-            return Ok(Values::new());
-        }
         let network = self.trainee.averaged().valid();
         // Other runs than in training are hidden, and always the same.
         let seed = Rng::keyed(self.settings.seed, "validation spans", 0).bits();
         let (mut sums, size) = (Sums::default(), self.settings.batch / self.settings.accumulate);
-        // Batches of one size only, or the texts of the last would count for more than the others.
-        for (part, drawn) in self.data.split.apart_in_whole(size.min(apart)).enumerate() {
+        for (part, drawn) in self.data.split.apart(size).enumerate() {
             let batch = self.batch(&drawn, seed, (part * size) as u64, &self.device.clone().inner())?;
-            sums.add(&guess(&network.encoder, &network.decoder, batch));
+            if let Some(batch) = batch {
+                sums.add(&guess(&network.encoder, &network.decoder, batch));
+            }
         }
         Ok(sums.means())
     }
