@@ -2,12 +2,12 @@
 //!
 //! What this module does not do: train, or choose a length.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rectiflow_nn::TensorData;
-use rectiflow_weights::{Layout, PartKind, WeightsError, in_layout, read_all, write_safetensors};
+use rectiflow_weights::{Layout, PartKind, TensorFile, WeightsError, in_layout, write_safetensors};
 
 use crate::ema::Ema;
 use crate::ema::reweigh::{Profile, ReweighError, Shares, reweigh};
@@ -115,17 +115,12 @@ impl Averages {
     pub fn nearest(&self, wanted: Profile) -> Result<(BTreeMap<String, TensorData>, f64), AveragesError> {
         let profiles: Vec<Profile> = self.kept.iter().map(|kept| kept.profile).collect();
         let Shares { shares, error } = reweigh(&profiles, wanted)?;
-        let mut sums: BTreeMap<String, (Vec<usize>, Vec<f64>)> = BTreeMap::new();
-        for (kept, share) in self.kept.iter().zip(shares).filter(|(_, share)| *share != 0.0) {
-            for (name, data) in read_all(&kept.file)? {
-                let values: Vec<f32> = data.iter::<f32>().collect();
-                let sum = sums.entry(name).or_insert_with(|| (data.shape().to_vec(), vec![0.0; values.len()]));
-                sum.1.iter_mut().zip(values).for_each(|(sum, value)| *sum += share * f64::from(value));
-            }
-        }
-        let rounded = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect::<Vec<_>>();
-        let tensors = sums.into_iter().map(|(name, (shape, sum))| (name, TensorData::new(rounded(sum), shape)));
-        Ok((tensors.collect(), error))
+        let used = self.kept.iter().zip(shares).filter(|(_, share)| *share != 0.0);
+        let files = used.map(|(kept, share)| Ok((TensorFile::open(&kept.file)?, share)));
+        let files = files.collect::<Result<Vec<_>, WeightsError>>()?;
+        let names: BTreeSet<&String> = files.iter().flat_map(|(file, _)| file.tensors().keys()).collect();
+        let tensors = names.into_iter().map(|name| Ok((name.clone(), summed(&files, name)?)));
+        Ok((tensors.collect::<Result<_, WeightsError>>()?, error))
     }
 
     /// Writes the run's model into `to` with these parameters in the place of its own.
@@ -149,10 +144,68 @@ impl Averages {
         }
         link_folder(&run.model(), to)?;
         // What is not trained, the positional grid, has no average.
-        let mut all = read_all(to.join(&file))?;
+        let model = TensorFile::open(to.join(&file))?;
+        let mapped = model.tensors().keys().map(|name| Ok((name.clone(), model.data(name)?)));
+        let mut all = mapped.collect::<Result<BTreeMap<_, _>, WeightsError>>()?;
         all.extend(in_layout(part, Layout::Diffusers, tensors));
         let tensors: Vec<_> = all.iter().map(|(name, data)| (&name[..], data)).collect();
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         Ok(write_safetensors(to.join(file), &tensors, &metadata)?)
+    }
+}
+
+/// One tensor of those files that have it, each multiplied with its share. The sum is in f64 and one tensor long: the files
+/// of a large network together would not fit in memory.
+fn summed(files: &[(TensorFile, f64)], name: &str) -> Result<TensorData, WeightsError> {
+    let (mut shape, mut sum) = (Vec::new(), Vec::new());
+    for (file, share) in files.iter().filter(|(file, _)| file.tensors().contains_key(name)) {
+        let data = file.data(name)?;
+        if sum.is_empty() {
+            (shape, sum) = (data.shape().to_vec(), vec![0.0; data.num_elements()]);
+        }
+        sum.iter_mut().zip(data.iter::<f32>()).for_each(|(sum, value)| *sum += share * f64::from(value));
+    }
+    let rounded: Vec<f32> = sum.into_iter().map(|value| value as f32).collect();
+    Ok(TensorData::new(rounded, shape))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sparse;
+
+    fn averages(folder: &Path, step: u64) -> PathBuf {
+        let file = folder.join(format!("step-{step}.ema-0.safetensors"));
+        let values = TensorData::new(vec![step as f32, 1.0], [2, 1]);
+        write_safetensors(&file, &[("weight", &values)], &BTreeMap::new()).unwrap();
+        file
+    }
+
+    fn kept(folder: &Path) -> Averages {
+        let kept =
+            [10, 20].map(|step| Kept { profile: Profile { step, sigma_rel: 0.1 }, file: averages(folder, step) });
+        Averages { name: "transformer".to_owned(), kept: kept.into() }
+    }
+
+    #[test]
+    fn an_average_that_was_kept_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (found, error) = kept(folder.path()).nearest(Profile { step: 20, sigma_rel: 0.1 }).unwrap();
+        assert!(error < 1e-5, "{error}");
+        let values = found["weight"].as_slice::<f32>().unwrap();
+        assert!((values[0] - 20.0).abs() < 1e-3 && (values[1] - 1.0).abs() < 1e-4, "{values:?}");
+        assert_eq!(found["weight"].shape().to_vec(), [2, 1]);
+    }
+
+    /// Two gigabytes of zeros that take no room, of a type that is not read: the sum ends at them, not at the file's size.
+    #[test]
+    fn files_of_more_than_a_gigabyte_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let averages = kept(folder.path());
+        sparse::lengthen(&averages.kept[1].file, "zeros", "F64", 8);
+        let Err(AveragesError::File(error)) = averages.nearest(Profile { step: 20, sigma_rel: 0.1 }) else {
+            panic!("f64 was read")
+        };
+        assert!(matches!(*error, WeightsError::UnsupportedDtype { .. }), "{error}");
     }
 }

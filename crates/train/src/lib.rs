@@ -33,5 +33,7 @@ pub mod report;
 pub mod run;
 pub mod setup;
 pub mod sheet;
+#[cfg(test)]
+mod sparse;
 pub mod tensorboard;
 pub mod trainee;

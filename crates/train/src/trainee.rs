@@ -7,13 +7,18 @@ use std::num::NonZeroU64;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Device, Gradients, Shape, Tensor, TensorData};
-use rectiflow_nn::ops::AdamwMoments;
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use rectiflow_nn::{ParamGradients, ParamNames};
-use rectiflow_weights::{WeightsError, read_all, write_safetensors};
+use rectiflow_weights::WeightsError;
 
 use crate::ema::Ema;
-use crate::optimizer::{AdamW, ModuleGradients, NotFinite, Optimizer, ParamState, StateMismatch};
+use crate::optimizer::{AdamW, ModuleGradients, NotFinite, Optimizer, StateMismatch};
+
+mod files;
+#[cfg(test)]
+mod tests;
+
+use files::{Outgoing, Stored};
 
 /// A network in training.
 pub struct Trainee<M> {
@@ -46,6 +51,17 @@ pub enum StateError {
         file: String,
         /// What is different.
         why: String,
+    },
+    /// Values that a run could not go on from.
+    #[error(
+        "{name} in {file} has values that are not finite, so no checkpoint is made of them\n\
+         hint: go on from the checkpoint before with a lower learning rate, or with precision \"f32\""
+    )]
+    NotFinite {
+        /// The file's name in the checkpoint.
+        file: String,
+        /// The parameter's, with `.exp_avg` or `.exp_avg_sq` if it is the optimizer's memory of it.
+        name: String,
     },
 }
 
@@ -142,82 +158,64 @@ impl<M: Module> Trainee<M> {
     /// Writes all that a later process needs to go on: `NAME.weights`, `NAME.optimizer` (torch's names: `exp_avg`,
     /// `exp_avg_sq`, `step`) and `NAME.ema-0` and on, each a safetensors file of official names.
     ///
+    /// Takes memory for one tensor: each is copied when its turn comes.
+    ///
     /// # Errors
-    /// A file cannot be written.
+    /// A file cannot be written; a value is not finite. Files that were written before it stay.
     pub fn save(&self, folder: &Path) -> Result<(), StateError> {
-        let weights = Self::weights(self.module(), self.names());
-        self.write(folder, "weights", &weights)?;
+        let mut weights = Outgoing::new(self.file("weights"));
+        self.module().visit(&mut Gather { names: self.names(), weights: &mut weights });
+        let shapes: BTreeMap<String, Vec<usize>> = weights.shapes();
+        weights.write(folder)?;
+
+        let mut memory = Outgoing::new(self.file("optimizer"));
+        let averages = (0..self.optimizer.averages_kept()).map(|index| self.file(&format!("ema-{index}")));
+        let mut averages: Vec<Outgoing<'_>> = averages.map(Outgoing::new).collect();
         let states = self.optimizer.states(self.module());
-        let mut memory = BTreeMap::new();
-        let mut averages: Vec<BTreeMap<String, TensorData>> = Vec::new();
-        for (name, state) in states {
-            let shape = weights[&name].shape().clone();
-            let stored = |x: &Tensor<1>| shaped(x.to_data(), shape.clone());
-            for (index, average) in state.averages().enumerate() {
-                if averages.len() == index {
-                    averages.push(BTreeMap::new());
-                }
-                averages[index].insert(name.clone(), stored(average));
+        for (name, state) in &states {
+            let shape = &shapes[name];
+            memory.add(format!("{name}.exp_avg"), shape, &state.moments.first);
+            memory.add(format!("{name}.exp_avg_sq"), shape, &state.moments.second);
+            memory.add_number(format!("{name}.step"), state.updates as i64);
+            for (file, average) in averages.iter_mut().zip(state.averages()) {
+                file.add(name.clone(), shape, average);
             }
-            memory.insert(format!("{name}.exp_avg"), stored(&state.moments.first));
-            memory.insert(format!("{name}.exp_avg_sq"), stored(&state.moments.second));
-            memory.insert(format!("{name}.step"), TensorData::new(vec![state.updates as i64], [1]));
         }
-        self.write(folder, "optimizer", &memory)?;
-        averages.iter().enumerate().try_for_each(|(index, ema)| self.write(folder, &format!("ema-{index}"), ema))
+        memory.write(folder)?;
+        // Before the first step there are none.
+        averages.into_iter().filter(|_| !states.is_empty()).try_for_each(|file| file.write(folder))
     }
 
     /// Goes on from what [`Self::save`] wrote after `steps` steps.
     ///
+    /// What was there before goes as the new comes: memory is taken for one of the two, and a tensor.
+    ///
     /// # Errors
     /// A file is missing or of another network. Nothing was changed.
     pub fn load(&mut self, folder: &Path, steps: u64) -> Result<(), StateError> {
-        let file = |kind: &str| format!("{}.{kind}.safetensors", self.name);
-        let read = |kind: &str| read_all(folder.join(file(kind)));
-        let weights = read("weights")?;
-        let mut memory = read("optimizer")?;
-        let mut averages = Vec::new();
-        for index in 0..self.optimizer.averages_kept() {
-            averages.push(read(&format!("ema-{index}"))?);
-        }
-        let mut check = Check { names: self.names(), weights: &weights, misfit: None, found: 0 };
-        self.module().visit(&mut check);
-        let unknown = check.found != weights.len();
-        let misfit = check.misfit.or(unknown.then(|| "it has tensors that the network has not".to_owned()));
-        if let Some(why) = misfit {
-            return Err(StateError::Misfit { file: file("weights"), why });
-        }
+        let averages = (0..self.optimizer.averages_kept()).map(|index| self.file(&format!("ema-{index}")));
+        let files = [self.file("weights"), self.file("optimizer")].into_iter().chain(averages);
+        let stored = Stored::open(folder, files)?;
+        let mut shapes = Shapes { names: self.names(), shapes: BTreeMap::new() };
+        self.module().visit(&mut shapes);
+        let memory = stored.check(&shapes.shapes)?;
+
+        // Every name, shape and type was found as it must be, so nothing below is refused.
         let device = self.device();
-        let names: Vec<String> = weights.keys().cloned().collect();
-        let mut states = Vec::new();
-        for name in names {
-            // A parameter that never had a gradient has no memory.
-            let Some(first) = memory.remove(&format!("{name}.exp_avg")) else { continue };
-            let missing = |what: &str| StateError::Misfit { file: file("optimizer"), why: format!("no {name}.{what}") };
-            let second = memory.remove(&format!("{name}.exp_avg_sq")).ok_or_else(|| missing("exp_avg_sq"))?;
-            let updates = memory.remove(&format!("{name}.step")).ok_or_else(|| missing("step"))?;
-            let updates = updates.as_slice::<i64>().ok().and_then(|updates| u64::try_from(*updates.first()?).ok());
-            let updates = updates.ok_or_else(|| missing("step"))?;
-            let mut ema = Vec::new();
-            for (index, average) in averages.iter_mut().enumerate() {
-                let lacking = || StateError::Misfit { file: file(&format!("ema-{index}")), why: format!("no {name}") };
-                ema.push(flat(average.remove(&name).ok_or_else(lacking)?, &device));
-            }
-            let mut ema = ema.into_iter();
-            let moments = AdamwMoments { first: flat(first, &device), second: flat(second, &device), ema: ema.next() };
-            states.push((name, ParamState { updates, moments, more_averages: ema.collect() }));
-        }
+        self.optimizer.forget();
+        let state = |(name, updates): (String, u64)| Ok((stored.state(&name, updates, &device)?, name));
+        let states: Vec<_> = memory.into_iter().map(state).collect::<Result<_, StateError>>()?;
         let module = self.module.as_ref().expect("a step puts it back");
-        self.optimizer.restore(module, steps, states)?;
+        self.optimizer.restore(module, steps, states.into_iter().map(|(state, name)| (name, state)))?;
         let module = self.module.take().expect("it was there");
-        self.module = Some(module.map(&mut Load { names: self.optimizer.names(), weights, device }));
-        Ok(())
+        let mut load = Load { names: self.optimizer.names(), stored: &stored, device, problem: None };
+        self.module = Some(module.map(&mut load));
+        load.problem.map_or(Ok(()), Err)
     }
 
-    fn write(&self, folder: &Path, kind: &str, tensors: &BTreeMap<String, TensorData>) -> Result<(), StateError> {
-        let path = folder.join(format!("{}.{kind}.safetensors", self.name));
-        let tensors: Vec<_> = tensors.iter().map(|(name, data)| (&name[..], data)).collect();
-        Ok(write_safetensors(path, &tensors, &BTreeMap::new())?)
+    /// The name of one of its files in a checkpoint.
+    fn file(&self, kind: &str) -> String {
+        format!("{}.{kind}.safetensors", self.name)
     }
 
     /// Where its parameters are, without gradients.
@@ -225,17 +223,6 @@ impl<M: Module> Trainee<M> {
         let devices = self.module().devices();
         devices.first().cloned().unwrap_or_default().inner()
     }
-}
-
-fn flat(data: TensorData, device: &Device) -> Tensor<1> {
-    let count = data.num_elements();
-    Tensor::from_data(shaped(data, [count].into()), device)
-}
-
-/// The same values in another shape.
-fn shaped(data: TensorData, shape: Shape) -> TensorData {
-    let (bytes, _, dtype) = data.into_parts();
-    TensorData::from_bytes(bytes, shape, dtype)
 }
 
 struct Store<'a> {
@@ -250,44 +237,53 @@ impl ModuleVisitor for Store<'_> {
     }
 }
 
-struct Check<'a> {
+/// Announces parameters for their file.
+struct Gather<'a, 'b> {
     names: &'a ParamNames,
-    weights: &'a BTreeMap<String, TensorData>,
-    misfit: Option<String>,
-    found: usize,
+    weights: &'b mut Outgoing<'static>,
 }
 
-impl ModuleVisitor for Check<'_> {
+impl ModuleVisitor for Gather<'_, '_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let name = self.names.get(param.id).expect("the names are those of this network");
-        let wanted = param.lazy_shape();
-        let why = match self.weights.get(name) {
-            None => format!("{name} is missing"),
-            Some(data) if *data.shape() != wanted => {
-                format!("{name} has shape {:?} instead of {:?}", data.shape().to_vec(), wanted.to_vec())
-            }
-            Some(_) => {
-                self.found += 1;
-                return;
-            }
-        };
-        self.misfit.get_or_insert(why);
+        self.weights.add_owned(name.to_owned(), param.val().inner());
+    }
+}
+
+/// The shapes of parameters, whose values need not be there.
+struct Shapes<'a> {
+    names: &'a ParamNames,
+    shapes: BTreeMap<String, Vec<usize>>,
+}
+
+impl ModuleVisitor for Shapes<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = self.names.get(param.id).expect("the names are those of this network");
+        self.shapes.insert(name.to_owned(), param.lazy_shape().to_vec());
     }
 }
 
 struct Load<'a> {
     names: &'a ParamNames,
-    weights: BTreeMap<String, TensorData>,
+    stored: &'a Stored,
     device: Device,
+    problem: Option<StateError>,
 }
 
 impl ModuleMapper for Load<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.names.get(param.id).expect("the names are those of this network");
-        let data = self.weights.remove(name).expect("it was checked");
+        let data = match self.stored.weight(name) {
+            Ok(data) => data,
+            Err(problem) => {
+                self.problem.get_or_insert(problem);
+                return param;
+            }
+        };
         let device = self.device.clone();
         param.map(|before| {
             let (required, strategy) = (before.is_require_grad(), before.gradient_checkpointing_strategy());
+            drop(before);
             let mut tensor = Tensor::from_inner(Tensor::from_data(data, &device));
             if let Some(strategy) = strategy {
                 tensor = tensor.with_gradient_checkpointing_strategy(strategy);

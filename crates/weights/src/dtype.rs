@@ -63,7 +63,12 @@ const TYPES: [(Dtype, &str, u64); 22] = [
 impl Dtype {
     /// What a tensor's numbers are stored as. None for types that are not written.
     pub fn of(data: &TensorData) -> Option<Dtype> {
-        match data.dtype() {
+        Dtype::of_elements(data.dtype())
+    }
+
+    /// What numbers of Burn's type are stored as.
+    pub(crate) fn of_elements(dtype: DType) -> Option<Dtype> {
+        match dtype {
             DType::F32 => Some(Dtype::F32),
             DType::F16 => Some(Dtype::F16),
             DType::BF16 => Some(Dtype::BF16),

@@ -76,9 +76,21 @@ impl TensorFile {
 
     /// One tensor, without a copy where the file has it aligned. 8-bit floats become bf16.
     pub fn data(&self, name: &str) -> Result<TensorData, WeightsError> {
+        self.data_by(name, read::to_data)
+    }
+
+    /// One tensor in memory of its own, so that the file may change afterwards. 8-bit floats become bf16.
+    pub fn read(&self, name: &str) -> Result<TensorData, WeightsError> {
+        self.data_by(name, read::to_owned_data)
+    }
+
+    fn data_by(
+        &self,
+        name: &str,
+        to_data: fn(&[Bytes], Dtype, Vec<usize>) -> Option<TensorData>,
+    ) -> Result<TensorData, WeightsError> {
         let info = self.header.tensors.get(name).ok_or_else(|| self.no_such(name))?;
-        let data = read::to_data(&[self.bytes(info)], info.dtype, info.shape.clone());
-        data.ok_or_else(|| WeightsError::UnsupportedDtype {
+        to_data(&[self.bytes(info)], info.dtype, info.shape.clone()).ok_or_else(|| WeightsError::UnsupportedDtype {
             file: self.path.clone(),
             name: name.to_owned(),
             dtype: info.dtype,
@@ -95,7 +107,7 @@ impl TensorFile {
     }
 }
 
-/// For latents and for the expected values of tests; a model is mapped instead.
+/// For latents and for the expected values of tests; a model is mapped, a checkpoint of a training read tensor by tensor.
 const READ_ALL_BYTES_MAX: u64 = 1 << 30;
 
 /// Reads every tensor of a small file into memory of its own, so that the file may change afterwards.
@@ -105,7 +117,7 @@ pub fn read_all(path: impl AsRef<Path>) -> Result<BTreeMap<String, TensorData>, 
     if bytes > READ_ALL_BYTES_MAX {
         return Err(WeightsError::TooLarge { path: file.path, bytes, max: READ_ALL_BYTES_MAX });
     }
-    let owned = |name: &String| file.data(name).map(|data| (name.clone(), read::detach(data)));
+    let owned = |name: &String| Ok((name.clone(), file.read(name)?));
     file.header.tensors.keys().map(owned).collect()
 }
 

@@ -25,7 +25,8 @@
 //! # }
 //! ```
 //!
-//! Files are memory-mapped. A tensor that is aligned in its file becomes a Burn tensor without a copy.
+//! Files are memory-mapped. A tensor that is aligned in its file becomes a Burn tensor without a copy. Files of any size are
+//! read by [`TensorFile`] and written by [`write_tensor_by_tensor`], one tensor after the other.
 //!
 //! Small files of named tensors (latents, expected values of tests) are written and read whole:
 //!
@@ -80,4 +81,4 @@ pub use layout_out::in_layout;
 pub use part::{Part, PartKind};
 pub use shards::{IndexError, ShardIndex};
 pub use source::{LoadReport, PartSource};
-pub use write::{safetensors_into, write_safetensors};
+pub use write::{TensorOutline, safetensors_into, write_safetensors, write_tensor_by_tensor};

@@ -12,46 +12,47 @@ use crate::fp8;
 ///
 /// One aligned piece is not copied: the tensor is the mapped file.
 pub(crate) fn to_data(pieces: &[Bytes], dtype: Dtype, shape: Vec<usize>) -> Option<TensorData> {
-    let stored = match dtype {
-        Dtype::F32 => DType::F32,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        Dtype::I32 => DType::I32,
-        Dtype::I64 => DType::I64,
-        Dtype::U8 => DType::U8,
-        Dtype::F8E4M3 => return Some(TensorData::new(values(pieces, |[byte]| fp8::widen(byte)), shape)),
-        _ => return None,
-    };
     if let [piece] = pieces
+        && let Some(stored) = in_place(dtype)
         && is_usable_in_place(piece, stored)
     {
         let bytes = TensorBytes::from_shared(piece.clone(), AllocationProperty::File);
         return Some(TensorData::from_bytes(bytes, shape, stored));
     }
-    Some(copied(pieces, stored, shape))
+    to_owned_data(pieces, dtype, shape)
 }
 
-/// The same values in memory of their own.
-pub(crate) fn detach(data: TensorData) -> TensorData {
-    let (bytes, shape, dtype) = data.into_parts();
-    copied(&[Bytes::copy_from_slice(&bytes)], dtype, shape.to_vec())
+/// As [`to_data`], always in memory of its own.
+///
+/// Collected as numbers, so that the copy is aligned and in the machine's byte order.
+pub(crate) fn to_owned_data(pieces: &[Bytes], dtype: Dtype, shape: Vec<usize>) -> Option<TensorData> {
+    Some(match dtype {
+        Dtype::F32 => TensorData::new(values(pieces, f32::from_le_bytes), shape),
+        Dtype::F16 => TensorData::new(values(pieces, f16::from_le_bytes), shape),
+        Dtype::BF16 => TensorData::new(values(pieces, bf16::from_le_bytes), shape),
+        Dtype::I32 => TensorData::new(values(pieces, i32::from_le_bytes), shape),
+        Dtype::I64 => TensorData::new(values(pieces, i64::from_le_bytes), shape),
+        Dtype::U8 => TensorData::new(values(pieces, |[byte]| byte), shape),
+        Dtype::F8E4M3 => TensorData::new(values(pieces, |[byte]| fp8::widen(byte)), shape),
+        _ => return None,
+    })
+}
+
+/// Burn's name for numbers that need no conversion.
+fn in_place(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        Dtype::I32 => Some(DType::I32),
+        Dtype::I64 => Some(DType::I64),
+        Dtype::U8 => Some(DType::U8),
+        _ => None,
+    }
 }
 
 fn is_usable_in_place(piece: &Bytes, dtype: DType) -> bool {
     cfg!(target_endian = "little") && piece.as_ptr().addr().is_multiple_of(dtype.size())
-}
-
-/// Collected as numbers, so that the copy is aligned and in the machine's byte order.
-fn copied(pieces: &[Bytes], dtype: DType, shape: Vec<usize>) -> TensorData {
-    match dtype {
-        DType::F32 => TensorData::new(values(pieces, f32::from_le_bytes), shape),
-        DType::F16 => TensorData::new(values(pieces, f16::from_le_bytes), shape),
-        DType::BF16 => TensorData::new(values(pieces, bf16::from_le_bytes), shape),
-        DType::I32 => TensorData::new(values(pieces, i32::from_le_bytes), shape),
-        DType::I64 => TensorData::new(values(pieces, i64::from_le_bytes), shape),
-        DType::U8 => TensorData::new(values(pieces, u8::from_le_bytes), shape),
-        other => panic!("to_data gives no {other:?}"),
-    }
 }
 
 fn values<const N: usize, T>(pieces: &[Bytes], from_le_bytes: impl Fn([u8; N]) -> T) -> Vec<T> {

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
+use burn::tensor::DType;
 use rectiflow_nn::TensorData;
 use serde_json::{Map, Value, json};
 
@@ -22,6 +23,53 @@ pub fn write_safetensors(
     write(path, tensors, metadata).map_err(|problem| WeightsError::Unwritable { path: path.to_owned(), problem })
 }
 
+/// What the header says of a tensor before its values are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorOutline {
+    /// Differs from those of the others.
+    pub name: String,
+    /// One of the types that [`write_safetensors`] writes.
+    pub dtype: DType,
+    /// Its dimensions, slowest first.
+    pub shape: Vec<usize>,
+}
+
+/// As [`write_safetensors`], of tensors that need not be in memory together: `values` is asked for each of them once, by
+/// name, in the order of the file, and what it gave is dropped before the next. The bytes are the same.
+///
+/// # Errors
+/// As of [`write_safetensors`]; or `values` fails. Nothing is left behind.
+///
+/// # Panics
+/// `values` gives another type or shape than the outline has: a bug of the caller.
+pub fn write_tensor_by_tensor<E: From<WeightsError>>(
+    path: impl AsRef<Path>,
+    outlines: Vec<TensorOutline>,
+    metadata: &BTreeMap<String, String>,
+    mut values: impl FnMut(&str) -> Result<TensorData, E>,
+) -> Result<(), E> {
+    let path = path.as_ref();
+    let outlines = in_file_order(outlines);
+    let mut failed = None;
+    let written = write_whole(path, IfThere::Replace, |out| {
+        write_header(out, &outlines, metadata)?;
+        for outline in &outlines {
+            let data = values(&outline.name).map_err(|problem| {
+                failed = Some(problem);
+                io::Error::other("a tensor has no values")
+            })?;
+            assert_eq!(TensorOutline::of(&outline.name, &data), *outline, "what was outlined, and what came");
+            write_values(out, &data)?;
+        }
+        Ok(())
+    });
+    match (failed, written) {
+        (Some(problem), _) => Err(problem),
+        (None, Err(problem)) => Err(WeightsError::Unwritable { path: path.to_owned(), problem }.into()),
+        (None, Ok(())) => Ok(()),
+    }
+}
+
 fn write(path: &Path, tensors: &[(&str, &TensorData)], metadata: &BTreeMap<String, String>) -> io::Result<()> {
     write_whole(path, IfThere::Replace, |out| safetensors_into(out, tensors, metadata))
 }
@@ -37,30 +85,51 @@ pub fn safetensors_into(
     tensors: &[(&str, &TensorData)],
     metadata: &BTreeMap<String, String>,
 ) -> io::Result<()> {
-    let mut tensors = tensors.to_vec();
-    // Wide numbers first, so that every tensor is aligned for its type.
-    tensors.sort_by_key(|(name, data)| (std::cmp::Reverse(data.dtype().size()), *name));
-    let header = header(&tensors, metadata)?;
+    let outlines = in_file_order(tensors.iter().map(|(name, data)| TensorOutline::of(name, data)).collect());
+    write_header(out, &outlines, metadata)?;
+    // No name came twice, or there would be no header.
+    let by_name: BTreeMap<&str, &TensorData> = tensors.iter().copied().collect();
+    outlines.iter().try_for_each(|outline| write_values(out, by_name[&outline.name[..]]))
+}
+
+impl TensorOutline {
+    fn of(name: &str, data: &TensorData) -> Self {
+        TensorOutline { name: name.to_owned(), dtype: data.dtype(), shape: data.shape().to_vec() }
+    }
+
+    fn bytes(&self) -> usize {
+        self.dtype.size() * self.shape.iter().product::<usize>()
+    }
+}
+
+/// Wide numbers first, so that every tensor is aligned for its type; then by name.
+fn in_file_order(mut outlines: Vec<TensorOutline>) -> Vec<TensorOutline> {
+    outlines.sort_by(|one, two| (two.dtype.size(), &one.name).cmp(&(one.dtype.size(), &two.name)));
+    outlines
+}
+
+fn write_header(
+    out: &mut dyn Write,
+    outlines: &[TensorOutline],
+    metadata: &BTreeMap<String, String>,
+) -> io::Result<()> {
+    let header = header(outlines, metadata)?;
     out.write_all(&(header.len() as u64).to_le_bytes())?;
-    out.write_all(&header)?;
-    tensors.iter().try_for_each(|(_, data)| write_values(out, data))
+    out.write_all(&header)
 }
 
 /// JSON in the order of the data, filled up with blanks so that the data begins at a multiple of 8.
-fn header(tensors: &[(&str, &TensorData)], metadata: &BTreeMap<String, String>) -> io::Result<Vec<u8>> {
+fn header(outlines: &[TensorOutline], metadata: &BTreeMap<String, String>) -> io::Result<Vec<u8>> {
     let mut entries = Map::new();
     if !metadata.is_empty() {
         entries.insert("__metadata__".to_owned(), json!(metadata));
     }
     let mut begin = 0;
-    for (name, data) in tensors {
-        let end = begin + data.bytes().len();
-        let entry = json!({
-            "dtype": stored_dtype(data)?.name(),
-            "shape": data.shape().to_vec(),
-            "data_offsets": [begin, end],
-        });
-        if *name == "__metadata__" || entries.insert((*name).to_owned(), entry).is_some() {
+    for outline in outlines {
+        let TensorOutline { name, dtype, shape } = outline;
+        let end = begin + outline.bytes();
+        let entry = json!({ "dtype": stored_dtype(*dtype)?.name(), "shape": shape, "data_offsets": [begin, end] });
+        if name == "__metadata__" || entries.insert(name.clone(), entry).is_some() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the name `{name}` is taken")));
         }
         begin = end;
@@ -70,10 +139,9 @@ fn header(tensors: &[(&str, &TensorData)], metadata: &BTreeMap<String, String>) 
     Ok(json)
 }
 
-fn stored_dtype(data: &TensorData) -> io::Result<Dtype> {
-    let unwritten =
-        || io::Error::new(io::ErrorKind::InvalidInput, format!("tensors of {:?} are not written", data.dtype()));
-    Dtype::of(data).ok_or_else(unwritten)
+fn stored_dtype(dtype: DType) -> io::Result<Dtype> {
+    let unwritten = || io::Error::new(io::ErrorKind::InvalidInput, format!("tensors of {dtype:?} are not written"));
+    Dtype::of_elements(dtype).ok_or_else(unwritten)
 }
 
 /// The format is little-endian.

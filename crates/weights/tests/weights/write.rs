@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use half::{bf16, f16};
 use rectiflow_nn::TensorData;
-use rectiflow_weights::{TensorFile, WeightsError, read_all, write_safetensors};
+use rectiflow_weights::{TensorFile, TensorOutline, WeightsError, read_all, write_safetensors, write_tensor_by_tensor};
 use safetensors::SafeTensors;
 
 use crate::craft::{fixture, message};
@@ -35,6 +35,48 @@ fn every_type_comes_back_with_the_metadata() {
     let content = std::fs::read(&path).unwrap();
     assert_eq!(SafeTensors::deserialize(&content).unwrap().len(), tensors.len());
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file was left");
+}
+
+fn outlines(tensors: &[(&str, TensorData)]) -> Vec<TensorOutline> {
+    let outline = |(name, data): &(&str, TensorData)| TensorOutline {
+        name: (*name).to_owned(),
+        dtype: data.dtype(),
+        shape: data.shape().to_vec(),
+    };
+    tensors.iter().map(outline).collect()
+}
+
+#[test]
+fn tensors_written_one_by_one_are_the_same_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let [together, apart] = ["together", "apart"].map(|name| folder.path().join(name));
+    let tensors = [
+        ("b", TensorData::new(vec![1.5_f32, 2.0], [1, 2])),
+        ("d", TensorData::new(vec![f16::PI; 3], [3])),
+        ("a", TensorData::new(vec![-0.5_f32], [1])),
+        ("c", TensorData::new(vec![7_i64], [1])),
+    ];
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    let listed: Vec<(&str, &TensorData)> = tensors.iter().map(|(name, data)| (*name, data)).collect();
+    write_safetensors(&together, &listed, &metadata).unwrap();
+    let mut asked = Vec::new();
+    let values = |name: &str| -> Result<TensorData, WeightsError> {
+        asked.push(name.to_owned());
+        Ok(tensors.iter().find(|(known, _)| *known == name).unwrap().1.clone())
+    };
+    write_tensor_by_tensor(&apart, outlines(&tensors), &metadata, values).unwrap();
+    assert_eq!(asked, ["c", "a", "b", "d"], "each once, in the order of the file");
+    assert!(std::fs::read(&together).unwrap() == std::fs::read(&apart).unwrap());
+
+    // Without all values there is no file, and nothing of one.
+    std::fs::remove_file(&apart).unwrap();
+    let lacking = |name: &str| match name {
+        "b" => Err(WeightsError::NothingGiven),
+        other => Ok(tensors.iter().find(|(known, _)| *known == other).unwrap().1.clone()),
+    };
+    let error = write_tensor_by_tensor(&apart, outlines(&tensors), &metadata, lacking).unwrap_err();
+    assert!(matches!(error, WeightsError::NothingGiven), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 #[test]
@@ -69,6 +111,11 @@ fn what_was_read_whole_outlives_the_file() {
     let found = read_all(&path).unwrap();
     std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
     assert_eq!(found["x"], data);
+
+    write_safetensors(&path, &[("x", &data)], &BTreeMap::new()).unwrap();
+    let found = TensorFile::open(&path).unwrap().read("x").unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    assert_eq!(found, data);
 }
 
 #[test]
