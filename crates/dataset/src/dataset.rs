@@ -12,7 +12,7 @@ use crate::error::{DatasetError, Reason};
 use crate::findings::{Change, Findings};
 use crate::picture::{self, Header, Window, crop_to};
 use crate::settings::{Check, DataSettings, WithoutCaption};
-use crate::source::{self, Kind, Source, Sprites};
+use crate::source::{self, Source};
 
 /// What was typed and what was found, together: the samples that are trained on, each with its bucket.
 pub struct Dataset {
@@ -64,19 +64,7 @@ impl Dataset {
     /// name, no sample left.
     pub fn open(settings: &DataSettings) -> Result<(Dataset, Findings), DatasetError> {
         let buckets = settings.sizes()?;
-        let refused = |problem: &str, hint| Err(DatasetError::Settings { problem: problem.to_owned(), hint });
-        let source: Box<dyn Source> = match (settings.kind, settings.count) {
-            (Some(Kind::Sprites), _) if settings.flip => {
-                return refused("`flip` is set, and scenes have words, and things left of others", "leave it out");
-            }
-            (Some(Kind::Sprites), Some(count)) => Box::new(Sprites::open(&settings.path, settings.side_px, count)?),
-            (Some(Kind::Sprites), None) => {
-                return refused("`count` is missing", "give the number of scenes to draw");
-            }
-            (_, Some(_)) => return refused("`count` is for scenes", "leave it out, or set `kind = \"sprites\"`"),
-            (kind, None) => source::open(&settings.path, kind, settings.picture_column.as_deref())?,
-        };
-        Dataset::over(source, buckets, settings)
+        Dataset::over(source::with_pictures(settings)?, buckets, settings)
     }
 
     /// The same over a source that is open. `settings.path` only names it in errors.
@@ -103,9 +91,10 @@ impl Dataset {
             match judged {
                 Ok((one, changes)) => {
                     findings.keep(&changes);
+                    source.choice(sample).iter().for_each(|choice| findings.choose(choice));
                     kept.push(one);
                 }
-                Err(reason) => findings.leave_out(source.id(sample), reason),
+                Err(reason) => findings.leave_out(sample, source.id(sample), reason),
             }
         }
         if kept.is_empty() {
@@ -168,16 +157,12 @@ impl Dataset {
         Batches::new(self.members(), batch_len, tail, seed)
     }
 
-    /// All texts of a sample. Where the settings allow samples without captions, those whose texts cannot be read
-    /// have none.
+    /// All texts of a sample. Where the settings allow samples without captions, those whose texts are none have none.
     ///
     /// # Errors
-    /// The source changed under way.
+    /// A file cannot be read, which may pass; the source changed under way.
     pub fn captions(&self, sample: u64) -> Result<Captions, Reason> {
-        match (self.source.captions(sample), self.settings.without_caption) {
-            (Err(_), WithoutCaption::Empty) => Ok(Captions::default()),
-            (captions, _) => captions,
-        }
+        or_none(self.source.captions(sample), self.settings.without_caption)
     }
 
     /// The caption of a sample in an epoch; empty where there is none.
@@ -220,7 +205,7 @@ impl Dataset {
 
 /// Looks at one sample. Its captions are judged later, when it is known which ones are wanted.
 fn look(source: &dyn Source, buckets: &Buckets, settings: &DataSettings, sample: u64) -> Looked {
-    let (captions, unreadable) = match source.captions(sample) {
+    let (captions, no_caption) = match or_none(source.captions(sample), settings.without_caption) {
         Ok(captions) => (captions, None),
         Err(reason) => (Captions::default(), Some(reason)),
     };
@@ -242,12 +227,22 @@ fn look(source: &dyn Source, buckets: &Buckets, settings: &DataSettings, sample:
         if settings.check == Check::Pixels {
             picture::decode(&source.picture(sample)?, settings.background, settings.pixels_max)?;
         }
-        match (unreadable, settings.without_caption) {
-            (Some(reason), WithoutCaption::LeaveOut) => Err(reason),
-            _ => Ok((Kept { sample, size, bucket }, changes)),
+        match no_caption {
+            Some(reason) => Err(reason),
+            None => Ok((Kept { sample, size, bucket }, changes)),
         }
     };
     Looked { columns, outcome: outcome() }
+}
+
+/// What is no caption is none where the settings allow that. A file that cannot be read is not known to be none: the
+/// disk may be back in a moment, and a cache would keep the empty caption.
+fn or_none(captions: Result<Captions, Reason>, without: WithoutCaption) -> Result<Captions, Reason> {
+    match (captions, without) {
+        (Err(reason @ Reason::Unreadable(_)), _) => Err(reason),
+        (Err(_), WithoutCaption::Empty) => Ok(Captions::default()),
+        (captions, _) => captions,
+    }
 }
 
 /// The header of a sample's picture, from the beginning of its file where that is enough.

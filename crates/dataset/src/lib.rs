@@ -51,7 +51,7 @@ pub use captions::{CaptionMix, Captions, LONG_BYTES};
 pub use dataset::{Dataset, Kept, Prepared};
 pub use draw::is_flipped;
 pub use error::{DatasetError, Reason};
-pub use findings::{Change, Findings, LeftOut};
+pub use findings::{Change, Choice, Findings, LeftOut};
 pub use order::Order;
 pub use picture::{Background, Cropped, Header, Window, crop_to, decode, inspect};
 pub use settings::{BucketSettings, Check, ComputedBuckets, Crop, DataSettings, NamedBuckets, WithoutCaption};

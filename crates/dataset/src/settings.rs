@@ -40,7 +40,7 @@ pub struct DataSettings {
     /// The columns that captions are drawn from. Left away: "caption", or "text", or the only column there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub captions: Option<CaptionMix>,
-    /// What becomes of a sample whose caption is missing or cannot be read.
+    /// What becomes of a sample whose caption is missing or not one.
     #[serde(default)]
     pub without_caption: WithoutCaption,
     /// The side of a square, or the root of the area of buckets, px. Only what never looks at pictures can do without.
@@ -72,7 +72,8 @@ pub struct DataSettings {
     pub check: Check,
 }
 
-/// What becomes of a sample whose caption is missing or cannot be read.
+/// What becomes of a sample whose caption is missing or not one. Where its file cannot be read, which may pass, the
+/// sample is not trained on in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WithoutCaption {

@@ -5,7 +5,8 @@ use crate::findings::Findings;
 use crate::settings::DataSettings;
 use crate::source::{self, Source};
 
-/// The captions of a data set without its pictures, which are not looked at: what learns from texts alone.
+/// The captions of a data set without its pictures, which are not looked at: what learns from texts alone. Parquet
+/// files need no column of them; scenes are not drawn, and `side_px` only bounds the words in their captions.
 ///
 /// A sample without a caption has nothing to learn from, so it is left out whatever `without_caption` says.
 pub struct Texts {
@@ -21,7 +22,7 @@ impl Texts {
     /// # Errors
     /// Nothing there, nothing recognised, a damaged shard, no caption of the wanted name, no text at all.
     pub fn open(settings: &DataSettings) -> Result<(Texts, Findings), DatasetError> {
-        let source = source::open(&settings.path, settings.kind, settings.picture_column.as_deref())?;
+        let source = source::of_texts(settings)?;
         let looked: Vec<_> = (0..source.count())
             .map(|sample| {
                 let columns = |captions: crate::Captions| captions.columns().map(str::to_owned).collect::<Vec<_>>();
@@ -40,8 +41,8 @@ impl Texts {
                     findings.keep(&[]);
                     kept.push(sample);
                 }
-                Ok(_) => findings.leave_out(source.id(sample), Reason::NoCaption),
-                Err(reason) => findings.leave_out(source.id(sample), reason),
+                Ok(_) => findings.leave_out(sample, source.id(sample), Reason::NoCaption),
+                Err(reason) => findings.leave_out(sample, source.id(sample), reason),
             }
         }
         if kept.is_empty() {

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::error::{DatasetError, Reason};
+use crate::findings::LeftOut;
 use crate::picture::FILE_BYTES_MAX;
 
 /// What pictures are called.
@@ -25,6 +26,16 @@ pub(super) fn is_picture(path: &Path) -> bool {
 /// Whether it is called a picture that is not.
 pub(super) fn is_other_picture(path: &Path) -> bool {
     OTHER_PICTURES.contains(&extension(path).as_str())
+}
+
+/// A relative path with slashes, on every system.
+pub(super) fn id_of(path: &Path) -> String {
+    path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+}
+
+/// What is said of linked folders.
+pub(super) fn links(folders: &[PathBuf]) -> impl Iterator<Item = LeftOut> {
+    folders.iter().map(|folder| LeftOut::no_sample(id_of(folder), Reason::LinkToFolder))
 }
 
 /// Paths relative to a folder, sorted.

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use crate::captions::Captions;
 use crate::error::{DatasetError, Reason};
 use crate::findings::LeftOut;
-use crate::source::file::{self, Section};
+use crate::source::file;
 use crate::source::{Source, texts};
 
 /// Pictures in a folder and the folders inside, each with `NAME.txt` (or kohya's `NAME.caption`) and `NAME.json`
@@ -20,11 +20,10 @@ impl Folder {
     /// Lists the pictures; none is opened.
     pub fn open(root: &Path) -> Result<Self, DatasetError> {
         let below = file::below(root)?;
-        let leave_out = |path: &PathBuf, reason| LeftOut { id: id_of(path), reason };
         let others = below.files.iter().filter(|path| file::is_other_picture(path));
         let left_out = others
-            .map(|path| leave_out(path, Reason::UnreadFormat(file::extension(path))))
-            .chain(below.linked_folders.iter().map(|path| leave_out(path, Reason::LinkToFolder)))
+            .map(|path| LeftOut::no_sample(file::id_of(path), Reason::UnreadFormat(file::extension(path))))
+            .chain(file::links(&below.linked_folders))
             .collect();
         let pictures = below.files.into_iter().filter(|path| file::is_picture(path)).collect();
         Ok(Folder { root: root.to_owned(), pictures, left_out })
@@ -35,26 +34,17 @@ impl Folder {
     }
 }
 
-/// With slashes, on every system.
-fn id_of(path: &Path) -> String {
-    path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
-}
-
 impl Source for Folder {
     fn count(&self) -> u64 {
         self.pictures.len() as u64
     }
 
     fn id(&self, number: u64) -> String {
-        id_of(&self.pictures[number as usize])
+        file::id_of(&self.pictures[number as usize])
     }
 
     fn picture_name(&self, number: u64) -> Option<String> {
         Some(self.id(number))
-    }
-
-    fn picture(&self, number: u64) -> Result<Vec<u8>, Reason> {
-        file::read_picture(&self.picture_path(number), u64::MAX)
     }
 
     fn picture_start(&self, number: u64, bytes: u64) -> Result<Vec<u8>, Reason> {
@@ -85,13 +75,8 @@ impl Source for Folder {
 /// The file of the same name with another extension, if it is there.
 fn beside(picture: &Path, extension: &str) -> Result<Option<Vec<u8>>, Reason> {
     let path = picture.with_extension(extension);
-    let read = |section: Section| {
-        texts::check_bytes(section.bytes)?;
-        let bytes = file::read_section(&path, section, u64::MAX);
-        bytes.map(Some).map_err(|problem| Reason::Unreadable(problem.to_string()))
-    };
     match file::whole(&path) {
-        Ok(section) => read(section),
+        Ok(section) => texts::read(&path, section).map(Some),
         Err(problem) if problem.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(problem) => Err(Reason::Unreadable(problem.to_string())),
     }

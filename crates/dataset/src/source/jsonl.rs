@@ -16,7 +16,7 @@ use crate::source::{Source, texts};
 pub struct Jsonl {
     list: PathBuf,
     samples: Vec<Line>,
-    left_out: Vec<LeftOut>,
+    pub(super) left_out: Vec<LeftOut>,
 }
 
 #[derive(Debug)]
@@ -55,10 +55,15 @@ impl Jsonl {
             }
             match object(&line).and_then(|(object, key)| path_in(&object, key)) {
                 Ok(picture) => samples.push(Line { section, picture }),
-                Err(reason) => left_out.push(LeftOut { id: format!("line {number}"), reason }),
+                Err(reason) => left_out.push(LeftOut::no_sample(format!("line {number}"), reason)),
             }
         }
         Ok(Jsonl { list: list.to_owned(), samples, left_out })
+    }
+
+    /// Whether a picture lies in this folder.
+    pub(super) fn is_used(&self, folder: &Path) -> bool {
+        (0..self.count()).any(|number| self.picture_path(number).starts_with(folder))
     }
 
     fn picture_path(&self, number: u64) -> PathBuf {
@@ -92,19 +97,12 @@ impl Source for Jsonl {
         Some(self.id(number))
     }
 
-    fn picture(&self, number: u64) -> Result<Vec<u8>, Reason> {
-        file::read_picture(&self.picture_path(number), u64::MAX)
-    }
-
     fn picture_start(&self, number: u64, bytes: u64) -> Result<Vec<u8>, Reason> {
         file::read_picture(&self.picture_path(number), bytes)
     }
 
     fn captions(&self, number: u64) -> Result<Captions, Reason> {
-        let section = self.samples[number as usize].section;
-        texts::check_bytes(section.bytes)?;
-        let line = file::read_section(&self.list, section, u64::MAX)
-            .map_err(|problem| Reason::Unreadable(problem.to_string()))?;
+        let line = texts::read(&self.list, self.samples[number as usize].section)?;
         let (mut object, key) = object(&line)?;
         object.remove(key);
         let mut captions = Captions::default();

@@ -12,7 +12,7 @@ use crate::source::{Source, file, texts};
 #[derive(Debug)]
 pub struct Lines {
     samples: Vec<(u64, Captions)>,
-    left_out: Vec<LeftOut>,
+    pub(super) left_out: Vec<LeftOut>,
 }
 
 /// The column of a line that has no keys.
@@ -33,7 +33,7 @@ impl Lines {
             }
             match captions(line, is_json) {
                 Ok(captions) => samples.push((number, captions)),
-                Err(reason) => left_out.push(LeftOut { id: name(number), reason }),
+                Err(reason) => left_out.push(LeftOut::no_sample(name(number), reason)),
             }
         }
         Ok(Lines { samples, left_out })
@@ -83,7 +83,7 @@ impl Source for Lines {
         None
     }
 
-    fn picture(&self, _number: u64) -> Result<Vec<u8>, Reason> {
+    fn picture_start(&self, _number: u64, _bytes: u64) -> Result<Vec<u8>, Reason> {
         Err(Reason::NoPicture)
     }
 

@@ -11,6 +11,7 @@ mod sprites;
 mod texts;
 mod webdataset;
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
@@ -20,8 +21,10 @@ use serde::{Deserialize, Serialize};
 pub use self::parquet::Parquet;
 use crate::buckets::Size;
 use crate::captions::Captions;
-use crate::error::{DatasetError, Reason};
-use crate::findings::LeftOut;
+use crate::error::{DatasetError, Reason, listed};
+use crate::findings::{Choice, LeftOut};
+use crate::settings::DataSettings;
+use file::Below;
 pub use folder::Folder;
 pub use jsonl::Jsonl;
 pub use lines::Lines;
@@ -40,12 +43,17 @@ pub trait Source: Send + Sync {
     fn picture_name(&self, number: u64) -> Option<String>;
 
     /// The bytes of the picture's file.
-    fn picture(&self, number: u64) -> Result<Vec<u8>, Reason>;
+    fn picture(&self, number: u64) -> Result<Vec<u8>, Reason> {
+        self.picture_start(number, u64::MAX)
+    }
 
-    /// At least the first `bytes` of them.
-    fn picture_start(&self, number: u64, bytes: u64) -> Result<Vec<u8>, Reason> {
-        let _ = bytes;
-        self.picture(number)
+    /// At least the first `bytes` of them; fewer only where there are no more.
+    fn picture_start(&self, number: u64, bytes: u64) -> Result<Vec<u8>, Reason>;
+
+    /// Which picture is the sample's, where there are several.
+    fn choice(&self, number: u64) -> Option<Choice> {
+        let _ = number;
+        None
     }
 
     /// The texts of the sample.
@@ -93,29 +101,116 @@ pub enum Kind {
 /// # Errors
 /// Nothing there, nothing that is recognised, a damaged file.
 pub fn open(path: &Path, kind: Option<Kind>, picture_column: Option<&str>) -> Result<Box<dyn Source>, DatasetError> {
-    let (kind, files) = recognise(path, kind)?;
+    open_for(path, kind, Use::Pictures { column: picture_column })
+}
+
+/// The source that a recipe names.
+///
+/// # Errors
+/// As [`open`]; settings that cannot be met.
+pub(crate) fn with_pictures(settings: &DataSettings) -> Result<Box<dyn Source>, DatasetError> {
+    if settings.kind == Some(Kind::Sprites) && settings.flip {
+        return Err(refused("`flip` is set, and scenes have words, and things left of others", "leave it out"));
+    }
+    match scenes(settings)? {
+        Some(count) => Ok(Box::new(Sprites::open(&settings.path, settings.side_px, count)?)),
+        None => open(&settings.path, settings.kind, settings.picture_column.as_deref()),
+    }
+}
+
+/// The same where only captions are read.
+///
+/// # Errors
+/// As [`with_pictures`], but for what pictures need.
+pub(crate) fn of_texts(settings: &DataSettings) -> Result<Box<dyn Source>, DatasetError> {
+    match scenes(settings)? {
+        Some(count) => Ok(Box::new(Sprites::undrawn(&settings.path, settings.side_px, count)?)),
+        None => open_for(&settings.path, settings.kind, Use::Texts),
+    }
+}
+
+/// What is read of a source.
+#[derive(Clone, Copy)]
+enum Use<'a> {
+    /// And captions. The column is for Parquet.
+    Pictures { column: Option<&'a str> },
+    /// Captions alone.
+    Texts,
+}
+
+fn open_for(path: &Path, kind: Option<Kind>, used: Use<'_>) -> Result<Box<dyn Source>, DatasetError> {
+    let Recognised { kind, files, linked_folders } = recognise(path, kind)?;
+    let links = || file::links(&linked_folders);
     Ok(match kind {
         Kind::Folder => Box::new(Folder::open(path)?),
-        Kind::WebDataset => Box::new(WebDataset::open(path, &files)?),
-        Kind::Parquet => Box::new(Parquet::open(path, &files, picture_column)?),
-        Kind::Jsonl => Box::new(Jsonl::open(&files[0])?),
-        Kind::Texts => Box::new(Lines::open(&files[0])?),
-        Kind::Sprites => return Err(unrecognised(path, "sprite scenes are in no file".into())),
+        Kind::WebDataset => {
+            let mut shards = WebDataset::open(path, &files)?;
+            shards.left_out.extend(links());
+            Box::new(shards)
+        }
+        Kind::Parquet => {
+            let mut tables = match used {
+                Use::Pictures { column } => Parquet::open(path, &files, column)?,
+                Use::Texts => Parquet::of_texts(path, &files)?,
+            };
+            tables.left_out.extend(links());
+            Box::new(tables)
+        }
+        Kind::Jsonl => {
+            let mut list = Jsonl::open(&files[0])?;
+            // Pictures may well be named through a link.
+            let passed_over = linked_folders.iter().filter(|folder| !list.is_used(&path.join(folder)));
+            let passed_over: Vec<PathBuf> = passed_over.cloned().collect();
+            list.left_out.extend(file::links(&passed_over));
+            Box::new(list)
+        }
+        Kind::Texts => {
+            let mut lines = Lines::open(&files[0])?;
+            lines.left_out.extend(links());
+            Box::new(lines)
+        }
+        Kind::Sprites => return Err(refused("scenes are drawn, and lie in no file", "open them with `Sprites::open`")),
     })
+}
+
+/// How many scenes are drawn, if any.
+fn scenes(settings: &DataSettings) -> Result<Option<NonZeroU64>, DatasetError> {
+    match (settings.kind, settings.count) {
+        (Some(Kind::Sprites), None) => Err(refused("`count` is missing", "give the number of scenes to draw")),
+        (Some(Kind::Sprites), count) => Ok(count),
+        (_, Some(_)) => Err(refused("`count` is for scenes", "leave it out, or set `kind = \"sprites\"`")),
+        (_, None) => Ok(None),
+    }
+}
+
+fn refused(problem: &str, hint: &'static str) -> DatasetError {
+    DatasetError::Settings { problem: problem.to_owned(), hint }
 }
 
 /// The list that the hub's own loader reads beside pictures.
 const METADATA: &str = "metadata.jsonl";
 
-/// The kind, and the files it is made of (none for a folder of pictures).
-fn recognise(path: &Path, kind: Option<Kind>) -> Result<(Kind, Vec<PathBuf>), DatasetError> {
+/// What lies at a path.
+struct Recognised {
+    kind: Kind,
+    /// What it is made of; none for a folder of pictures.
+    files: Vec<PathBuf>,
+    /// Below the path, where more such files may be that are passed over.
+    linked_folders: Vec<PathBuf>,
+}
+
+fn recognise(path: &Path, kind: Option<Kind>) -> Result<Recognised, DatasetError> {
+    if kind == Some(Kind::Sprites) {
+        return Ok(Recognised { kind: Kind::Sprites, files: vec![], linked_folders: vec![] });
+    }
     let metadata = std::fs::metadata(path).map_err(|problem| DatasetError::reading(path, problem))?;
     if kind == Some(Kind::Texts) {
-        let mut files = if metadata.is_dir() { file::below(path)?.files } else { vec![] };
-        files.retain(|file| ["txt", "jsonl"].contains(&&file::extension(file)[..]));
-        let files: Vec<PathBuf> = files.iter().map(|file| path.join(file)).collect();
-        let file = Lines::find(path, &files).map_err(|found| unrecognised(path, found))?;
-        return Ok((Kind::Texts, vec![file]));
+        let mut below = if metadata.is_dir() { file::below(path)? } else { Below::default() };
+        below.files.retain(|file| ["txt", "jsonl"].contains(&&file::extension(file)[..]));
+        let files: Vec<PathBuf> = below.files.iter().map(|file| path.join(file)).collect();
+        let file = Lines::find(path, &files)
+            .map_err(|found| unrecognised(path, found + &not_followed(&below.linked_folders)))?;
+        return Ok(Recognised { kind: Kind::Texts, files: vec![file], linked_folders: below.linked_folders });
     }
     if !metadata.is_dir() {
         let found = match file::extension(path).as_str() {
@@ -128,10 +223,14 @@ fn recognise(path: &Path, kind: Option<Kind>) -> Result<(Kind, Vec<PathBuf>), Da
         };
         return match kind {
             Some(kind) if kind != found => Err(unrecognised(path, format!("it is no {}", kind.name()))),
-            _ => Ok((found, vec![path.to_owned()])),
+            _ => Ok(Recognised { kind: found, files: vec![path.to_owned()], linked_folders: vec![] }),
         };
     }
-    let files = file::below(path)?.files;
+    let Below { files, linked_folders } = file::below(path)?;
+    let links = not_followed(&linked_folders);
+    let all = |kind, files| Recognised { kind, files, linked_folders: linked_folders.clone() };
+    // That list stands at the top, and goes before any other.
+    let hubs = || Recognised { kind: Kind::Jsonl, files: vec![path.join(METADATA)], linked_folders: vec![] };
     let with = |extension: &str| -> Vec<PathBuf> {
         files.iter().filter(|file| file::extension(file) == extension).map(|file| path.join(file)).collect()
     };
@@ -139,18 +238,18 @@ fn recognise(path: &Path, kind: Option<Kind>) -> Result<(Kind, Vec<PathBuf>), Da
         Kind::Folder | Kind::Texts | Kind::Sprites => vec![],
         Kind::WebDataset => with("tar"),
         Kind::Parquet => with("parquet"),
-        Kind::Jsonl if path.join(METADATA).is_file() => vec![path.join(METADATA)],
         Kind::Jsonl => with("jsonl"),
     };
     if let Some(kind) = kind {
         return match (kind, of_kind(kind)) {
-            (Kind::Folder, _) => Ok((kind, vec![])),
-            (_, files) if files.is_empty() => Err(unrecognised(path, format!("no {} is in it", kind.name()))),
+            (Kind::Folder, _) => Ok(all(kind, vec![])),
+            (Kind::Jsonl, _) if path.join(METADATA).is_file() => Ok(hubs()),
+            (_, files) if files.is_empty() => Err(unrecognised(path, format!("no {} is in it{links}", kind.name()))),
             (Kind::Jsonl, files) if files.len() > 1 => Err(unrecognised(
                 path,
                 format!("{} lists are in it ({}, ...); name one", files.len(), shown(&files[0])),
             )),
-            (_, files) => Ok((kind, files)),
+            (_, files) => Ok(all(kind, files)),
         };
     }
     let shards = [Kind::WebDataset, Kind::Parquet].map(|kind| (kind, of_kind(kind)));
@@ -158,14 +257,23 @@ fn recognise(path: &Path, kind: Option<Kind>) -> Result<(Kind, Vec<PathBuf>), Da
         [(_, tars), (_, tables)] if !tars.is_empty() && !tables.is_empty() => {
             Err(unrecognised(path, "it has both .tar and .parquet files; say which with `kind`".into()))
         }
-        [(kind, files), _] | [_, (kind, files)] if !files.is_empty() => Ok((kind, files)),
-        _ if path.join(METADATA).is_file() => Ok((Kind::Jsonl, vec![path.join(METADATA)])),
-        _ if files.iter().any(|file| file::is_picture(file)) => Ok((Kind::Folder, vec![])),
+        [(kind, files), _] | [_, (kind, files)] if !files.is_empty() => Ok(all(kind, files)),
+        _ if path.join(METADATA).is_file() => Ok(hubs()),
+        _ if files.iter().any(|file| file::is_picture(file)) => Ok(all(Kind::Folder, vec![])),
         _ => match &with("jsonl")[..] {
-            [list] => Ok((Kind::Jsonl, vec![list.clone()])),
-            _ => Err(unrecognised(path, format!("{} files are in it, and no picture, shard or list", files.len()))),
+            [list] => Ok(all(Kind::Jsonl, vec![list.clone()])),
+            _ => {
+                let found = format!("{} files are in it, and no picture, shard or list{links}", files.len());
+                Err(unrecognised(path, found))
+            }
         },
     }
+}
+
+/// What an error adds, since what is missed may lie there.
+fn not_followed(linked_folders: &[PathBuf]) -> String {
+    let names: Vec<String> = linked_folders.iter().map(|folder| file::id_of(folder)).collect();
+    if names.is_empty() { String::new() } else { format!("; links to folders ({}) are not followed", listed(&names)) }
 }
 
 impl Kind {

@@ -7,9 +7,11 @@ use ::parquet::basic::{ConvertedType, LogicalType, Type};
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use ::parquet::data_type::{ByteArray, ByteArrayType};
 use ::parquet::errors::ParquetError;
+use ::parquet::file::metadata::RowGroupMetaData;
 use ::parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
-use ::parquet::schema::types::ColumnDescriptor;
+use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 use bytes::Bytes;
+use rectiflow_weights::quoted;
 
 use crate::captions::{CAPTION_BYTES_MAX, Captions};
 use crate::error::{DatasetError, Reason};
@@ -26,6 +28,9 @@ use crate::source::{Source, texts};
 /// unless the file has it as one page.
 pub struct Parquet {
     files: Vec<Table>,
+    /// In all files.
+    samples: u64,
+    pub(super) left_out: Vec<LeftOut>,
     /// Columns that are being read, to go on from where they are.
     cursors: Mutex<Vec<Cursor>>,
 }
@@ -36,7 +41,10 @@ struct Table {
     name: String,
     /// The number of the first sample.
     first: u64,
-    picture: usize,
+    /// Rows of each row group.
+    groups: Vec<u64>,
+    /// None where only captions are read.
+    picture: Option<usize>,
     /// The struct's `path` beside the picture.
     picture_name: Option<usize>,
     /// Columns of captions, with their names.
@@ -89,16 +97,24 @@ impl Parquet {
     /// Reads the files' footers. `files` in the order of the samples; ids name them relative to `root`.
     ///
     /// # Errors
-    /// A file that is not Parquet; no column of pictures, or several.
+    /// A file that is not Parquet, or whose footer contradicts itself; no column of pictures, or several.
     pub fn open(root: &Path, files: &[PathBuf], picture_column: Option<&str>) -> Result<Self, DatasetError> {
-        let mut tables: Vec<Table> = Vec::new();
-        let mut first = 0;
+        Parquet::of_tables(files, |path| Table::open(root, path, |path, schema| picture(path, schema, picture_column)))
+    }
+
+    /// The same for captions alone: whether there are pictures does not matter.
+    pub(super) fn of_texts(root: &Path, files: &[PathBuf]) -> Result<Self, DatasetError> {
+        Parquet::of_tables(files, |path| Table::open(root, path, |_, _| Ok(None)))
+    }
+
+    fn of_tables(files: &[PathBuf], open: impl Fn(&Path) -> Result<Table, DatasetError>) -> Result<Self, DatasetError> {
+        let (mut tables, mut samples) = (Vec::new(), 0_u64);
         for path in files {
-            let table = Table::open(root, path, first, picture_column)?;
-            first += table.rows();
+            let table = Table { first: samples, ..open(path)? };
+            samples = table.rows().and_then(|rows| samples.checked_add(rows)).ok_or_else(|| too_many_rows(path))?;
             tables.push(table);
         }
-        Ok(Parquet { files: tables, cursors: Mutex::default() })
+        Ok(Parquet { files: tables, samples, left_out: Vec::new(), cursors: Mutex::default() })
     }
 
     /// The file, the row group and the row in it.
@@ -106,15 +122,13 @@ impl Parquet {
         let file = self.files.partition_point(|table| table.first <= number) - 1;
         let table = &self.files[file];
         let mut row = number - table.first;
-        let mut group = 0;
-        loop {
-            let rows = table.group_rows(group);
-            if row < rows {
+        for (group, rows) in table.groups.iter().enumerate() {
+            if row < *rows {
                 return (file, group, row);
             }
             row -= rows;
-            group += 1;
         }
+        panic!("sample {number} of {}", self.samples);
     }
 
     /// The values of one column for one sample: none for null, several for a list.
@@ -159,57 +173,42 @@ impl Parquet {
 }
 
 impl Table {
-    fn open(root: &Path, path: &Path, first: u64, picture_column: Option<&str>) -> Result<Self, DatasetError> {
+    /// Its first sample is 0. `picture` finds the column of pictures.
+    fn open(
+        root: &Path,
+        path: &Path,
+        picture: impl Fn(&Path, &SchemaDescriptor) -> Result<Option<usize>, DatasetError>,
+    ) -> Result<Self, DatasetError> {
         let bytes = file::whole(path).map_err(|problem| DatasetError::reading(path, problem))?.bytes;
         let damaged = |error: ParquetError| DatasetError::Damaged { path: path.to_owned(), problem: error.to_string() };
         let reader = SerializedFileReader::new(Reopened { path: path.to_owned(), bytes }).map_err(damaged)?;
         let schema = reader.metadata().file_metadata().schema_descr_ptr();
-        let columns: Vec<_> = schema.columns().iter().enumerate().collect();
-        let bytes_of =
-            |name: &str| columns.iter().find(|(_, column)| is_bytes(column) && top(column) == name).map(|(at, _)| *at);
-        let with_bytes: Vec<String> =
-            columns.iter().filter(|(_, column)| is_bytes(column)).map(|(_, column)| top(column).to_owned()).collect();
-        let all = || {
-            let mut names: Vec<String> = columns.iter().map(|(_, column)| top(column).to_owned()).collect();
-            names.dedup();
-            names
-        };
-        let path = path.to_owned();
-        let picture = match (picture_column, &with_bytes[..]) {
-            (Some(name), _) => {
-                bytes_of(name).ok_or(DatasetError::NoPictureColumn { path: path.clone(), columns: all() })?
-            }
-            (None, []) => return Err(DatasetError::NoPictureColumn { path, columns: all() }),
-            (None, [only]) => bytes_of(only).unwrap_or_default(),
-            (None, _) => match PICTURE_COLUMNS.iter().find_map(|name| bytes_of(name)) {
-                Some(column) => column,
-                None => return Err(DatasetError::PictureColumns { path, columns: with_bytes }),
-            },
-        };
-        let picture_top = top(columns[picture].1).to_owned();
-        let picture_name = columns
-            .iter()
-            .find(|(_, column)| is_text(column) && column.path().parts() == [picture_top.as_str(), "path"]);
-        let texts = columns.iter().filter(|(_, column)| is_text(column) && is_plain_or_list(column));
+        let columns = schema.columns();
+        let picture = picture(path, &schema)?;
+        let picture_name = picture.and_then(|picture| {
+            let beside = [top(&columns[picture]), "path"];
+            columns.iter().position(|column| is_text(column) && column.path().parts() == beside)
+        });
+        let texts = columns.iter().enumerate().filter(|(_, column)| is_text(column) && is_plain_or_list(column));
+        let texts: Vec<(usize, String)> = texts.map(|(at, column)| (at, top(column).to_owned())).collect();
+        let read = texts.iter().map(|(at, _)| *at).chain(picture).chain(picture_name).collect::<Vec<_>>();
+        let groups = reader.metadata().row_groups().iter().enumerate();
+        let groups = groups.map(|(at, group)| {
+            rows(group, &read).map_err(|problem| DatasetError::Damaged {
+                path: path.to_owned(),
+                problem: format!("row group {at} {problem}"),
+            })
+        });
+        let groups = groups.collect::<Result<_, _>>()?;
         let relative = path.strip_prefix(root).ok().filter(|name| !name.as_os_str().is_empty());
         let name = relative.unwrap_or(Path::new(path.file_name().unwrap_or_default()));
-        Ok(Table {
-            name: name.to_string_lossy().replace('\\', "/"),
-            first,
-            picture,
-            picture_name: picture_name.map(|(at, _)| *at),
-            texts: texts.map(|(at, column)| (*at, top(column).to_owned())).collect(),
-            reader,
-        })
+        let name = name.to_string_lossy().replace('\\', "/");
+        Ok(Table { name, first: 0, groups, picture, picture_name, texts, reader })
     }
 
-    fn group_rows(&self, group: usize) -> u64 {
-        u64::try_from(self.reader.metadata().row_group(group).num_rows()).unwrap_or(0)
-    }
-
-    /// By its row groups, which is what can be read.
-    fn rows(&self) -> u64 {
-        (0..self.reader.metadata().num_row_groups()).map(|group| self.group_rows(group)).sum()
+    /// By its row groups, which is what can be read; `None` where they are more than can be counted.
+    fn rows(&self) -> Option<u64> {
+        self.groups.iter().try_fold(0_u64, |sum, rows| sum.checked_add(*rows))
     }
 
     fn cursor(&self, place: (usize, usize, usize)) -> Result<Cursor, ParquetError> {
@@ -217,6 +216,52 @@ impl Table {
             ColumnReader::ByteArrayColumnReader(reader) => Ok(Cursor { place, row: 0, reader }),
             _ => Err(ParquetError::General("the column holds no bytes".into())),
         }
+    }
+}
+
+/// How many rows a row group has, which the columns that are read must agree with: a footer may say anything.
+fn rows(group: &RowGroupMetaData, read: &[usize]) -> Result<u64, String> {
+    let rows = group.num_rows();
+    for column in read.iter().map(|at| group.columns().get(*at)) {
+        let column = column.ok_or_else(|| "lacks columns of the table".to_owned())?;
+        // A null counts, and so does an empty list.
+        let (values, is_list) = (column.num_values(), column.column_descr().max_rep_level() > 0);
+        let agrees = values == rows || (is_list && values > rows);
+        if !agrees {
+            let name = quoted(&column.column_path().string());
+            return Err(format!("should have {rows} rows, and its column {name} has {values} values"));
+        }
+    }
+    u64::try_from(rows).map_err(|_| format!("should have {rows} rows"))
+}
+
+fn too_many_rows(path: &Path) -> DatasetError {
+    DatasetError::Damaged { path: path.to_owned(), problem: "it has more rows than can be counted".into() }
+}
+
+/// The column of pictures: the one of that name, the only one that there is, or one that is called as such.
+fn picture(path: &Path, schema: &SchemaDescriptor, wanted: Option<&str>) -> Result<Option<usize>, DatasetError> {
+    let columns = schema.columns();
+    let bytes_of = |name: &str| columns.iter().position(|column| is_bytes(column) && top(column) == name);
+    let names = |of: fn(&ColumnDescriptor) -> bool| {
+        let mut names: Vec<String> =
+            columns.iter().filter(|column| of(column)).map(|column| top(column).to_owned()).collect();
+        names.dedup();
+        names
+    };
+    let with_bytes = names(is_bytes);
+    let found = match (wanted, &with_bytes[..]) {
+        (Some(name), _) => bytes_of(name),
+        (None, []) => None,
+        (None, [only]) => bytes_of(only),
+        (None, _) => match PICTURE_COLUMNS.iter().find_map(|name| bytes_of(name)) {
+            Some(column) => Some(column),
+            None => return Err(DatasetError::PictureColumns { path: path.to_owned(), columns: with_bytes }),
+        },
+    };
+    match found {
+        Some(column) => Ok(Some(column)),
+        None => Err(DatasetError::NoPictureColumn { path: path.to_owned(), columns: names(|_| true) }),
     }
 }
 
@@ -252,7 +297,7 @@ fn is_plain_or_list(column: &ColumnDescriptor) -> bool {
 
 impl Source for Parquet {
     fn count(&self) -> u64 {
-        self.files.last().map_or(0, |table| table.first + table.rows())
+        self.samples
     }
 
     fn id(&self, number: u64) -> String {
@@ -265,8 +310,8 @@ impl Source for Parquet {
         values.first()?.as_utf8().ok().map(str::to_owned)
     }
 
-    fn picture(&self, number: u64) -> Result<Vec<u8>, Reason> {
-        let values = self.values(number, self.table(number).picture)?;
+    fn picture_start(&self, number: u64, _bytes: u64) -> Result<Vec<u8>, Reason> {
+        let values = self.values(number, self.table(number).picture.ok_or(Reason::NoPicture)?)?;
         let bytes = values.first().ok_or(Reason::NoPicture)?.data();
         match bytes.len() as u64 > FILE_BYTES_MAX {
             true => Err(Reason::PictureBytes { bytes: bytes.len() as u64, max: FILE_BYTES_MAX }),
@@ -289,7 +334,7 @@ impl Source for Parquet {
     }
 
     fn left_out(&self) -> &[LeftOut] {
-        &[]
+        &self.left_out
     }
 }
 

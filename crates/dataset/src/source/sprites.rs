@@ -23,11 +23,16 @@ impl Sprites {
     /// # Errors
     /// The art is not there or not whole; the side is out of bounds.
     pub fn open(art: &Path, side_px: u32, count: NonZeroU64) -> Result<Self, SpriteError> {
-        let settings = Settings { seed: 0, split: Split::Train, letters_max: Settings::letters_max_at(side_px) };
-        let scenes = Scenes::open(art, settings)?;
+        let sprites = Sprites::undrawn(art, side_px, count)?;
         // Refuses a side that no scene can be drawn at.
-        scenes.draw(&scenes.scene(0), side_px)?;
-        Ok(Sprites { scenes, side_px, count })
+        sprites.scenes.draw(&sprites.scenes.scene(0), side_px)?;
+        Ok(sprites)
+    }
+
+    /// The same for its captions alone: any side will do.
+    pub(super) fn undrawn(art: &Path, side_px: u32, count: NonZeroU64) -> Result<Self, SpriteError> {
+        let settings = Settings { seed: 0, split: Split::Train, letters_max: Settings::letters_max_at(side_px) };
+        Ok(Sprites { scenes: Scenes::open(art, settings)?, side_px, count })
     }
 }
 
@@ -44,7 +49,7 @@ impl Source for Sprites {
         None
     }
 
-    fn picture(&self, number: u64) -> Result<Vec<u8>, Reason> {
+    fn picture_start(&self, number: u64, _bytes: u64) -> Result<Vec<u8>, Reason> {
         sprites::png(&self.draw(number)?).map_err(|problem| Reason::Unreadable(problem.to_string()))
     }
 

@@ -1,9 +1,12 @@
 //! Texts out of the files beside a picture.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::captions::{CAPTION_BYTES_MAX, Captions};
 use crate::error::Reason;
+use crate::source::file::{self, Section};
 
 /// Refuses what is too large to be read as a text.
 pub(super) fn check_bytes(bytes: u64) -> Result<(), Reason> {
@@ -11,6 +14,12 @@ pub(super) fn check_bytes(bytes: u64) -> Result<(), Reason> {
         true => Err(Reason::CaptionBytes { bytes, max: CAPTION_BYTES_MAX }),
         false => Ok(()),
     }
+}
+
+/// Reads a text that is a file, or a part of one.
+pub(super) fn read(path: &Path, section: Section) -> Result<Vec<u8>, Reason> {
+    check_bytes(section.bytes)?;
+    file::read_section(path, section, u64::MAX).map_err(|problem| Reason::Unreadable(problem.to_string()))
 }
 
 /// UTF-8, with or without a byte-order mark.

@@ -5,18 +5,21 @@ use std::path::{Path, PathBuf};
 
 use crate::captions::Captions;
 use crate::error::{DatasetError, Reason};
-use crate::findings::LeftOut;
+use crate::findings::{Choice, LeftOut};
 use crate::source::file::{self, Section};
 use crate::source::{Source, texts};
 
 /// Tar shards whose members of one key make a sample: `KEY.jpg` with `KEY.txt`, `KEY.json` or `KEY.cls`. The key ends
-/// at the first dot of the file's name. `.txt` is the column "caption", `.cls` the column "cls", JSON's keys are
-/// columns of their own. Compressed shards are not read: what is inside could not be found without reading all.
+/// at the first dot of the file's name, and the rest is its extension. `.txt` is the column "caption", `.cls` the column
+/// "cls", JSON's keys are columns of their own.
+///
+/// Of several pictures the first with a plain extension is used, `KEY.jpg` before `KEY.depth.png`, and the first of all
+/// where none is plain: [`Source::choice`] says which. Compressed shards are not read: what is inside could not be found without reading all.
 #[derive(Debug)]
 pub struct WebDataset {
     shards: Vec<Shard>,
     samples: Vec<Sample>,
-    left_out: Vec<LeftOut>,
+    pub(super) left_out: Vec<LeftOut>,
 }
 
 #[derive(Debug)]
@@ -30,9 +33,17 @@ struct Shard {
 struct Sample {
     shard: usize,
     key: String,
-    /// Where the picture is, and the rest of its name.
-    picture: (Section, String),
+    picture: Picture,
+    /// The extensions of its other pictures.
+    passed_over: Vec<String>,
     texts: Vec<(Text, Section)>,
+}
+
+#[derive(Clone, Debug)]
+struct Picture {
+    section: Section,
+    /// In small letters.
+    extension: String,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +59,8 @@ const BLOCK_BYTES: u64 = 512;
 /// A key's members while its shard is read.
 #[derive(Debug, Default)]
 struct Members {
-    picture: Option<(Section, String)>,
+    /// Of all kinds, read or not, in the order of the shard.
+    pictures: Vec<Picture>,
     texts: Vec<(Text, Section)>,
     is_cut_short: bool,
 }
@@ -103,16 +115,13 @@ impl WebDataset {
             keys[place].1.add(section, extension, is_inside);
         }
         if is_unfinished || bytes < end.saturating_add(BLOCK_BYTES) {
-            let reason = Reason::ShardUnfinished { after: last };
-            self.left_out.push(LeftOut { id: name.clone(), reason });
+            self.left_out.push(LeftOut::no_sample(name, Reason::ShardUnfinished { after: last }));
         }
         for (key, members) in keys {
-            match members.picture {
-                _ if members.is_cut_short => {
-                    self.left_out.push(LeftOut { id: format!("{name}/{key}"), reason: Reason::ShardCutShort });
-                }
-                Some(picture) => self.samples.push(Sample { shard, key, picture, texts: members.texts }),
-                None => self.left_out.push(LeftOut { id: format!("{name}/{key}"), reason: Reason::NoPicture }),
+            let id = format!("{name}/{key}");
+            match members.sample(shard, key) {
+                Ok(sample) => self.samples.push(sample),
+                Err(reason) => self.left_out.push(LeftOut::no_sample(id, reason)),
             }
         }
         Ok(())
@@ -128,11 +137,9 @@ impl Members {
     fn add(&mut self, section: Section, extension: &str, is_inside: bool) {
         self.is_cut_short |= !is_inside;
         let extension = extension.to_lowercase();
-        // `KEY.thumb.jpg` is a picture too; the first one is the sample's.
-        let last = Path::new("x").with_extension(&extension);
         match extension.as_str() {
-            _ if file::is_picture(&last) => {
-                self.picture.get_or_insert((section, extension));
+            _ if is_read(&extension) || file::is_other_picture(&named(&extension)) => {
+                self.pictures.push(Picture { section, extension });
             }
             "txt" | "caption" => self.texts.push((Text::Column("caption"), section)),
             "cls" => self.texts.push((Text::Column("cls"), section)),
@@ -140,6 +147,32 @@ impl Members {
             _ => {}
         }
     }
+
+    fn sample(mut self, shard: usize, key: String) -> Result<Sample, Reason> {
+        if self.is_cut_short {
+            return Err(Reason::ShardCutShort);
+        }
+        // A depth map, a mask or a thumbnail has a compound extension: it never stands in for a plain one, not even for
+        // one that is not read. Of equals, the first.
+        let rank = |picture: &Picture| (picture.extension.contains('.'), !is_read(&picture.extension));
+        let places = 0..self.pictures.len();
+        let place = places.min_by_key(|place| rank(&self.pictures[*place])).ok_or(Reason::NoPicture)?;
+        let picture = self.pictures.remove(place);
+        if !is_read(&picture.extension) {
+            return Err(Reason::UnreadFormat(picture.extension));
+        }
+        let passed_over = self.pictures.into_iter().map(|picture| picture.extension).collect();
+        Ok(Sample { shard, key, picture, passed_over, texts: self.texts })
+    }
+}
+
+/// Whether a picture of this extension, plain or compound, is read.
+fn is_read(extension: &str) -> bool {
+    file::is_picture(&named(extension))
+}
+
+fn named(extension: &str) -> PathBuf {
+    Path::new("x").with_extension(extension)
 }
 
 /// The key and the rest of a member's name. `None` for hidden files, as some systems add them, and names without a dot.
@@ -162,26 +195,18 @@ impl Source for WebDataset {
 
     fn picture_name(&self, number: u64) -> Option<String> {
         let (_, sample) = self.at(number);
-        Some(format!("{}.{}", sample.key, sample.picture.1))
-    }
-
-    fn picture(&self, number: u64) -> Result<Vec<u8>, Reason> {
-        self.picture_start(number, u64::MAX)
+        Some(format!("{}.{}", sample.key, sample.picture.extension))
     }
 
     fn picture_start(&self, number: u64, bytes: u64) -> Result<Vec<u8>, Reason> {
         let (shard, sample) = self.at(number);
-        file::read_picture_section(&shard.path, sample.picture.0, bytes)
+        file::read_picture_section(&shard.path, sample.picture.section, bytes)
     }
 
     fn captions(&self, number: u64) -> Result<Captions, Reason> {
         let (shard, sample) = self.at(number);
         let mut captions = Captions::default();
-        let read = |section: Section| {
-            texts::check_bytes(section.bytes)?;
-            file::read_section(&shard.path, section, u64::MAX)
-                .map_err(|problem| Reason::Unreadable(problem.to_string()))
-        };
+        let read = |section: Section| texts::read(&shard.path, section);
         for (text, section) in &sample.texts {
             if let Text::Column(column) = text {
                 captions.add(column, texts::utf8(&read(*section)?)?);
@@ -193,6 +218,12 @@ impl Source for WebDataset {
             }
         }
         Ok(captions)
+    }
+
+    fn choice(&self, number: u64) -> Option<Choice> {
+        let (_, sample) = self.at(number);
+        let (used, passed_over) = (sample.picture.extension.clone(), sample.passed_over.clone());
+        (!passed_over.is_empty()).then_some(Choice { used, passed_over })
     }
 
     fn left_out(&self) -> &[LeftOut] {

@@ -29,6 +29,23 @@ fn lines_name_pictures_under_the_keys_of_several_tools() {
     assert_eq!(source.left_out(), []);
 }
 
+#[cfg(unix)]
+#[test]
+fn linked_folders_are_listed_unless_the_list_names_pictures_in_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = b"{\"file\": \"linked/a.png\", \"caption\": \"a\"}\n";
+    write(folder.path(), &[("here/list.jsonl", list), ("elsewhere/a.png", &png(40, 40))]);
+    let here = folder.path().join("here");
+    for name in ["linked", "other"] {
+        std::os::unix::fs::symlink("../elsewhere", here.join(name)).unwrap();
+    }
+    let (_, findings) = dataset(&here, "").unwrap();
+    assert_eq!((findings.kept, reasons(&findings)), (1, vec![("other", &Reason::LinkToFolder)]));
+    // The list at the top goes before all others, wherever they are.
+    write(&here, &[("metadata.jsonl", list)]);
+    assert_eq!(reasons(&dataset(&here, "").unwrap().1), []);
+}
+
 #[test]
 fn bad_lines_and_missing_pictures_are_listed() {
     let folder = tempfile::tempdir().unwrap();

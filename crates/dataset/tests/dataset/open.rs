@@ -3,7 +3,7 @@ use std::path::Path;
 use image::ImageFormat;
 use rectiflow_dataset::{Change, DataSettings, Dataset, DatasetError, Kind, Reason, Size, Tail};
 
-use crate::support::{dataset, encoded, picture, png, settings, write};
+use crate::support::{dataset, encoded, picture, png, reasons, settings, write};
 
 #[track_caller]
 fn error(path: &Path, more: &str) -> DatasetError {
@@ -134,6 +134,25 @@ fn a_sample_that_vanishes_later_is_an_error_with_its_reason() {
     let (read, _) = dataset(folder.path(), "").unwrap();
     std::fs::remove_file(folder.path().join("a.png")).unwrap();
     assert_eq!(read.picture(read.kept()[0]).unwrap_err(), Reason::PictureNotThere);
+}
+
+#[test]
+fn a_caption_that_cannot_be_read_is_no_empty_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = png(40, 40);
+    write(folder.path(), &[("a.png", &bytes), ("a.txt", b"a"), ("b.png", &bytes)]);
+    let typed = "without_caption = \"empty\"";
+    let (read, _) = dataset(folder.path(), typed).unwrap();
+    // A folder of that name stands for a disk that fails for a moment.
+    std::fs::remove_file(folder.path().join("a.txt")).unwrap();
+    std::fs::create_dir(folder.path().join("a.txt")).unwrap();
+    let unreadable = Reason::Unreadable("it is not a file".into());
+    assert_eq!(read.caption(0, 0, 0).unwrap_err(), unreadable);
+    assert_eq!(read.caption(0, 0, 1).unwrap(), "");
+    // From the beginning, it is left out.
+    let (read, findings) = dataset(folder.path(), typed).unwrap();
+    assert_eq!((read.kept().len(), reasons(&findings)), (1, vec![("a.png", &unreadable)]));
+    assert_eq!(findings.left_out[0].sample, Some(0));
 }
 
 #[test]

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter, RowGroupMetaDataBuilder};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
-use rectiflow_dataset::{DatasetError, Reason};
+use rectiflow_dataset::{DatasetError, Reason, Texts};
 
-use crate::support::{dataset, ids, opened, png, reasons, texts, write};
+use crate::support::{dataset, ids, opened, png, reasons, settings, texts, write};
 
 /// As the hub's `datasets` writes it.
 const HUB: &str = "message schema {
@@ -155,6 +156,65 @@ fn the_column_of_pictures_is_found_or_chosen() {
     assert!(matches!(open(None), Err(DatasetError::PictureColumns { columns, .. }) if columns == ["mask", "depth"]));
     write_columns(&path, &[("a", " (STRING)")]);
     assert!(matches!(open(None), Err(DatasetError::NoPictureColumn { .. })));
+}
+
+#[test]
+fn captions_need_no_column_of_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.parquet");
+    for columns in [&[("text", " (STRING)")][..], &[("text", " (STRING)"), ("mask", ""), ("depth", "")]] {
+        write_columns(&path, columns);
+        let (texts, findings) = Texts::open(&settings(folder.path(), "")).unwrap();
+        assert_eq!((texts.text(0, 0, 0).unwrap(), findings.left_out.len()), ("x".to_owned(), 0));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn linked_folders_of_tables_are_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    write_table(&folder.path().join("x.parquet"), &[vec![row(40, "text")]], Compression::UNCOMPRESSED);
+    std::os::unix::fs::symlink(".", folder.path().join("more")).unwrap();
+    let (_, findings) = dataset(folder.path(), "").unwrap();
+    assert_eq!((findings.kept, reasons(&findings)), (1, vec![("more", &Reason::LinkToFolder)]));
+}
+
+/// Writes the table again, with another footer.
+fn write_footer(path: &Path, whole: &[u8], change: impl Fn(RowGroupMetaDataBuilder) -> RowGroupMetaDataBuilder) {
+    let bytes = bytes::Bytes::copy_from_slice(whole);
+    let mut footer = ParquetMetaDataReader::new().parse_and_finish(&bytes).unwrap().into_builder();
+    let groups = footer.take_row_groups().into_iter().map(|group| change(group.into_builder()).build().unwrap());
+    let footer = footer.set_row_groups(groups.collect()).build();
+    let mut table = whole.to_vec();
+    ParquetMetaDataWriter::new(&mut table, &footer).finish().unwrap();
+    std::fs::write(path, table).unwrap();
+}
+
+#[test]
+fn footers_that_contradict_themselves_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.parquet");
+    let rows = vec![Row { captions: vec!["one", "two"], ..row(40, "zero") }, row(41, "one")];
+    write_table(&path, &[rows.clone(), rows.clone(), rows], Compression::UNCOMPRESSED);
+    let whole = std::fs::read(&path).unwrap();
+    let values = |mut group: RowGroupMetaDataBuilder, count| {
+        let columns =
+            group.take_columns().into_iter().map(|column| column.into_builder().set_num_values(count).build().unwrap());
+        group.set_column_metadata(columns.collect())
+    };
+    write_footer(&path, &whole, |group| group);
+    assert_eq!(dataset(&path, "captions = { text = 1 }").unwrap().1.kept, 6);
+    let count = 1_000_000_000_000;
+    let refused = |part: &str| {
+        let error = dataset(&path, "").map(drop).unwrap_err();
+        assert!(matches!(error, DatasetError::Damaged { .. }) && error.to_string().contains(part), "{error}");
+    };
+    write_footer(&path, &whole, |group| group.set_num_rows(count));
+    refused("row group 0 should have 1000000000000 rows, and its column `text` has 2 values");
+    write_footer(&path, &whole, |group| values(group.set_num_rows(-1), -1));
+    refused("row group 0 should have -1 rows");
+    write_footer(&path, &whole, |group| values(group.set_num_rows(i64::MAX), i64::MAX));
+    refused("more rows than can be counted");
 }
 
 #[test]

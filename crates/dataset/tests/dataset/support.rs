@@ -6,6 +6,9 @@ use std::path::Path;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use rectiflow_dataset::{DataSettings, Dataset, DatasetError, Findings, Reason, Source};
 
+/// What scenes are drawn of.
+pub(crate) const ART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/sprites");
+
 /// A picture whose pixels all differ from those of other sizes.
 pub(crate) fn picture(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| Rgb([(x % 256) as u8, (y % 256) as u8, (width + height) as u8]))

@@ -1,8 +1,10 @@
 //! Texts without pictures.
 
-use rectiflow_dataset::{Dataset, Reason, Texts};
+use std::path::Path;
 
-use crate::support::{png, reasons, settings, write};
+use rectiflow_dataset::{Dataset, DatasetError, Reason, Texts};
+
+use crate::support::{ART, png, reasons, settings, write};
 
 #[test]
 fn each_line_of_a_file_is_a_text() {
@@ -39,6 +41,22 @@ fn captions_of_pictures_are_texts_too_and_the_pictures_are_not_looked_at() {
     let (texts, findings) = Texts::open(&settings(folder.path(), "")).unwrap();
     assert_eq!((texts.kept(), findings.left_out.len()), (&[0, 1][..], 0));
     assert_eq!((texts.text(0, 0, 1).unwrap(), texts.id(1)), ("cats".to_owned(), "b.png".to_owned()));
+}
+
+#[test]
+fn captions_of_scenes_are_texts_too() {
+    let typed = |more: &str| settings(Path::new(ART), &format!("kind = \"sprites\"\n{more}"));
+    let (dataset, _) = Dataset::open(&typed("count = 7")).unwrap();
+    // Nothing is drawn, so no side is needed.
+    for side_px in [32, 0] {
+        let (texts, findings) =
+            Texts::open(&rectiflow_dataset::DataSettings { side_px, ..typed("count = 7") }).unwrap();
+        assert_eq!((texts.kept().len(), findings.left_out.len()), (7, 0));
+        for sample in 0..7 {
+            assert_eq!(texts.text(0, 0, sample).unwrap(), dataset.caption(0, 0, sample).unwrap());
+        }
+    }
+    assert!(matches!(Texts::open(&typed("")).map(drop), Err(DatasetError::Settings { .. })));
 }
 
 #[test]

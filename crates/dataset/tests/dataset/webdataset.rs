@@ -44,6 +44,64 @@ fn members_of_one_key_are_a_sample() {
 }
 
 #[test]
+fn of_several_pictures_the_one_with_a_plain_extension_is_used_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let [plain, depth, other] = [png(40, 40), png(50, 50), png(60, 60)];
+    let shard = tar(&[
+        ("0.depth.png", &depth),
+        ("0.png", &plain),
+        ("0.txt", b"zero"),
+        ("1.depth.png", &depth),
+        ("1.png", &plain),
+        ("1.jpg", &other),
+        ("1.txt", b"one"),
+        ("2.v1.png", &plain),
+        ("2.v2.png", &other),
+        ("2.txt", b"two"),
+        ("3.crop.png", &plain),
+        ("3.txt", b"three"),
+        ("4.depth.png", &depth),
+        ("4.tif", b"II*"),
+        ("4.txt", b"four"),
+        ("5.depth.png", &depth),
+        ("5.png", &plain),
+        ("5.txt", b"five"),
+    ]);
+    write(folder.path(), &[("a.tar", &shard)]);
+    let (read, findings) = dataset(folder.path(), "").unwrap();
+    assert!(read.kept().iter().all(|one| one.size.width_px == 40), "{:?}", read.kept());
+    let choices: Vec<(&str, u64)> = findings.several_pictures.iter().map(|(one, count)| (&one[..], *count)).collect();
+    assert_eq!(
+        choices,
+        [
+            ("`png` is used, not `depth.png`", 2),
+            ("`png` is used, not `depth.png`, `jpg`", 1),
+            ("`v1.png` is used, not `v2.png`", 1),
+        ]
+    );
+    let said = findings.to_string();
+    assert!(said.contains("\n  2 with several pictures, of which `png` is used, not `depth.png`\n"), "{said}");
+    assert_eq!(reasons(&findings), [("a.tar/4", &Reason::UnreadFormat("tif".into()))]);
+}
+
+#[cfg(unix)]
+#[test]
+fn linked_folders_of_shards_are_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = tar(&[("0.png", &png(40, 40)), ("0.txt", b"zero")]);
+    write(folder.path(), &[("elsewhere/b.tar", &shard), ("here/a.txt", b"")]);
+    std::os::unix::fs::symlink("../elsewhere", folder.path().join("here/more")).unwrap();
+    let here = folder.path().join("here");
+    for kind in ["", "kind = \"webdataset\""] {
+        let error = dataset(&here, kind).map(drop).unwrap_err().to_string();
+        assert!(error.contains("; links to folders (`more`) are not followed\nhint: "), "{error}");
+    }
+    write(&here, &[("a.tar", &shard)]);
+    let (_, findings) = dataset(&here, "").unwrap();
+    assert_eq!((findings.kept, reasons(&findings)), (1, vec![("more", &Reason::LinkToFolder)]));
+}
+
+#[test]
 fn a_shard_that_was_cut_keeps_its_whole_samples() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = png(200, 200);
