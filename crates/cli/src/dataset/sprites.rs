@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use rectiflow_dataset::sprites::{Format, SceneFolder, Scenes, Settings, Split};
-use rectiflow_weights::shown;
+use rectiflow_dataset::sprites::{Format, SceneFolder, Scenes, Settings, Split, png};
+use rectiflow_weights::{IfThere, shown, write_whole};
 
 use crate::interrupt::Interrupt;
 use crate::output::{INTERRUPTED, data, note};
@@ -78,7 +78,9 @@ pub(crate) fn run(args: SpritesArgs) -> anyhow::Result<ExitCode> {
     if let Some(sheet) = &args.sheet {
         progress.phase("draw the sheet");
         let picture = scenes.sheet(args.count.min(SHEET_SCENES) as u32, args.size)?;
-        picture.save(sheet).with_context(|| format!("{} cannot be written", shown(sheet)))?;
+        let bytes = png(&picture)?;
+        write_whole(sheet, IfThere::Replace, |out| out.write_all(&bytes))
+            .with_context(|| format!("{} cannot be written", shown(sheet)))?;
         data(&sheet.display().to_string());
     }
     match &folder {

@@ -24,6 +24,18 @@ fn sprites_become_shards_and_a_sheet_to_look_at() {
 }
 
 #[test]
+fn a_sheet_takes_the_place_of_another_only_when_it_is_whole() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("sheet.png"), "old").unwrap();
+    // A second name of the old file: writing into it would show here.
+    std::fs::hard_link(desk.path("sheet.png"), desk.path("kept.png")).unwrap();
+    desk.succeed(&format!("dataset sprites {ART} --count 2 --size 16 --sheet sheet.png"));
+    assert!(std::fs::read(desk.path("sheet.png")).unwrap().starts_with(b"\x89PNG"));
+    assert_eq!(std::fs::read(desk.path("kept.png")).unwrap(), b"old");
+    assert_eq!(desk.files(), ["kept.png", "sheet.png"]);
+}
+
+#[test]
 fn held_out_scenes_in_folders_are_other_scenes() {
     let desk = Desk::new();
     for split in ["train", "held-out"] {

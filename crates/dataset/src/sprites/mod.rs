@@ -44,8 +44,7 @@ pub use art::Style;
 pub use colour::Colour;
 pub use error::SpriteError;
 pub use scene::{Area, Background, Lettering, Object, Place, Scene, Split, Typeface};
-pub(crate) use shards::png;
-pub use shards::{Format, SceneFolder};
+pub use shards::{Format, SceneFolder, png};
 
 use art::{Art, Concept, Gallery};
 use letters::Fonts;

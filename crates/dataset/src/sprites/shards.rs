@@ -135,11 +135,11 @@ impl SceneFolder {
     }
 }
 
-/// A picture as the bytes of a file.
+/// A picture as the bytes of a PNG file.
 ///
 /// # Errors
 /// It has no pixels.
-pub(crate) fn png(picture: &RgbImage) -> ImageResult<Vec<u8>> {
+pub fn png(picture: &RgbImage) -> ImageResult<Vec<u8>> {
     let mut bytes = Cursor::new(Vec::new());
     let (width, height) = picture.dimensions();
     PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive).write_image(
