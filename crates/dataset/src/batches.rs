@@ -7,9 +7,12 @@ use crate::order::Order;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tail {
-    /// They wait for another epoch, in which others will be left over: an epoch has only whole batches of its own.
+    /// They wait for another epoch, in which others will be left over: an epoch has only whole batches of its own, and
+    /// no batch has a sample twice. A bucket with fewer samples than a batch is never drawn. For what compares the
+    /// samples of a batch with each other.
     Drop,
-    /// The batch is filled with the first samples of the bucket's next epoch: no sample is ever passed over.
+    /// The batch is filled with the first samples of the bucket's next epochs: no sample is ever passed over, and each
+    /// is seen once in an epoch. A batch may have a sample twice, in two epochs, and has where its bucket is smaller.
     Fill,
 }
 
@@ -60,10 +63,11 @@ impl Batches {
         let members: Vec<_> =
             members.into_iter().enumerate().filter(|(_, samples)| samples.len() as u64 >= needed).collect();
         if members.is_empty() {
-            return refused(
-                format!("no bucket has the {needed} samples of a batch"),
-                "take smaller batches, fewer buckets, or fill batches from the next epoch",
-            );
+            let problem = match tail {
+                Tail::Drop => format!("no size of pictures has the {batch_len} samples of a batch"),
+                Tail::Fill => "there is no sample to make batches of".into(),
+            };
+            return refused(problem, "set a smaller `batch`, or give more data");
         }
         Ok(Batches { seed, batch_len, tail, members })
     }
@@ -73,12 +77,18 @@ impl Batches {
         (0..self.members.len()).map(|place| self.before_epoch_in(place, epoch)).sum()
     }
 
-    /// Samples that an epoch passes over, because their bucket's last batch is not full.
-    pub fn passed_over(&self, kept: u64) -> u64 {
+    /// Samples that an epoch passes over, because their bucket's last batch is not full; buckets that are never drawn
+    /// not counted.
+    pub fn passed_over(&self) -> u64 {
         match self.tail {
-            Tail::Drop => kept - self.before_epoch(1) * self.batch_len,
+            Tail::Drop => self.count() - self.before_epoch(1) * self.batch_len,
             Tail::Fill => 0,
         }
+    }
+
+    /// Samples that are drawn.
+    fn count(&self) -> u64 {
+        self.members.iter().map(|(_, samples)| samples.len() as u64).sum()
     }
 
     /// Batch number `number` of the run.
@@ -105,11 +115,11 @@ impl Batches {
 
     /// The epoch in which a batch begins.
     fn epoch_of(&self, number: u64) -> u64 {
-        // An epoch has at least one batch where tails are dropped, and else one in every `batch_len` epochs.
-        let (mut low, mut high) = match self.tail {
-            Tail::Drop => return number / self.before_epoch(1),
-            Tail::Fill => (0, (number + 1) * self.batch_len),
-        };
+        if self.tail == Tail::Drop {
+            return number / self.before_epoch(1);
+        }
+        // So many epochs have `number` whole batches; each bucket rounds its own up.
+        let (mut low, mut high) = (0, number * self.batch_len / self.count() + 1);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
             if self.before_epoch(middle) <= number { low = middle } else { high = middle }
@@ -145,7 +155,13 @@ impl Batches {
             }
             Tail::Fill => {
                 let first = number * self.batch_len;
-                (first..first + self.batch_len).map(|at| drawn((at / count, at % count), &order(at / count))).collect()
+                let epochs = first / count..=(first + self.batch_len - 1) / count;
+                let orders: Vec<_> = epochs.map(|epoch| (epoch, order(epoch))).collect();
+                let at = |at: u64| {
+                    let (epoch, order) = &orders[(at / count - first / count) as usize];
+                    drawn((*epoch, at % count), order)
+                };
+                (first..first + self.batch_len).map(at).collect()
             }
         };
         Batch { bucket: *bucket, epoch, drawn }
@@ -184,7 +200,7 @@ mod tests {
     #[test]
     fn an_epoch_of_whole_batches_has_every_sample_once() {
         let batches = batches(&[12, 8, 4], 4, Tail::Drop);
-        assert_eq!((batches.before_epoch(1), batches.passed_over(24)), (6, 0));
+        assert_eq!((batches.before_epoch(1), batches.passed_over()), (6, 0));
         let seen = seen(&batches, 6..12);
         assert!(seen.len() == 24 && seen.iter().all(|((epoch, _), times)| (*epoch, *times) == (1, 1)));
     }
@@ -192,12 +208,24 @@ mod tests {
     #[test]
     fn dropped_tails_are_counted_and_are_others_in_another_epoch() {
         let batches = batches(&[14, 3, 8], 4, Tail::Drop);
-        assert_eq!((batches.before_epoch(1), batches.passed_over(25)), (5, 5));
+        // Two of 14; the bucket of 3 is none that is drawn.
+        assert_eq!((batches.before_epoch(1), batches.passed_over()), (5, 2));
         let epochs: Vec<Vec<u64>> = (0..4)
             .map(|epoch| seen(&batches, epoch * 5..epoch * 5 + 5).into_keys().map(|key| key.1).collect())
             .collect();
         assert!(epochs.iter().all(|samples| samples.len() == 20));
         assert!(epochs.iter().any(|samples| *samples != epochs[0]));
+    }
+
+    #[test]
+    fn batches_far_beyond_any_end_are_answered() {
+        // As runs that went back and begin a turn of their own ask.
+        let batches = batches(&[70_000, 3, 1], 4_096, Tail::Fill);
+        for number in [1 << 40, (2 << 40) + 5] {
+            let batch = batches.batch(number);
+            assert_eq!(batch.drawn.len(), 4_096);
+            assert!(batches.before_epoch(batch.epoch) <= number && number < batches.before_epoch(batch.epoch + 1));
+        }
     }
 
     #[test]

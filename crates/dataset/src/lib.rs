@@ -9,7 +9,7 @@
 //! println!("{findings}");
 //!
 //! let (seed, batch_len, step) = (0, 4, 12_345);
-//! let batch = dataset.batches(batch_len, Tail::Drop, seed)?.batch(step); // no matter what came before
+//! let batch = dataset.batches(batch_len, Tail::Fill, seed)?.batch(step); // no matter what came before
 //! for drawn in &batch.drawn {
 //!     let caption = dataset.caption(seed, drawn.epoch, drawn.sample)?;
 //! }
@@ -31,6 +31,7 @@ mod buckets;
 mod cache;
 mod captions;
 mod dataset;
+mod digest;
 mod draw;
 mod error;
 mod findings;

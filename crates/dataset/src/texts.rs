@@ -1,4 +1,4 @@
-use crate::captions::CaptionMix;
+use crate::captions::{CaptionMix, Captions};
 use crate::dataset::resolve_mix;
 use crate::error::{DatasetError, Reason};
 use crate::findings::Findings;
@@ -55,6 +55,14 @@ impl Texts {
     /// The samples that have a text, in the order of the source.
     pub fn kept(&self) -> &[u64] {
         &self.kept
+    }
+
+    pub(crate) fn mix(&self) -> &CaptionMix {
+        &self.mix
+    }
+
+    pub(crate) fn captions(&self, sample: u64) -> Result<Captions, Reason> {
+        self.source.captions(sample)
     }
 
     /// What a sample is called.

@@ -59,6 +59,19 @@ impl EncoderFiles {
         &self.vae
     }
 
+    /// What of a part is known beside its tensors and decides what they give, as text: sizes, activations, the scale of
+    /// latents. Empty where it is no part of these, or not there.
+    pub fn settings_of(&self, kind: PartKind) -> String {
+        let text = |config: Option<&dyn std::fmt::Debug>| config.map_or_else(String::new, |known| format!("{known:?}"));
+        match kind {
+            PartKind::Vae => text(Some(&self.vae)),
+            PartKind::ClipL => text(self.clip_l.as_ref().map(|config| config as _)),
+            PartKind::ClipG => text(self.clip_g.as_ref().map(|config| config as _)),
+            PartKind::T5 => text(self.t5.as_ref().map(|config| config as _)),
+            PartKind::Transformer => String::new(),
+        }
+    }
+
     /// The widths of the context and of the pooled text that a new transformer for these encoders has.
     pub fn conditioning_widths(&self) -> (usize, usize) {
         let width = |clip: &Option<ClipConfig>| clip.as_ref().map_or(0, |clip| clip.width);

@@ -65,6 +65,26 @@ impl Cache {
         same_keys(&self.folder, &self.manifest.keys.iter().filter_map(named).collect(), keys)
     }
 
+    /// A blake3 digest, in hex, of all that is in it, by its manifest: caches of one digest hold the same bytes.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.manifest.samples.to_le_bytes());
+        // A shard's checksum is of its samples' texts, sizes and tensors, and of the keys.
+        for record in &self.manifest.shards {
+            hasher.update(record.blake3.as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// The sizes that its samples' pictures have, px: width and height.
+    pub fn sizes_px(&self) -> Vec<[u32; 2]> {
+        let size = |name: &String| {
+            let (width, height) = name.split_once('x')?;
+            Some([width.parse().ok()?, height.parse().ok()?])
+        };
+        self.manifest.sizes_px.keys().filter_map(size).collect()
+    }
+
     /// Reads everything and returns what is not as it was written, as [`CacheError::Damaged`] each.
     ///
     /// # Errors

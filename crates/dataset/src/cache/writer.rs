@@ -81,13 +81,18 @@ impl CacheWriter {
         Ok(None)
     }
 
-    /// How many shards are there, whoever made them.
-    pub fn shards_done(&self) -> Result<u64, CacheError> {
-        let mut done = 0;
+    /// The sample numbers of the shards that are not there yet, those that others are making too.
+    ///
+    /// # Errors
+    /// A shard cannot be read at all.
+    pub fn left(&self) -> Result<Vec<Range<u64>>, CacheError> {
+        let mut left = Vec::new();
         for shard in 0..self.plan.shards() {
-            done += u64::from(self.finished(shard)?.is_some());
+            if self.finished(shard)?.is_none() {
+                left.push(self.plan.numbers(shard));
+            }
         }
-        Ok(done)
+        Ok(left)
     }
 
     /// Reads every shard and removes those that are not as they were written, so that [`CacheWriter::claim`] offers

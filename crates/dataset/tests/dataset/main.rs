@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bad_bytes;
+mod digest;
 mod folder;
 mod jsonl;
 mod open;
