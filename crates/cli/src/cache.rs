@@ -1,27 +1,31 @@
 //! `rectiflow cache`
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
-use rectiflow_dataset::{CacheWriter, Dataset};
+use anyhow::{anyhow, bail};
+use rectiflow_dataset::{CacheError, CacheWriter, Dataset};
 use rectiflow_generate::Encoders;
 use rectiflow_nn::DeviceChoice;
 use rectiflow_train::encode::{self, CacheMaker, Made};
 use rectiflow_train::plan::{Overrides, Plan};
 use rectiflow_train::recipe::Recipe;
-use rectiflow_train::setup::{encoder_files, said};
+use rectiflow_train::setup::{encoder_files, said, whole_latents};
+use rectiflow_weights::shown;
 
 use crate::interrupt::Interrupt;
 use crate::output::{self, INTERRUPTED};
 use crate::progress::Progress;
+use crate::writable::check_folder;
 
 /// Encode the data of a recipe once: latents and text features
 ///
-/// Writes the cache that the recipe's `data.cache` names. Several processes may make one cache together; one that was
-/// stopped or killed is gone on with. Prints the cache's folder.
+/// Writes the cache that the recipe's `data.cache` names. Several processes may make one cache together, and make what
+/// one of them left that was stopped or killed. A cache is gone on with only with the data, the encoders and the settings
+/// that it was begun with; training needs the same encoders and settings, and no longer the data. Prints the cache's
+/// folder.
 #[derive(clap::Args)]
 pub(crate) struct CacheArgs {
     /// The recipe that will be trained
@@ -45,21 +49,23 @@ pub(crate) fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
     let encoders_at = recipe.data.encoders.clone().ok_or_else(|| {
         anyhow!("the recipe names no encoders\nhint: set `data.encoders` to the model whose encoders are used")
     })?;
+    check_cache_folder(&folder)?;
     let interrupt = Interrupt::catch("; finished shards stay")?;
     let mut progress = Progress::new();
     progress.phase("look at the data");
+    let files = encoder_files(&encoders_at)?;
+    whole_latents(recipe.data.source.sizes()?.sizes(), files.vae())?;
     let (dataset, findings) = Dataset::open(&recipe.data.source)?;
     if let Some(found) = said(&findings) {
         progress.say(&found);
     }
     progress.phase("open and check encoders");
-    let files = encoder_files(&encoders_at)?;
     let encoding = recipe.data.encoding;
-    let keys = encode::keys(&files, &recipe.data.source, &encoding, recipe.seed);
+    let keys = encode::keys(&files, &recipe.data.source, &encoding, recipe.seed)?;
     let precision = encoding.precision.into();
     let widths = files.conditioning_widths();
     let encoders = Encoders::load(&files, args.device, precision, encoding.t5_tokens, widths)?;
-    let maker = CacheMaker { dataset: &dataset, encoders: &encoders, encoding, seed: recipe.seed };
+    let maker = CacheMaker { dataset: &dataset, findings: &findings, encoders: &encoders, encoding, seed: recipe.seed };
     let mut writer = CacheWriter::open(&folder, maker.plan(keys))?;
     if args.verify {
         progress.phase("verify");
@@ -68,30 +74,61 @@ pub(crate) fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
         }
     }
     progress.phase("encode");
-    let (started, total) = (Instant::now(), dataset.kept().len());
+    let total = maker.left(&writer)?;
     let mut watch = |made: &Made| {
-        progress.step(made.samples as usize, total);
+        let done = made.samples + made.left_out;
+        progress.step(done as usize, total.max(done) as usize);
         wish(&interrupt)
     };
-    let (made, ended) = maker.make(&mut writer, &mut watch).map_err(|problem| anyhow!(problem))?;
+    let (mut made, mut took, mut is_waiting) = (Made::default(), Duration::ZERO, false);
+    let cache = loop {
+        let started = Instant::now();
+        let ended = maker.make(&mut writer, &mut made, &mut watch).map_err(|problem| anyhow!(problem))?;
+        took += started.elapsed();
+        if ended.is_break() {
+            break None;
+        }
+        match writer.finish() {
+            Err(error @ CacheError::Unfinished { .. }) => {
+                if !std::mem::replace(&mut is_waiting, true) {
+                    output::note(&format!("waiting: {error}"));
+                }
+                std::thread::sleep(AGAIN);
+            }
+            finished => break Some(finished?),
+        }
+        if interrupt.is_asked() {
+            break None;
+        }
+    };
     progress.end_phase();
-    let rate = made.samples as f64 / started.elapsed().as_secs_f64();
-    output::note(&format!("{} samples encoded, {rate:.1} a second{}", made.samples, left(&made)));
-    if ended.is_break() {
+    output::note(&format!("{} samples encoded{}{}", made.samples, rate(&made, took), left(&made)));
+    let Some(cache) = cache else {
         output::note("stopped; the shards that were finished stay, and the same command goes on");
         return Ok(ExitCode::from(INTERRUPTED));
-    }
-    let mut said_so = false;
-    let cache = encode::finish(&writer, &mut |error| {
-        if !std::mem::replace(&mut said_so, true) {
-            output::note(&format!("waiting: {error}"));
-        }
-        std::thread::sleep(Duration::from_millis(200));
-        wish(&interrupt)
-    })?;
-    output::note(&format!("the cache holds {} of {} samples", cache.manifest().stored, total));
+    };
+    output::note(&format!("the cache holds {} of {} samples", cache.manifest().stored, dataset.kept().len()));
     output::data(&folder.display().to_string());
     Ok(ExitCode::SUCCESS)
+}
+
+/// How long is waited between looks at what other processes have made, or left when they ended.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Before hours of work: that the cache can be written, or gone on with.
+fn check_cache_folder(folder: &Path) -> anyhow::Result<()> {
+    if folder.exists() && !folder.is_dir() {
+        bail!("{} is a file, and a cache is a folder\nhint: give another folder", shown(folder));
+    }
+    check_folder(folder)
+}
+
+/// Nothing where nothing was encoded.
+fn rate(made: &Made, took: Duration) -> String {
+    match made.samples {
+        0 => String::new(),
+        samples => format!(", {:.1} a second", samples as f64 / took.as_secs_f64()),
+    }
 }
 
 fn wish(interrupt: &Interrupt) -> ControlFlow<()> {

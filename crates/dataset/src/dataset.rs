@@ -12,7 +12,7 @@ use crate::error::{DatasetError, Reason};
 use crate::findings::{Change, Findings};
 use crate::picture::{self, Header, Window, crop_to};
 use crate::settings::{Check, DataSettings, WithoutCaption};
-use crate::source::{self, Source};
+use crate::source::{self, Source, WithoutTexts};
 
 /// What was typed and what was found, together: the samples that are trained on, each with its bucket.
 pub struct Dataset {
@@ -65,6 +65,19 @@ impl Dataset {
     pub fn open(settings: &DataSettings) -> Result<(Dataset, Findings), DatasetError> {
         let buckets = settings.sizes()?;
         Dataset::over(source::with_pictures(settings)?, buckets, settings)
+    }
+
+    /// The same for what looks at no caption: none is read, and none is missed.
+    ///
+    /// # Errors
+    /// As [`Dataset::open`], but for captions.
+    pub fn open_pictures(settings: &DataSettings) -> Result<(Dataset, Findings), DatasetError> {
+        let buckets = settings.sizes()?;
+        let source = Box::new(WithoutTexts(source::with_pictures(settings)?));
+        let settings = DataSettings { captions: None, without_caption: WithoutCaption::Empty, ..settings.clone() };
+        let (dataset, mut findings) = Dataset::over(source, buckets, &settings)?;
+        findings.changes.remove(&Change::EmptyCaption);
+        Ok((dataset, findings))
     }
 
     /// The same over a source that is open. `settings.path` only names it in errors.

@@ -2,24 +2,28 @@
 //!
 //! What this module does not do: choose samples, or know what is trained on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::num::NonZeroU64;
-use std::ops::ControlFlow;
-use std::path::Path;
+use std::ops::{ControlFlow, Range};
+use std::path::PathBuf;
 
 use image::RgbImage;
 use rayon::prelude::*;
 use rectiflow_dataset::{
-    Cache, CacheError, CachePlan, CacheWriter, CachedSample, CaptionMix, Captions, DataSettings, Dataset, Drawn, Kept,
-    Reason, ShardWriter, StoredAs,
+    CacheError, CachePlan, CacheWriter, CachedSample, CaptionMix, Captions, Dataset, DoesNotFit, Drawn, Findings, Kept,
+    LeftOut, Reason, ShardWriter, StoredAs,
 };
-use rectiflow_generate::{EncoderFiles, Encoders};
-use rectiflow_nn::{Device, Rng, Tensor, from_f32};
+use rectiflow_generate::Encoders;
+use rectiflow_nn::{Device, Rng, Tensor, TensorData, from_f32};
 use rectiflow_text::{ClipFeatures, TextFeatures};
-use rectiflow_weights::PartKind;
 
 use crate::objective::Problem;
 use crate::recipe::{Encoding, LatentOf, LatentsStored};
+
+mod keys;
+
+pub use keys::keys;
 
 /// The name of a sample's latent in a cache.
 pub const LATENT: &str = "latent";
@@ -39,10 +43,13 @@ const PICTURES_AT_ONCE: usize = 16;
 /// Batches that are on their way at once, for cores to be busy while one of them waits for a single one.
 const BATCHES_AT_ONCE: usize = 2;
 
-/// A sample that was trained on before can no longer be read.
+/// The name of the data set's digest among a cache's keys.
+pub const DATA_KEY: &str = "data set";
+
+/// A sample, or what makes features of it, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// Its picture or its caption.
+    /// The picture or the caption of a sample that was trained on before.
     #[error(
         "{id}: {reason}\nhint: put the file back if it changed; else begin another run with `check = \"pixels\"` in data.source, which leaves out what is damaged"
     )]
@@ -51,6 +58,30 @@ pub enum EncodeError {
         id: String,
         /// What is wrong with it.
         reason: Reason,
+    },
+    /// What an encoder gave is too large to be stored.
+    #[error(
+        "{id}: of the {of} values that are stored as `{name}`, {count} do not fit into {stored_as:?}\nhint: encoders that give such values are mostly damaged, or of another kind than their name says: check `data.encoders`; what a released encoder gives fits. Without `data.cache` nothing is stored"
+    )]
+    DoesNotFit {
+        /// What the sample is called.
+        id: String,
+        /// Of the tensor in the cache.
+        name: String,
+        /// Values that do not.
+        count: usize,
+        /// Values in all.
+        of: usize,
+        /// How they are stored.
+        stored_as: StoredAs,
+    },
+    /// A file of a tokenizer.
+    #[error("{} cannot be read: {problem}\nhint: check its permissions and its disk", .path.display())]
+    Tokenizer {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong.
+        problem: io::Error,
     },
 }
 
@@ -133,39 +164,12 @@ pub fn place_of(captions: &Captions, caption: &str) -> Option<String> {
     })
 }
 
-/// What a cache depends on, each with a digest: the encoders, and how pictures and texts are made ready for them.
-pub fn keys(files: &EncoderFiles, settings: &DataSettings, encoding: &Encoding, seed: u64) -> BTreeMap<String, String> {
-    let parts = [
-        ("autoencoder", PartKind::Vae),
-        ("CLIP-L", PartKind::ClipL),
-        ("CLIP-G", PartKind::ClipG),
-        ("T5", PartKind::T5),
-    ];
-    let digest = |kind| files.checkpoint().part(kind).map_or_else(|| "none".to_owned(), |part| part.digest());
-    let mut keys: BTreeMap<String, String> =
-        parts.into_iter().map(|(name, kind)| (name.to_owned(), digest(kind))).collect();
-    // What of the settings decides pixels and which captions there are; not where the data lies.
-    let DataSettings { side_px, crop, buckets, background, enlarge, without_caption, .. } = settings;
-    let pictures = serde_json::json!([side_px, crop, buckets, background, enlarge, without_caption]);
-    let noise = match encoding.latent {
-        LatentOf::Sample => Some(seed),
-        LatentOf::Mean => None,
-    };
-    let latents = serde_json::json!([encoding.latent, encoding.latents_stored, noise, encoding.precision]);
-    let columns: Option<Vec<&str>> = settings.captions.as_ref().map(|mix| mix.columns().collect());
-    let texts = serde_json::json!([encoding.t5_tokens, encoding.pads, encoding.precision, columns]);
-    for (name, settings) in
-        [("preparation of pictures", pictures), ("kind of latents", latents), ("kind of text features", texts)]
-    {
-        keys.insert(name.to_owned(), blake3::hash(settings.to_string().as_bytes()).to_hex().to_string());
-    }
-    keys
-}
-
 /// Makes a cache, or goes on with one; several processes may do so at once.
 pub struct CacheMaker<'a> {
     /// What it is made of.
     pub dataset: &'a Dataset,
+    /// What of it is not used, and why.
+    pub findings: &'a Findings,
     /// What makes it.
     pub encoders: &'a Encoders,
     /// How.
@@ -195,47 +199,70 @@ struct Encoded {
 }
 
 impl CacheMaker<'_> {
-    /// The plan of a cache of these keys.
-    pub fn plan(&self, keys: BTreeMap<String, String>) -> CachePlan {
+    /// The plan of a cache of these keys, and of this data set.
+    pub fn plan(&self, mut keys: BTreeMap<String, String>) -> CachePlan {
+        keys.insert(DATA_KEY.to_owned(), self.dataset.digest());
         let samples = self.dataset.kept().iter().map(|one| one.sample + 1).max().unwrap_or_default();
         let shard_samples = NonZeroU64::new(SHARD_SAMPLES).unwrap_or(NonZeroU64::MIN);
         CachePlan { keys, samples, shard_samples }
     }
 
-    /// Makes shards until none is left that nobody else makes. `watch` is told after each batch how many samples this
-    /// process has encoded; `Break` ends after the shard before.
+    /// How many samples the shards that are not there yet will have.
     ///
     /// # Errors
-    /// A shard cannot be written, or an encoder gave values that are not finite.
+    /// A shard cannot be read.
+    pub fn left(&self, writer: &CacheWriter) -> Result<u64, CacheError> {
+        Ok(writer.left()?.into_iter().map(|numbers| self.kept_in(numbers).len() as u64).sum())
+    }
+
+    /// Makes shards until none is left that nobody else makes, and counts in `made` what it does. Asked again, it makes
+    /// those that others gave up. `watch` is told after each batch what was made; `Break` ends after the shard before.
+    ///
+    /// # Errors
+    /// A shard cannot be written, or an encoder gave values that are not finite or too large to be stored.
     pub fn make(
         &self,
         writer: &mut CacheWriter,
+        made: &mut Made,
         watch: &mut dyn FnMut(&Made) -> ControlFlow<()>,
-    ) -> Result<(Made, ControlFlow<()>), Problem> {
-        let mut made = Made::default();
+    ) -> Result<ControlFlow<()>, Problem> {
+        let mut reasons = None;
         while let Some(mut shard) = writer.claim()? {
-            if self.fill(&mut shard, &mut made, watch)?.is_break() {
-                return Ok((made, ControlFlow::Break(())));
+            let reasons = reasons.get_or_insert_with(|| {
+                let reason = |LeftOut { id, reason }: &'_ LeftOut| (id.clone(), reason.to_string());
+                self.findings.left_out.iter().map(reason).collect()
+            });
+            if self.fill(&mut shard, reasons, made, watch)?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
             shard.commit()?;
         }
-        Ok((made, ControlFlow::Continue(())))
+        Ok(ControlFlow::Continue(()))
     }
 
+    /// The samples of these numbers that are trained on.
+    fn kept_in(&self, numbers: Range<u64>) -> &[Kept] {
+        let kept = self.dataset.kept();
+        let place = |number: u64| kept.partition_point(|one| one.sample < number);
+        &kept[place(numbers.start)..place(numbers.end)]
+    }
+
+    /// `reasons`: why samples are left out, by id.
     fn fill(
         &self,
         shard: &mut ShardWriter,
+        reasons: &HashMap<String, String>,
         made: &mut Made,
         watch: &mut dyn FnMut(&Made) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Problem> {
         let numbers = shard.numbers();
-        let kept: Vec<Kept> = self.dataset.kept().iter().filter(|one| numbers.contains(&one.sample)).copied().collect();
-        let there: std::collections::BTreeSet<u64> = kept.iter().map(|one| one.sample).collect();
-        for number in numbers.filter(|number| !there.contains(number)) {
-            shard.leave_out(number, "it is not trained on");
+        let kept = self.kept_in(numbers.clone());
+        for number in numbers.filter(|number| kept.binary_search_by_key(number, |one| one.sample).is_err()) {
+            let reason = reasons.get(&self.dataset.id(number));
+            shard.leave_out(number, reason.map_or("it is not trained on", String::as_str));
         }
         let mut buckets: BTreeMap<usize, Vec<Kept>> = BTreeMap::new();
-        kept.into_iter().for_each(|one| buckets.entry(one.bucket).or_default().push(one));
+        kept.iter().for_each(|one| buckets.entry(one.bucket).or_default().push(*one));
         let batches: Vec<&[Kept]> = buckets.values().flat_map(|kept| kept.chunks(PICTURES_AT_ONCE)).collect();
         for batches in batches.chunks(BATCHES_AT_ONCE) {
             let encoded: Result<Vec<Encoded>, Problem> = batches.par_iter().map(|batch| self.batch(batch)).collect();
@@ -286,18 +313,19 @@ impl CacheMaker<'_> {
                 LatentsStored::Bf16 => StoredAs::Bf16,
             };
             let latent: Tensor<3> = latent.squeeze_dim(0);
-            let mut sample = CachedSample::new(*number, Some([size_px.0, size_px.1]))
-                .with(LATENT, stored_as.convert(latent.into_data())?)
-                .text(ID, &self.dataset.id(*number));
+            let id = self.dataset.id(*number);
+            let sample = CachedSample::new(*number, Some([size_px.0, size_px.1])).text(ID, &id);
+            let mut sample = Filling { sample, id: &id }.with(LATENT, stored_as, latent.into_data())?;
             for (place, text) in places {
                 let one = encoded.next().expect("one for each text");
                 all.cut += u64::from(!one.cut.is_empty());
-                sample = with_features(sample, &place, one.padded(self.encoding.pads.into()))?;
-                if place != EMPTY {
-                    sample = sample.text(&place, &text);
+                sample = sample.with_features(&place, one.padded(self.encoding.pads.into()))?;
+                // No caption is empty.
+                if !text.is_empty() {
+                    sample.sample = sample.sample.text(&place, &text);
                 }
             }
-            all.samples.push(sample);
+            all.samples.push(sample.sample);
         }
         Ok(all)
     }
@@ -313,44 +341,58 @@ fn places(captions: &Captions, mix: &CaptionMix) -> Vec<(String, String)> {
     if places.is_empty() { vec![(EMPTY.to_owned(), String::new())] } else { places }
 }
 
-/// Token features in half precision and pooled ones in f32, as the paper stores them (arXiv:2403.03206, appendix E.1);
-/// features beyond f16, which T5-XXL has for some texts, in bf16 would be in another type than the rest, so all of
-/// T5's are bf16.
-fn with_features(sample: CachedSample, place: &str, features: TextFeatures) -> Result<CachedSample, Problem> {
-    let mut sample = sample;
-    for (name, clip) in [("clip_l", features.clip_l), ("clip_g", features.clip_g)] {
-        let Some(ClipFeatures { penultimate, pooled }) = clip else { continue };
-        sample = sample
-            .with(&format!("{place}/{name}"), StoredAs::F16.convert(penultimate.into_data())?)
-            .with(&format!("{place}/{name}.pooled"), StoredAs::F32.convert(pooled.into_data())?);
-    }
-    if let Some(t5) = features.t5 {
-        sample = sample.with(&format!("{place}/t5"), StoredAs::Bf16.convert(t5.into_data())?);
-    }
-    Ok(sample)
+/// A sample on its way into a cache.
+struct Filling<'a> {
+    sample: CachedSample,
+    /// What it is called.
+    id: &'a str,
 }
 
-/// Waits for the shards that other processes make, and opens the cache. `wait` is called while there are some; `Break`
-/// gives up.
-///
-/// # Errors
-/// The cache is not complete and nobody waits, or it cannot be read.
-pub fn finish(writer: &CacheWriter, wait: &mut dyn FnMut(&CacheError) -> ControlFlow<()>) -> Result<Cache, CacheError> {
-    loop {
-        match writer.finish() {
-            Err(error @ CacheError::Unfinished { .. }) if wait(&error).is_break() => return Err(error),
-            Err(CacheError::Unfinished { .. }) => {}
-            other => return other,
+impl Filling<'_> {
+    fn with(self, name: &str, stored_as: StoredAs, data: TensorData) -> Result<Self, EncodeError> {
+        let converted = stored_as.convert(data).map_err(|DoesNotFit { stored_as, count, of }| {
+            EncodeError::DoesNotFit { id: self.id.to_owned(), name: name.to_owned(), count, of, stored_as }
+        })?;
+        Ok(Filling { sample: self.sample.with(name, converted), ..self })
+    }
+
+    /// Token features in half precision and pooled ones in f32, as the paper stores them (arXiv:2403.03206, appendix
+    /// E.1); features beyond f16, which T5-XXL has for some texts, in bf16 would be in another type than the rest, so
+    /// all of T5's are bf16.
+    fn with_features(mut self, place: &str, features: TextFeatures) -> Result<Self, EncodeError> {
+        for (name, clip) in [("clip_l", features.clip_l), ("clip_g", features.clip_g)] {
+            let Some(ClipFeatures { penultimate, pooled }) = clip else { continue };
+            self = self.with(&format!("{place}/{name}"), StoredAs::F16, penultimate.into_data())?.with(
+                &format!("{place}/{name}.pooled"),
+                StoredAs::F32,
+                pooled.into_data(),
+            )?;
         }
+        if let Some(t5) = features.t5 {
+            self = self.with(&format!("{place}/t5"), StoredAs::Bf16, t5.into_data())?;
+        }
+        Ok(self)
     }
 }
 
-/// Opens a cache that must be of these keys.
-///
-/// # Errors
-/// It is not there, damaged, or of other encoders or settings.
-pub fn open(folder: &Path, keys: &BTreeMap<String, String>) -> Result<Cache, CacheError> {
-    let cache = Cache::open(folder)?;
-    cache.require(keys)?;
-    Ok(cache)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_do_not_fit_are_named_with_their_sample() {
+        let device = Device::flex();
+        let clip = ClipFeatures {
+            penultimate: from_f32(vec![1.0, 7.0e4], [1, 2], &device),
+            pooled: from_f32(vec![7.0e4], [1], &device),
+        };
+        let features = TextFeatures { clip_l: Some(clip), ..TextFeatures::default() };
+        let filling = Filling { sample: CachedSample::new(3, None), id: "cats/3.png" };
+        let error = filling.with_features("caption/0", features).map(drop).unwrap_err().to_string();
+        assert!(
+            error.starts_with("cats/3.png: of the 2 values that are stored as `caption/0/clip_l`, 1 do"),
+            "{error}"
+        );
+        assert!(error.contains("hint: ") && error.contains("`data.cache`"), "{error}");
+    }
 }

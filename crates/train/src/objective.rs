@@ -84,6 +84,11 @@ pub trait Objective {
     /// Nothing was changed.
     fn step(&mut self, step: u64, learning_rate: f64) -> Result<Values, StepError>;
 
+    /// A digest, in hex, of the data that the draws choose from: two runs of one digest, seed and batch have the same
+    /// samples in a step. Of a cache it is of all that is in it, of texts likewise; of pictures, of which samples there
+    /// are ([`rectiflow_dataset::Dataset::digest`]).
+    fn data_digest(&self) -> String;
+
     /// Losses on data that is not trained on, with averaged parameters; `loss` is what the best checkpoint is chosen by.
     ///
     /// # Errors

@@ -5,12 +5,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rectiflow_dataset::{Dataset, Findings};
+use rectiflow_dataset::{Cache, Dataset, Findings, Size};
 use rectiflow_flow::{EdmReading, Formulation};
 use rectiflow_generate::{EncoderFiles, Encoders};
 use rectiflow_mmdit::{BaselineConfig, Frame, MmditConfig, NetworkConfig, Recompute, UvitConfig, VelocityNetwork};
 use rectiflow_nn::{Device, DeviceChoice, Named, ParamNames, ParamSource, Params, Precision, RandomInit, WithNew};
 use rectiflow_text::Pads;
+use rectiflow_vae::VaeConfig;
 use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
 
 use crate::encode::{self, Pictures};
@@ -117,8 +118,15 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
     let side_px = recipe.data.source.side_px as usize;
     let mut notes = Vec::new();
 
+    let cache = recipe.data.cache.as_ref().map(Cache::open).transpose()?;
+    let mut pictures = match &cache {
+        Some(cache) => cache.sizes_px().into_iter().map(Size::from).collect(),
+        None => recipe.data.source.sizes()?.sizes().to_vec(),
+    };
+    // What samples are drawn at.
+    pictures.push(Size::new(recipe.data.source.side_px, recipe.data.source.side_px));
     let device = on.open()?.autodiff();
-    let (config, network, names) = build(plan, &files, side_px, &device, &mut notes)?;
+    let (config, network, names) = build(plan, &files, &pictures, &device, &mut notes)?;
     let encoding = recipe.data.encoding;
     let sizes = frame_of(&config);
     let taken = (sizes.context_width, sizes.pooled_width);
@@ -139,9 +147,9 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
     };
     let latent_px = side_px / files.vae().downsampling();
     let drawing = drawing(plan, flow, &encoders, [files.vae().latent_channels, latent_px, latent_px])?;
-    let data = match &recipe.data.cache {
-        Some(folder) => {
-            let cache = encode::open(folder, &encode::keys(&files, &recipe.data.source, &encoding, recipe.seed))?;
+    let data = match cache {
+        Some(cache) => {
+            cache.require(&encode::keys(&files, &recipe.data.source, &encoding, recipe.seed)?)?;
             FlowData::cached(cache, recipe.data.source.captions.clone(), &plain, with)?
         }
         None => {
@@ -225,7 +233,7 @@ fn frame_of(config: &NetworkConfig) -> Frame {
 fn build(
     plan: &Plan,
     files: &EncoderFiles,
-    side_px: usize,
+    pictures: &[Size],
     device: &Device,
     notes: &mut Vec<String>,
 ) -> Result<(NetworkConfig, VelocityNetwork, ParamNames), Problem> {
@@ -233,7 +241,7 @@ fn build(
     let model = transformer(&recipe.model).ok_or("the plan's model is no velocity network")?;
     let mut random = RandomInit { seed: recipe.seed };
     let Some(from) = &model.from else {
-        let config = from_scratch(&recipe.model, model, files, side_px)?;
+        let config = from_scratch(&recipe.model, model, files, recipe.data.source.side_px as usize, pictures)?;
         let (network, names) = named(&config, &mut random, device, recipe.precision.into());
         return Ok((config, network, names));
     };
@@ -265,7 +273,7 @@ fn build(
         );
         return Err(impossible("model.from", why, "name encoders of the same release").into());
     }
-    fits(side_px, files, &config)?;
+    fits(pictures, files, &config)?;
     let config = NetworkConfig::Mmdit(config);
     let norms = |name: &str| name.ends_with(".ln_q.weight") || name.ends_with(".ln_k.weight");
     let mut with_new = WithNew::new(&mut source, &mut random, |name| adds_norm && norms(name));
@@ -310,18 +318,34 @@ fn agrees<T: PartialEq + std::fmt::Debug>(
 }
 
 /// Pictures are in whole patches, and the positional grid has room for them.
-fn fits(side_px: usize, files: &EncoderFiles, config: &MmditConfig) -> Result<(), RecipeError> {
+fn fits(pictures: &[Size], files: &EncoderFiles, config: &MmditConfig) -> Result<(), RecipeError> {
     let patch_px = files.vae().downsampling() * config.patch;
-    if side_px == 0 || !side_px.is_multiple_of(patch_px) {
-        let why = format!("is {side_px}, which is not in patches of {patch_px} px");
-        return Err(impossible("data.source.side_px", why, "give a multiple of that"));
-    }
-    let patches = side_px / patch_px;
-    if config.grid < patches {
-        let why = format!("is {}, and a picture of {side_px} px has {patches} patches a side", config.grid);
-        return Err(impossible("model.grid", why, "give at least that, or smaller pictures"));
+    whole(pictures, patch_px, "patches")?;
+    for size in pictures {
+        let patches = size.width_px.max(size.height_px) as usize / patch_px;
+        if config.grid < patches {
+            let why = format!("is {}, and a picture of {size} px has {patches} patches on a side", config.grid);
+            return Err(impossible("model.grid", why, "give at least that, or smaller pictures"));
+        }
     }
     Ok(())
+}
+
+/// Pictures of these sizes are in whole latent pixels.
+///
+/// # Errors
+/// One is not.
+pub fn whole_latents(pictures: &[Size], vae: &VaeConfig) -> Result<(), RecipeError> {
+    whole(pictures, vae.downsampling(), "latent pixels")
+}
+
+fn whole(pictures: &[Size], unit_px: usize, units: &str) -> Result<(), RecipeError> {
+    let is_whole = |side: u32| side > 0 && (side as usize).is_multiple_of(unit_px);
+    let odd = pictures.iter().find(|size| !is_whole(size.width_px) || !is_whole(size.height_px));
+    let Some(size) = odd else { return Ok(()) };
+    let why = format!("makes pictures of {size} px, which are not in {units} of {unit_px} px");
+    let hint = "give multiples of that for `side_px`, and for `buckets` or their `step_px` where there are some";
+    Err(impossible("data.source", why, hint))
 }
 
 /// A file that a recipe names cannot be used for what it is named for.
@@ -333,12 +357,13 @@ fn unusable(setting: &'static str, problem: &dyn std::error::Error) -> RecipeErr
     impossible(setting, format!("cannot be used: {why}"), hint)
 }
 
-/// The sizes of a new network.
+/// The sizes of a new network for pictures of these sizes, most of them of `side_px` squared pixels.
 fn from_scratch(
     kind: &Model,
     model: &Transformer,
     files: &EncoderFiles,
     side_px: usize,
+    pictures: &[Size],
 ) -> Result<NetworkConfig, RecipeError> {
     let depth = model.depth.ok_or_else(|| {
         impossible("model.depth", "is missing", "give the number of blocks, or model.from a checkpoint to begin with")
@@ -347,9 +372,10 @@ fn from_scratch(
     let (context_width, pooled_width) = files.conditioning_widths();
     let mut mmdit = MmditConfig::of_depth(depth.get());
     let patch = mmdit.patch;
-    let grid = model.grid.map_or(GRID.max(latent_px / patch), |grid| grid.get());
+    let longest = pictures.iter().map(|size| size.width_px.max(size.height_px) as usize).max().unwrap_or(side_px);
+    let grid = model.grid.map_or(GRID.max(longest / files.vae().downsampling() / patch), |grid| grid.get());
     mmdit.grid = grid;
-    fits(side_px, files, &mmdit)?;
+    fits(pictures, files, &mmdit)?;
     let layers = model.dual_attention_layers.clone().unwrap_or_default();
     if let Some(layer) = layers.iter().find(|layer| **layer >= depth.get()) {
         let why = format!("names block {layer}, and the depth is {depth}");

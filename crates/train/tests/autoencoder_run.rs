@@ -180,3 +180,23 @@ fn picture_of(rgb: &[u8], width: usize, [left, top]: [usize; 2]) -> Tensor<4> {
     let values = values.map(|(c, y, x)| f32::from(at(c, y, x)) / 127.5 - 1.0).collect();
     from_f32(values, [1, 3, 32, 32], &Device::flex())
 }
+
+#[test]
+fn pictures_with_several_kinds_of_captions_need_no_choice_and_sizes_are_checked() {
+    let data = tempfile::tempdir().unwrap();
+    pictures(data.path(), 8);
+    for index in 0..8 {
+        std::fs::write(data.path().join(format!("{index:02}.json")), r#"{"url": "u", "alt": "a"}"#).unwrap();
+    }
+    assert!(ready(data.path(), "").step(0, 1e-3).unwrap()["loss"].is_finite());
+
+    let mut plan = plan(data.path(), "");
+    let ObjectiveRecipe::Autoencoder(objective) = plan.recipe.objective.clone() else { panic!("{plan:?}") };
+    let rectiflow_train::recipe::Model::Autoencoder(model) = &mut plan.recipe.model else { panic!("{plan:?}") };
+    model.widths = Some(vec![4; 6]);
+    plan.recipe.data.source.crop = rectiflow_dataset::Crop::Buckets;
+    plan.recipe.data.source.buckets =
+        rectiflow_dataset::BucketSettings::Listed(vec![rectiflow_dataset::Size::new(48, 32)]);
+    let error = setup::autoencoder(&plan, &objective, DeviceChoice::Cpu).map(drop).unwrap_err().to_string();
+    assert!(error.contains("makes pictures of 48x32 px, which are not in latent pixels of 32 px"), "{error}");
+}

@@ -83,6 +83,10 @@ impl Objective for Sums {
         Ok([("loss".to_owned(), sum / 2.0), ("gradient_norm".to_owned(), norm)].into())
     }
 
+    fn data_digest(&self) -> String {
+        "sums".to_owned()
+    }
+
     fn validate(&mut self) -> Result<Values, Problem> {
         let loss = to_f32(&self.loss(1 << 20, &self.trainee.averaged()))[0];
         Ok([("loss".to_owned(), loss.into())].into())

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod bytes;
+mod cache;
 mod dataset;
 mod ema;
 mod formulations;

@@ -106,8 +106,18 @@ fn settings_that_are_misspelt_mistyped_or_impossible_are_refused() {
         ("depth = 1", "depth = 1\ntoken_sets = 4", &["`model.token_sets` is 4"]),
         ("depth = 1", "depth = 1\ndual_attention_layers = [1]", &["names block 1, and the depth is 1"]),
         ("\"mmdit\"", "\"dit\"\ntoken_sets = 3", &["`model.token_sets` is for mmdit"]),
-        ("grid = 8", "grid = 1", &["`model.grid` is 1, and a picture of 32 px has 2 patches a side"]),
-        ("side_px = 32", "side_px = 40", &["`data.source.side_px` is 40", "patches of 16 px"]),
+        ("grid = 8", "grid = 1", &["`model.grid` is 1, and a picture of 32x32 px has 2 patches on a side"]),
+        ("side_px = 32", "side_px = 40", &["the size 40x40 has a side that is no multiple of 16 px"]),
+        (
+            "side_px = 32",
+            "side_px = 128, crop = \"buckets\", buckets = { ratio_max = 3 }",
+            &["`model.grid` is 8, and a picture of 192x64 px has 12 patches on a side", "smaller pictures"],
+        ),
+        (
+            "side_px = 32",
+            "side_px = 40, crop = \"buckets\", buckets = [[32, 32]]",
+            &["`data.source` makes pictures of 40x40 px, which are not in patches of 16 px"],
+        ),
         ("side_px = 32", "side_px = 0", &["`data.source.side_px` is missing"]),
         ("every = 0", "every = 1\nsamples = 0", &["`validation.samples` is 0"]),
         ("every = 0", "every = 0\n[samples]\nevery = 1", &["`samples.prompts` is empty"]),
@@ -135,7 +145,7 @@ fn models_that_are_not_there_or_do_not_fit_are_refused() {
         ("depth = 1", from("pictures"), &["`model.from`", "no .safetensors file"]),
         ("depth = 1", from("sd3/model"), &["`model.from` takes texts of width", "of the same release"]),
         ("depth = 1", format!("{}\ndepth = 9", from("empty/model")), &["`model.depth` is 9, and the checkpoint has"]),
-        ("side_px = 32", "side_px = 4096".into(), &["`model.grid` is 8", "256 patches a side"]),
+        ("side_px = 32", "side_px = 4096".into(), &["`model.grid` is 8", "256 patches on a side"]),
     ] {
         recipe(&desk, line, &to);
         refused(&desk, "train recipe.toml --out run", parts);
@@ -162,7 +172,7 @@ fn data_that_is_not_there_or_not_enough_is_refused() {
     for (to, parts) in [
         ("path = \"nowhere\"", &["`nowhere` does not exist", "[data]"][..]),
         ("path = \"nothing\"", &["`nothing` is not a data set", "0 files"]),
-        ("path = \"one\"", &["no bucket has the 3 samples of a batch"]),
+        ("path = \"one\"", &["1 samples are left to train on, and a batch has 3"]),
         ("path = \"silent\"", &["no sample of `silent` has a caption", "without_caption"]),
         ("path = \"pictures\", captions = { prompt = 1 }", &["has a caption `prompt`", "`caption`"]),
         ("path = \"pictures\", kind = \"sprites\", count = 5", &["concepts.json", "assets/sprites"]),

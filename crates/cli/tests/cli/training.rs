@@ -124,7 +124,7 @@ impl Row {
 pub(crate) fn pictures(folder: &Path, count: u8) {
     std::fs::create_dir_all(folder).unwrap();
     for number in 0..count {
-        let colour = [number * 10, 255 - number * 9, number.wrapping_mul(71)];
+        let colour = [number.wrapping_mul(10), 255 - number.wrapping_mul(9), number.wrapping_mul(71)];
         let pixel = |at: usize| if (at % 32).abs_diff(16) + (at / 32).abs_diff(16) < 12 { colour } else { [128; 3] };
         let pixels: Vec<u8> = (0..32 * 32).flat_map(pixel).collect();
         let file = std::fs::File::create(folder.join(format!("{number:02}.png"))).unwrap();
@@ -165,8 +165,7 @@ impl Training<'_> {
 
     /// Starts it; the caller ends it, or waits.
     pub(crate) fn start(&self, rest: &str) -> Started {
-        let mut command = self.desk.command(&self.line(rest));
-        Started { child: Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()) }
+        Started::of(&mut self.desk.command(&self.line(rest)))
     }
 
     /// Whether the journal has a line of a step from `step` on.
@@ -244,12 +243,16 @@ fn files_below(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// A process that trains. It does not outlive the test.
+/// A process that trains, or does something else for long. It does not outlive the test.
 pub(crate) struct Started {
     child: Option<Child>,
 }
 
 impl Started {
+    pub(crate) fn of(command: &mut Command) -> Started {
+        Started { child: Some(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()) }
+    }
+
     fn child(&mut self) -> &mut Child {
         self.child.as_mut().unwrap()
     }

@@ -10,6 +10,7 @@ mod parquet;
 mod sprites;
 mod texts;
 mod webdataset;
+mod without_texts;
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub use jsonl::Jsonl;
 pub use lines::Lines;
 pub use sprites::Sprites;
 pub use webdataset::WebDataset;
+pub(crate) use without_texts::WithoutTexts;
 
 /// Samples by number. The same data give the same numbers on every machine.
 pub trait Source: Send + Sync {

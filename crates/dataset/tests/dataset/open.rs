@@ -71,6 +71,22 @@ fn captions_are_of_a_column_that_is_there() {
 }
 
 #[test]
+fn pictures_alone_need_no_caption_and_no_choice_among_several() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let bytes = png(40, 40);
+    write(root, &[("a.png", &bytes), ("b.png", &bytes), ("c.png", b"")]);
+    write(root, &[("a.json", br#"{"url": "u", "alt": "a"}"#), ("b.json", b"damaged")]);
+    assert!(matches!(error(root, ""), DatasetError::WhichCaptions { .. }));
+    for more in ["", "captions = { prompt = 1 }"] {
+        let (read, findings) = Dataset::open_pictures(&settings(root, more)).unwrap();
+        assert_eq!((read.kept().len(), findings.left_out.len()), (2, 1));
+        assert!(findings.changes.is_empty(), "nobody misses a caption: {findings}");
+        assert_eq!(read.picture(read.kept()[1]).unwrap().picture.dimensions(), (32, 32));
+    }
+}
+
+#[test]
 fn small_pictures_are_left_out_or_enlarged() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();

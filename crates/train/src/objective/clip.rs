@@ -127,8 +127,8 @@ pub struct ClipData {
 }
 
 impl ClipData {
-    /// Batches of `batch` pairs, and at most `apart` of them, and a tenth of all, that are never trained on. Pictures
-    /// must be of one size.
+    /// Batches of `batch` different pairs, and at most `apart` of them, and a tenth of all, that are never trained on.
+    /// Pictures must be of one size.
     ///
     /// # Errors
     /// The data set has fewer pairs than a batch.
@@ -139,7 +139,7 @@ impl ClipData {
         apart: usize,
         seed: u64,
     ) -> Result<ClipData, DatasetError> {
-        let split = Split::new(dataset.members(), batch, apart, seed)?;
+        let split = Split::of_different(dataset.members(), batch, apart, seed)?;
         Ok(ClipData { split, dataset, tokenizer, batch, seed })
     }
 
@@ -147,6 +147,12 @@ impl ClipData {
     /// find the right one.
     pub fn validation_batch(&self) -> usize {
         self.batch.min(self.split.apart_len())
+    }
+
+    /// Pairs that an epoch passes over, since they do not fill a batch: the same pair twice in one would be asked to be
+    /// unlike itself. Another epoch passes over others.
+    pub fn passed_over(&self) -> u64 {
+        self.split.passed_over()
     }
 
     fn pairs(&self, drawn: &[Drawn], device: &Device) -> Result<Pairs, Problem> {
@@ -207,6 +213,10 @@ impl Objective for ClipPair {
             values.insert("captions_cut".to_owned(), cut as f64);
         }
         Ok(values)
+    }
+
+    fn data_digest(&self) -> String {
+        self.data.dataset.digest()
     }
 
     fn validate(&mut self) -> Result<Values, Problem> {

@@ -155,7 +155,8 @@ impl Flow {
     }
 
     /// Samples and all that is drawn for them. `place`: of the first, among all that the run sees.
-    fn batch(&self, drawn: &[Drawn], place: u64) -> Result<FlowBatch, Problem> {
+    /// Returns also how many captions were cut.
+    fn batch(&self, drawn: &[Drawn], place: u64) -> Result<(FlowBatch, usize), Problem> {
         let examples = self.data.examples(drawn)?;
         let places = || place..place + drawn.len() as u64;
         let seed = turned(self.settings.seed, self.turn);
@@ -164,13 +165,14 @@ impl Flow {
         let shape = examples.latents_BCHW.dims();
         let count = shape[1..].iter().product();
         let noise = places().flat_map(|place| self.rng("noise", place).normals(count)).collect();
-        Ok(FlowBatch {
+        let batch = FlowBatch {
             latents_BCHW: on(&self.device, &examples.latents_BCHW),
             noise_BCHW: from_f32(noise, shape, &self.device),
             levels: places().map(|place| self.level(place)).collect(),
             context_BTD: on(&self.device, &context),
             pooled_BP: on(&self.device, &pooled),
-        })
+        };
+        Ok((batch, examples.cut))
     }
 
     /// Where in the positional grid a part's pictures lie.
@@ -236,10 +238,19 @@ impl Objective for Flow {
     fn step(&mut self, step: u64, learning_rate: f64) -> Result<Values, StepError> {
         let FlowSettings { batch, accumulate, gradient_norm_max, .. } = self.settings;
         let drawn = self.data.drawn(step, self.turn);
-        let mut values = Bands::default();
+        let (mut values, mut cut) = (Bands::default(), 0);
         for (part, drawn) in drawn.chunks(batch / accumulate).enumerate() {
             let place = step * batch as u64 + (part * (batch / accumulate)) as u64;
-            let batch = self.batch(drawn, place).map_err(StepError::Failed)?;
+            let batch = match self.batch(drawn, place) {
+                Ok((batch, cut_here)) => {
+                    cut += cut_here;
+                    batch
+                }
+                Err(problem) => {
+                    self.trainee.forget();
+                    return Err(StepError::Failed(problem));
+                }
+            };
             let sigmas: Vec<f64> = batch.levels.iter().map(|level| level.sigma).collect();
             let origin = self.origin(&batch, place);
             let (inputs, asked) = asked(batch, origin);
@@ -253,7 +264,14 @@ impl Objective for Flow {
         let mut values = values.means();
         take_step(&mut self.trainee, learning_rate, gradient_norm_max, &mut values)
             .map_err(|what| not_finite(what, &drawn, |sample| self.data.id(sample)))?;
+        if cut > 0 {
+            values.insert("captions_cut".to_owned(), cut as f64);
+        }
         Ok(values)
+    }
+
+    fn data_digest(&self) -> String {
+        self.data.digest()
     }
 
     fn validate(&mut self) -> Result<Values, Problem> {

@@ -2,7 +2,7 @@
 //!
 //! What this module does not do: encode anything, or read captions.
 
-use rectiflow_dataset::{Dataset, Drawn, Size};
+use rectiflow_dataset::{Dataset, Drawn};
 use rectiflow_nn::{Device, Tensor};
 
 use super::Problem;
@@ -29,9 +29,9 @@ impl PictureData {
         Ok(PictureData { dataset, seed, split, training })
     }
 
-    /// The sizes that its pictures have.
-    pub fn sizes(&self) -> &[Size] {
-        self.dataset.buckets().sizes()
+    /// See [`Dataset::digest`].
+    pub fn digest(&self) -> String {
+        self.dataset.digest()
     }
 
     /// The pictures of a step. Another turn has others.

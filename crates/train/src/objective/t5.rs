@@ -171,6 +171,10 @@ impl Objective for T5 {
         Ok(values)
     }
 
+    fn data_digest(&self) -> String {
+        self.data.texts.digest()
+    }
+
     fn validate(&mut self) -> Result<Values, Problem> {
         let network = self.trainee.averaged().valid();
         // Other runs than in training are hidden, and always the same.

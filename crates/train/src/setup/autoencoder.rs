@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use rectiflow_dataset::{Dataset, WithoutCaption};
+use rectiflow_dataset::{Dataset, Size};
 use rectiflow_nn::{Device, DeviceChoice, Module, Named, ParamNames, ParamSource, Params, RandomInit, WithNew};
 use rectiflow_vae::{Vae, VaeConfig};
 use rectiflow_vision::{PatchGan, PerceptualDistance, SIDE_PX_MIN};
 use rectiflow_weights::{Checkpoint, PartKind};
 
-use super::{Ready, agrees, impossible, model_at, said};
+use super::{Ready, agrees, impossible, model_at, said, whole_latents};
 use crate::export::write_autoencoder;
 use crate::objective::Problem;
 use crate::objective::autoencoder::{
@@ -16,7 +16,7 @@ use crate::objective::autoencoder::{
 };
 use crate::objective::pictures::PictureData;
 use crate::plan::Plan;
-use crate::recipe::{Adversarial, AutoencoderModel, AutoencoderObjective, Model};
+use crate::recipe::{Adversarial, AutoencoderModel, AutoencoderObjective, Model, RecipeError};
 use crate::trainee::Trainee;
 
 /// Layers of the critic that halve the picture, as in the reference.
@@ -35,16 +35,11 @@ pub fn autoencoder(
     let Model::Autoencoder(model) = &recipe.model else { return Err("the plan's model is no autoencoder".into()) };
     let device = on.open()?.autodiff();
     let (network, names) = build(plan, model, &device)?;
-    let config = network.vae.config().clone();
 
-    // Nobody looks at captions here, so a picture needs none.
-    let mut source = recipe.data.source.clone();
-    (source.captions, source.without_caption) = (None, WithoutCaption::Empty);
-    let (dataset, findings) = Dataset::open(&source)?;
+    let (dataset, findings) = Dataset::open_pictures(&recipe.data.source)?;
     let mut notes = Vec::from_iter(said(&findings));
     let validation = if recipe.validation.every > 0 { recipe.validation.samples } else { 0 };
     let data = PictureData::new(dataset, recipe.seed, recipe.batch.get(), validation)?;
-    check_sizes(&data, &config)?;
 
     let critic = objective.adversarial.as_ref().map(|adversarial| critic(plan, adversarial, &device));
     let perceptual =
@@ -73,9 +68,11 @@ pub fn autoencoder(
     Ok(Ready { objective, parameters, operations: 0.0, notes })
 }
 
-/// The autoencoder that the recipe names, from scratch or from a checkpoint.
+/// The autoencoder that the recipe names, from scratch or from a checkpoint. That the pictures' sizes fit is checked
+/// before a weight is read.
 fn build(plan: &Plan, model: &AutoencoderModel, device: &Device) -> Result<(AutoencoderNetwork, ParamNames), Problem> {
     let precision = plan.recipe.precision.into();
+    let pictures = plan.recipe.data.source.sizes()?;
     let mut random = RandomInit { seed: plan.recipe.seed };
     let named = |config: &VaeConfig, source: &mut dyn ParamSource| {
         let mut source = Named::new(source);
@@ -83,7 +80,11 @@ fn build(plan: &Plan, model: &AutoencoderModel, device: &Device) -> Result<(Auto
         let variance = ReconstructionVariance::new(Params::new(&mut source, device, precision).at("loss"));
         (AutoencoderNetwork { vae, variance }, source.names())
     };
-    let Some(from) = &model.from else { return Ok(named(&model.from_scratch(), &mut random)) };
+    let Some(from) = &model.from else {
+        let config = model.from_scratch();
+        check_sizes(pictures.sizes(), &config)?;
+        return Ok(named(&config, &mut random));
+    };
     let checkpoint = Checkpoint::open(&model_at(from))?;
     let part = checkpoint.require(PartKind::Vae)?;
     let mut source = part.source();
@@ -92,6 +93,7 @@ fn build(plan: &Plan, model: &AutoencoderModel, device: &Device) -> Result<(Auto
     agrees("model.widths", model.widths.clone(), config.widths.clone())?;
     agrees("model.blocks", model.blocks.map(|count| count.get()), config.blocks)?;
     agrees("model.groups", model.groups.map(|count| count.get()), config.groups)?;
+    check_sizes(pictures.sizes(), &config)?;
     // No released checkpoint has the variance.
     let built = named(&config, &mut WithNew::new(&mut source, &mut random, |name| name.starts_with("loss.")));
     source.finish()?;
@@ -109,15 +111,14 @@ fn critic(plan: &Plan, adversarial: &Adversarial, device: &Device) -> Trainee<Pa
 }
 
 /// All sizes of pictures are whole latent pixels, and large enough for those who judge them.
-fn check_sizes(data: &PictureData, config: &VaeConfig) -> Result<(), Problem> {
-    let unit = config.downsampling();
-    for size in data.sizes() {
-        let sides = [size.width_px as usize, size.height_px as usize];
-        if sides.iter().any(|side| !side.is_multiple_of(unit) || *side < SIDE_PX_MIN) {
-            let why = format!("makes pictures of {size} px");
-            let hint = format!("sides must be multiples of {unit}, and at least {SIDE_PX_MIN}");
-            return Err(impossible("data.source", why, hint).into());
+fn check_sizes(sizes: &[Size], config: &VaeConfig) -> Result<(), RecipeError> {
+    whole_latents(sizes, config)?;
+    let small = |size: &&Size| (size.width_px.min(size.height_px) as usize) < SIDE_PX_MIN;
+    match sizes.iter().find(small) {
+        Some(size) => {
+            let hint = format!("sides must be at least {SIDE_PX_MIN} px for what judges them");
+            Err(impossible("data.source", format!("makes pictures of {size} px"), hint))
         }
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -40,6 +40,15 @@ pub fn clip(plan: &Plan, on: DeviceChoice) -> Result<Ready<ClipPair>, Problem> {
         ));
     }
 
+    let passed_over = data.passed_over();
+    if passed_over > 0 {
+        notes.push(format!(
+            "an epoch passes over {passed_over} pairs, others each time: they do not fill a batch of {}, and a batch has \
+             no pair twice",
+            recipe.batch
+        ));
+    }
+
     let device = on.open()?.autodiff();
     let mut source = RandomInit { seed: recipe.seed };
     let mut source = Named::new(&mut source);

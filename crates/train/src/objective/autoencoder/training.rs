@@ -215,6 +215,10 @@ impl Objective for Autoencoder {
         Ok(values)
     }
 
+    fn data_digest(&self) -> String {
+        self.data.digest()
+    }
+
     fn validate(&mut self) -> Result<Values, Problem> {
         let vae = self.network.averaged().valid().vae;
         let perceptual = self.perceptual.clone().map(|perceptual| perceptual.valid());

@@ -18,6 +18,8 @@ pub struct Examples {
     pub latents_BCHW: Tensor<4>,
     /// One for each.
     pub texts: Vec<TextFeatures>,
+    /// How many captions an encoder did not see the end of; of a cache it was said when it was made.
+    pub cut: usize,
 }
 
 /// Where examples come from.
@@ -63,23 +65,19 @@ pub struct Use {
 }
 
 impl FlowData {
-    /// From a cache. `mix`: which captions are drawn; none: those of the only column there is, or of all alike.
+    /// From a cache. `mix`: which captions are drawn; none: those of the only column there is, which is all that a cache
+    /// of such a recipe holds.
     ///
     /// # Errors
-    /// The cache has fewer samples than a batch.
+    /// The cache has fewer samples than a batch, or its texts are damaged.
     pub fn cached(cache: Cache, mix: Option<CaptionMix>, device: &Device, with: Use) -> Result<FlowData, Problem> {
         let mut sizes: BTreeMap<[u32; 2], Vec<u64>> = BTreeMap::new();
-        let mut columns = BTreeMap::new();
         for number in cache.numbers() {
             sizes.entry(cache.size_px(number).unwrap_or_default()).or_default().push(number);
         }
-        if let Some(first) = cache.numbers().next() {
-            let captions = captions_of(&cache, first)?;
-            columns = captions.columns().map(|column| (column.to_owned(), 1.0)).collect();
-        }
         let mix = match mix {
             Some(mix) => mix,
-            None => CaptionMix::try_from(columns)?,
+            None => CaptionMix::only(&only_column(&cache)?),
         };
         FlowData::new(Source::Cached(cache), sizes.into_values().collect(), mix, device, with)
     }
@@ -121,6 +119,14 @@ impl FlowData {
         self.split.apart(count)
     }
 
+    /// What its samples are of: the cache, or the data set.
+    pub fn digest(&self) -> String {
+        match &self.source {
+            Source::Cached(cache) => cache.digest(),
+            Source::Live(live) => live.dataset.digest(),
+        }
+    }
+
     /// What a sample is called.
     pub fn id(&self, sample: u64) -> String {
         match &self.source {
@@ -154,8 +160,9 @@ impl FlowData {
                 let latents_BCHW = pictures.latents(encoders, &prepared, &samples)?;
                 let texts: Vec<&str> = captions.iter().map(String::as_str).collect();
                 let texts = encoders.texts(&texts)?;
+                let cut = texts.iter().filter(|text| !text.cut.is_empty()).count();
                 let texts = texts.into_iter().map(|text| text.padded(self.pads));
-                Ok(Examples { latents_BCHW, texts: texts.collect() })
+                Ok(Examples { latents_BCHW, texts: texts.collect(), cut })
             }
         }
     }
@@ -189,7 +196,7 @@ impl FlowData {
                 t5: has("t5").then(|| tensor2("t5")).transpose()?,
             });
         }
-        Ok(Examples { latents_BCHW: Tensor::cat(latents, 0), texts })
+        Ok(Examples { latents_BCHW: Tensor::cat(latents, 0), texts, cut: 0 })
     }
 
     /// What the network is told: these texts, without the encoders that each `keep` drops.
@@ -229,12 +236,49 @@ impl FlowData {
 
 /// All captions of a cached sample.
 fn captions_of(cache: &Cache, sample: u64) -> Result<Captions, Problem> {
-    let texts = cache.entry(sample)?.texts()?;
+    Ok(captions_at(&cache.entry(sample)?.texts()?))
+}
+
+/// Captions in the order of their numbers, which is not that of their places' names: `caption/10` stands before
+/// `caption/2`.
+fn captions_at(texts: &BTreeMap<String, String>) -> Captions {
+    let place = |(place, text): (&'_ String, _)| {
+        let (column, number) = place.rsplit_once('/')?;
+        Some((column.to_owned(), number.parse::<u64>().ok()?, text))
+    };
+    let mut places: Vec<(String, u64, &String)> = texts.iter().filter_map(place).collect();
+    places.sort();
     let mut captions = Captions::default();
-    for (place, text) in &texts {
-        if let Some((column, _)) = place.rsplit_once('/') {
-            captions.add(column, text);
+    places.iter().for_each(|(column, _, text)| captions.add(column, text));
+    captions
+}
+
+/// The column that captions are of, in a cache that has one: of the first sample with a caption.
+fn only_column(cache: &Cache) -> Result<String, Problem> {
+    for number in cache.numbers() {
+        if let Some(column) = captions_of(cache, number)?.columns().next() {
+            return Ok(column.to_owned());
         }
     }
-    Ok(captions)
+    // No sample has one, and none is drawn.
+    Ok("caption".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caption_is_found_at_its_own_place_among_more_than_ten() {
+        let texts: BTreeMap<String, String> = (0..12)
+            .map(|number| (format!("a/b/{number}"), format!("text {number}")))
+            .chain([("id".to_owned(), "cats/3.png".to_owned())])
+            .collect();
+        let captions = captions_at(&texts);
+        for number in 0..12 {
+            let place = encode::place_of(&captions, &format!("text {number}"));
+            assert_eq!(place, Some(format!("a/b/{number}")));
+        }
+        assert_eq!(captions.columns().count(), 1);
+    }
 }
