@@ -2,6 +2,7 @@
 
 mod display;
 mod folder;
+mod left_out;
 
 use std::num::NonZeroU64;
 use std::ops::ControlFlow;
@@ -29,8 +30,8 @@ use crate::output::{self, INTERRUPTED};
 
 /// Train or fine-tune a network by a recipe
 ///
-/// Writes into the folder: plan.toml (every setting), journal.jsonl, TensorBoard's files, checkpoints/, samples/, and at
-/// the end model/ and report.html. Ctrl-C writes a checkpoint first; `--resume` goes on from the last one, to the bit.
+/// Writes into the folder: plan.toml (every setting), left-out.jsonl (samples that are not used, and why, if there are
+/// any), journal.jsonl, TensorBoard's files, checkpoints/, samples/, and at the end model/ and report.html. Ctrl-C writes a checkpoint first; `--resume` goes on from the last one, to the bit.
 #[derive(clap::Args)]
 pub(crate) struct TrainArgs {
     /// What to train, on what, and how: a TOML file
@@ -102,7 +103,10 @@ fn train<O: Objective>(
 ) -> anyhow::Result<ExitCode> {
     // Only now: a run that cannot begin leaves no folder.
     let folder = folder::take(&args.out, plan, args.resume)?;
-    let Ready { mut objective, parameters, operations, notes } = ready;
+    let Ready { mut objective, parameters, operations, findings, notes } = ready;
+    if let Some(findings) = findings {
+        output::note(&format!("note: {}", left_out::list(&findings, folder.run().root())?));
+    }
     notes.iter().for_each(|note| output::note(&format!("note: {note}")));
     let precision = plan.recipe.precision;
     output::note(&format!("training {} million parameters", millions(parameters)));

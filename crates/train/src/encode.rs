@@ -229,7 +229,7 @@ impl CacheMaker<'_> {
         let mut reasons = None;
         while let Some(mut shard) = writer.claim()? {
             let reasons = reasons.get_or_insert_with(|| {
-                let reason = |LeftOut { id, reason }: &'_ LeftOut| (id.clone(), reason.to_string());
+                let reason = |LeftOut { id, reason, .. }: &'_ LeftOut| (id.clone(), reason.to_string());
                 self.findings.left_out.iter().map(reason).collect()
             });
             if self.fill(&mut shard, reasons, made, watch)?.is_break() {

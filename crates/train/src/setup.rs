@@ -47,7 +47,9 @@ pub struct Ready<O> {
     pub parameters: usize,
     /// Operations of a step: products of forward and backward; 0 where that is not known.
     pub operations: f64,
-    /// What was left out, changed or stands in for something else.
+    /// What was found in the data; `None` where a cache holds them.
+    pub findings: Option<Findings>,
+    /// What was changed or stands in for something else.
     pub notes: Vec<String>,
 }
 
@@ -147,16 +149,15 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
     };
     let latent_px = side_px / files.vae().downsampling();
     let drawing = drawing(plan, flow, &encoders, [files.vae().latent_channels, latent_px, latent_px])?;
-    let data = match cache {
+    let (data, findings) = match cache {
         Some(cache) => {
             cache.require(&encode::keys(&files, &recipe.data.source, &encoding, recipe.seed)?)?;
-            FlowData::cached(cache, recipe.data.source.captions.clone(), &plain, with)?
+            (FlowData::cached(cache, recipe.data.source.captions.clone(), &plain, with)?, None)
         }
         None => {
             let (dataset, findings) = Dataset::open(&recipe.data.source)?;
-            notes.extend(said(&findings));
             let pictures = Pictures { latent: encoding.latent, seed: recipe.seed };
-            FlowData::live(dataset, encoders, pictures, with)?
+            (FlowData::live(dataset, encoders, pictures, with)?, Some(findings))
         }
     };
     let (kept, wanted) = (data.validation_len(), recipe.validation.samples);
@@ -190,6 +191,7 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
         objective,
         parameters: config.parameters(),
         operations: 3.0 * recipe.batch.get() as f64 * operations,
+        findings,
         notes,
     })
 }

@@ -202,6 +202,12 @@ fn pictures_that_are_damaged_are_left_out_and_listed() {
     for part in ["8 samples", "4 left out", "`00.png`", "`01.png`", "`02.png`", "`04.png`", "step 2/2  finished"] {
         assert!(said.contains(part), "no {part:?} in\n{said}");
     }
+    // More than are shown, with their numbers.
+    assert!(said.contains("all are listed in run/left-out.jsonl"), "{said}");
+    let listed = std::fs::read_to_string(desk.path("run/left-out.jsonl")).unwrap();
+    let ids: Vec<&str> = listed.lines().map(|line| line.split('"').nth(5).unwrap()).collect();
+    assert_eq!(ids, ["00.png", "01.png", "02.png", "04.png"]);
+    assert!(listed.ends_with("{\"sample\":4,\"id\":\"04.png\",\"reason\":\"it has no caption\"}\n"), "{listed}");
 
     // Damage that the header does not show is found when pixels are looked at.
     damaged("03.png", &whole[..whole.len() - 30]);

@@ -8,7 +8,7 @@ use rectiflow_vae::{Vae, VaeConfig};
 use rectiflow_vision::{PatchGan, PerceptualDistance, SIDE_PX_MIN};
 use rectiflow_weights::{Checkpoint, PartKind};
 
-use super::{Ready, agrees, impossible, model_at, said, whole_latents};
+use super::{Ready, agrees, impossible, model_at, whole_latents};
 use crate::export::write_autoencoder;
 use crate::objective::Problem;
 use crate::objective::autoencoder::{
@@ -37,7 +37,7 @@ pub fn autoencoder(
     let (network, names) = build(plan, model, &device)?;
 
     let (dataset, findings) = Dataset::open_pictures(&recipe.data.source)?;
-    let mut notes = Vec::from_iter(said(&findings));
+    let mut notes = Vec::new();
     let validation = if recipe.validation.every > 0 { recipe.validation.samples } else { 0 };
     let data = PictureData::new(dataset, recipe.seed, recipe.batch.get(), validation)?;
 
@@ -65,7 +65,7 @@ pub fn autoencoder(
     let export =
         move |vae: &Vae, config: &VaeConfig, to: &Path| write_autoencoder(vae, &names, config, encoders.as_deref(), to);
     let objective = Autoencoder::new(settings, trainee, critic, perceptual, data, device, Box::new(export));
-    Ok(Ready { objective, parameters, operations: 0.0, notes })
+    Ok(Ready { objective, parameters, operations: 0.0, findings: Some(findings), notes })
 }
 
 /// The autoencoder that the recipe names, from scratch or from a checkpoint. That the pictures' sizes fit is checked

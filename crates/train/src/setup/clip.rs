@@ -5,7 +5,7 @@ use rectiflow_nn::{DeviceChoice, Module, Named, Params, RandomInit};
 use rectiflow_text::{Activation, ClipConfig, ClipEncoder, ClipKind, ClipTokenizer};
 use rectiflow_vision::{ClipImageConfig, ClipImageTower, LogitScale};
 
-use super::{Ready, beside, said};
+use super::{Ready, beside};
 use crate::export::write_clip;
 use crate::objective::Problem;
 use crate::objective::clip::{ClipData, ClipNetwork, ClipPair};
@@ -27,7 +27,7 @@ pub fn clip(plan: &Plan, on: DeviceChoice) -> Result<Ready<ClipPair>, Problem> {
     let beside = beside(plan)?;
     let (text, image) = (text_config(model, kind), image_config(model, kind, recipe.data.source.side_px as usize));
     let (dataset, findings) = Dataset::open(&recipe.data.source)?;
-    let mut notes: Vec<String> = said(&findings).into_iter().collect();
+    let mut notes = Vec::new();
     // As diffusers, and drawing, cut texts: CLIP-G's padding token is found inside texts too.
     let tokenizer = ClipTokenizer::embedded(kind).with_pad_inside_texts();
     let apart = if recipe.validation.every > 0 { recipe.validation.samples } else { 0 };
@@ -64,7 +64,13 @@ pub fn clip(plan: &Plan, on: DeviceChoice) -> Result<Ready<ClipPair>, Problem> {
     let trainee = Trainee::new("clip", network, names.clone(), plan.adamw(), recipe.ema.clone());
     let export = move |network: &ClipNetwork, to: &Path| write_clip(network, &names, kind, beside.as_deref(), to);
     let objective = ClipPair::new(trainee, data, plan.gradient_norm_max(), device, Box::new(export));
-    Ok(Ready { objective, parameters, operations: 3.0 * recipe.batch.get() as f64 * one, notes })
+    Ok(Ready {
+        objective,
+        parameters,
+        operations: 3.0 * recipe.batch.get() as f64 * one,
+        findings: Some(findings),
+        notes,
+    })
 }
 
 /// Inner width of an MLP, in widths: of every CLIP.

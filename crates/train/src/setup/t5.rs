@@ -5,7 +5,7 @@ use rectiflow_generate::EncoderFiles;
 use rectiflow_nn::{DeviceChoice, Module, Named, Params, RandomInit};
 use rectiflow_text::{SpanCorruption, T5Config, T5Decoder, T5Encoder, T5Tokenizer};
 
-use super::{Ready, beside, impossible, model_at, said};
+use super::{Ready, beside, impossible, model_at};
 use crate::export::write_t5;
 use crate::objective::Problem;
 use crate::objective::t5::{T5, T5Data, T5Network, T5Settings};
@@ -43,7 +43,6 @@ pub fn t5(plan: &Plan, span: &SpanObjective, on: DeviceChoice) -> Result<Ready<T
         return Err(impossible("model.width", why, "give at least that: their tokens are as wide as T5's").into());
     }
     let (texts, findings) = Texts::open(&recipe.data.source)?;
-    let notes = said(&findings).into_iter().collect();
     let apart = if recipe.validation.every > 0 { recipe.validation.samples } else { 0 };
     let data = T5Data::new(texts, tokenizer, settings.batch, apart, recipe.seed)?;
 
@@ -58,7 +57,8 @@ pub fn t5(plan: &Plan, span: &SpanObjective, on: DeviceChoice) -> Result<Ready<T
     let trainee = Trainee::new("t5", network, names.clone(), plan.adamw(), recipe.ema.clone());
     let export = move |encoder: &T5Encoder, to: &Path| write_t5(encoder, &names, beside.as_deref(), to);
     let operations = 3.0 * recipe.batch.get() as f64 * forward(&config, model, &settings);
-    Ok(Ready { objective: T5::new(settings, trainee, data, device, Box::new(export)), parameters, operations, notes })
+    let objective = T5::new(settings, trainee, data, device, Box::new(export));
+    Ok(Ready { objective, parameters, operations, findings: Some(findings), notes: Vec::new() })
 }
 
 /// The widths of a model's CLIPs together, where it can be opened already.
