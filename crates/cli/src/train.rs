@@ -22,8 +22,10 @@ use rectiflow_train::run::{Outcome, Run, TrainError, Watch};
 use rectiflow_train::setup::{self, Ready};
 use rectiflow_train::tensorboard::TensorBoard;
 use rectiflow_train::{journal, report};
+use rectiflow_weights::shown;
 
 use self::display::Display;
+
 use crate::interrupt::Interrupt;
 use crate::memory;
 use crate::output::{self, INTERRUPTED};
@@ -31,7 +33,8 @@ use crate::output::{self, INTERRUPTED};
 /// Train or fine-tune a network by a recipe
 ///
 /// Writes into the folder: plan.toml (every setting), left-out.jsonl (samples that are not used, and why, if there are
-/// any), journal.jsonl, TensorBoard's files, checkpoints/, samples/, and at the end model/ and report.html. Ctrl-C writes a checkpoint first; `--resume` goes on from the last one, to the bit.
+/// any), journal.jsonl, TensorBoard's files, checkpoints/, samples/, and at the end model/ and report.html. Ctrl-C writes a
+/// checkpoint first; `--resume` goes on from the last one, to the bit.
 #[derive(clap::Args)]
 pub(crate) struct TrainArgs {
     /// What to train, on what, and how: a TOML file
@@ -111,7 +114,9 @@ fn train<O: Objective>(
     let precision = plan.recipe.precision;
     output::note(&format!("training {} million parameters", millions(parameters)));
     let run_folder = folder.run();
-    let earlier = if run_folder.journal().exists() { journal::read(&run_folder.journal())? } else { Vec::new() };
+    let journal = run_folder.journal();
+    let earlier = if journal.exists() { journal::read(&journal) } else { Ok(Vec::new()) };
+    let earlier = earlier.with_context(|| format!("{} cannot be read", shown(&journal)))?;
     let mut display = Display::new(plan.recipe.batch.get() as u64);
     display.earlier(&earlier);
     let mut watcher = Watcher {

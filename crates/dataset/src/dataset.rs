@@ -122,7 +122,7 @@ impl Dataset {
                     Some(Reason::WouldBeEnlarged { .. }) => "set `enlarge = true`, or a smaller `side_px`",
                     Some(Reason::TooSmall { .. }) => "set a smaller `side_px_min`",
                     Some(Reason::NoCaption) => "put NAME.txt beside NAME.png, or set `without_caption = \"empty\"`",
-                    _ => "check `path` of [data]",
+                    _ => "check `data.source.path`",
                 },
             });
         }

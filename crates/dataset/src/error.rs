@@ -12,7 +12,7 @@ use crate::sprites::SpriteError;
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says it; the fields are what the message names")]
 pub enum DatasetError {
-    #[error("{} does not exist\nhint: check `path` of the recipe's [data]", shown(.path))]
+    #[error("{} does not exist\nhint: check `data.source.path` of the recipe", shown(.path))]
     NotFound { path: PathBuf },
     #[error("{} cannot be read: {problem}\nhint: check its permissions and its disk", shown(.path))]
     Unreadable { path: PathBuf, problem: io::Error },
@@ -23,15 +23,15 @@ pub enum DatasetError {
     Unrecognised { path: PathBuf, found: String },
     #[error("{} is damaged: {problem}\nhint: download it again, or move it out of the data set", shown(.path))]
     Damaged { path: PathBuf, problem: String },
-    #[error("{} has no column of pictures; its columns are {}\nhint: name the column with `picture_column` in [data]", shown(.path), listed(.columns))]
+    #[error("{} has no column of pictures; its columns are {}\nhint: name the column with `data.source.picture_column`", shown(.path), listed(.columns))]
     NoPictureColumn { path: PathBuf, columns: Vec<String> },
-    #[error("{} has several columns of pictures: {}\nhint: choose one with `picture_column` in [data]", shown(.path), listed(.columns))]
+    #[error("{} has several columns of pictures: {}\nhint: choose one with `data.source.picture_column`", shown(.path), listed(.columns))]
     PictureColumns { path: PathBuf, columns: Vec<String> },
-    #[error("no sample of {} has a caption {}; there are {}\nhint: name one of these in `captions` of [data]", shown(.path), quoted(.column), listed(.columns))]
+    #[error("no sample of {} has a caption {}; there are {}\nhint: name one of these in `data.source.captions`", shown(.path), quoted(.column), listed(.columns))]
     NoCaptionColumn { path: PathBuf, column: String, columns: Vec<String> },
-    #[error("no sample of {} has a caption\nhint: put NAME.txt beside NAME.png, or set `without_caption = \"empty\"` in [data] to train without captions", shown(.path))]
+    #[error("no sample of {} has a caption\nhint: put NAME.txt beside NAME.png, or set `data.source.without_caption = \"empty\"` to train without captions", shown(.path))]
     NoCaptions { path: PathBuf },
-    #[error("{} has several kinds of captions, {}, and none is called caption or text\nhint: say which with `captions = {{ NAME = 1 }}` in [data]", shown(.path), listed(.columns))]
+    #[error("{} has several kinds of captions, {}, and none is called caption or text\nhint: say which with `data.source.captions = {{ NAME = 1 }}`", shown(.path), listed(.columns))]
     WhichCaptions { path: PathBuf, columns: Vec<String> },
     #[error("{} holds no sample that can be used: {found}\nhint: {hint}", shown(.path))]
     Empty { path: PathBuf, found: String, hint: &'static str },

@@ -47,7 +47,11 @@ impl Texts {
         }
         if kept.is_empty() {
             let (path, found) = (settings.path.clone(), "none has a text".to_owned());
-            return Err(DatasetError::Empty { path, found, hint: "check `path` and `captions` of [data]" });
+            return Err(DatasetError::Empty {
+                path,
+                found,
+                hint: "check `data.source.path` and `data.source.captions`",
+            });
         }
         Ok((Texts { source, mix, kept }, findings))
     }

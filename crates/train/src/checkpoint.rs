@@ -21,7 +21,7 @@ use crate::trainee::StateError;
 const ABOUT: &str = "checkpoint.json";
 
 /// Of the files' order and meaning; a later one is refused, not guessed at.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The checkpoints of one run.
 #[derive(Clone, Debug)]
@@ -36,8 +36,8 @@ pub struct About {
     format: u32,
     /// Steps that were taken.
     pub step: u64,
-    /// What a later process must agree on to go on: a digest of the plan.
-    pub plan: String,
+    /// Of the data that the steps were taken on, which a later process must have too.
+    pub data: String,
     /// The best validation loss so far, and its step.
     pub best: Option<Best>,
     /// How often the run went back because something was not finite: which samples it goes on with.
@@ -161,14 +161,14 @@ impl Checkpoints {
     pub fn write(
         &self,
         progress: Progress,
-        plan: &str,
+        data: &str,
         fill: impl FnOnce(&Path) -> Result<(), StateError>,
     ) -> Result<PathBuf, CheckpointError> {
         let Progress { step, best, turn } = progress;
         let folder = self.folder.join(name_of(step));
         let partial = self.folder.join(format!("{}.partial", name_of(step)));
         let written = self.write_partial(&partial, fill).and_then(|files| {
-            let about = About { format: FORMAT, step, plan: plan.to_owned(), best, turn, files };
+            let about = About { format: FORMAT, step, data: data.to_owned(), best, turn, files };
             put(&partial, &folder, &about)
                 .map_err(|problem| CheckpointError::Unwritable { folder: folder.clone(), problem })
         });
@@ -363,7 +363,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let checkpoints = Checkpoints::new(folder.path().join("checkpoints"));
         for &step in steps {
-            checkpoints.write(at(step), "plan", fill("some values")).unwrap();
+            checkpoints.write(at(step), "data", fill("some values")).unwrap();
         }
         Run { folder, checkpoints }
     }
@@ -425,7 +425,7 @@ mod tests {
             let problem = io::Error::from(io::ErrorKind::StorageFull);
             Err(WeightsError::Unwritable { path: folder.to_owned(), problem }.into())
         };
-        let error = run.checkpoints.write(at(20), "plan", full).unwrap_err();
+        let error = run.checkpoints.write(at(20), "data", full).unwrap_err();
         assert!(error.is_disk_full(), "{error}");
         assert_eq!(run.names(), ["step-000010"]);
         assert_eq!(run.latest(), (Some(10), 0));
@@ -478,7 +478,7 @@ mod tests {
     fn a_checkpoint_of_the_same_step_is_replaced() {
         let run = run(&[10]);
         let best = Some(Best { step: 10, loss: 0.5 });
-        run.checkpoints.write(Progress { best, turn: 3, ..at(10) }, "plan", fill("other")).unwrap();
+        run.checkpoints.write(Progress { best, turn: 3, ..at(10) }, "data", fill("other")).unwrap();
         let found = run.checkpoints.latest().unwrap().0.unwrap();
         assert_eq!(found.about.turn, 3);
         assert_eq!((found.about.best, fs::read(run.file(10, "a.safetensors")).unwrap()), (best, b"other".to_vec()));

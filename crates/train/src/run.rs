@@ -90,6 +90,13 @@ pub enum TrainError {
         /// What went wrong.
         problem: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Going on would train on samples that are kept for validation, and never on others.
+    #[error(
+        "the data are not those that {} was trained on: samples have come, gone or changed their size, or the cache is \
+         another\nhint: put them back, or begin another run",
+        .0.display()
+    )]
+    OtherData(PathBuf),
     /// A checkpoint could not be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -139,6 +146,7 @@ impl TrainError {
             TrainError::File { problem, .. } => checkpoint::is_full(problem),
             TrainError::NotFinite { .. }
             | TrainError::NoneWhole { .. }
+            | TrainError::OtherData(_)
             | TrainError::Objective { .. }
             | TrainError::State(_) => false,
         }
@@ -230,6 +238,8 @@ pub struct Run<'a> {
     checkpoints: Checkpoints,
     journal: Journal,
     watch: &'a mut dyn Watch,
+    /// Digest of what is drawn from.
+    data: String,
     /// Steps that were taken.
     step: u64,
     best: Option<Best>,
@@ -265,8 +275,12 @@ impl<'a> Run<'a> {
         if found.is_none() && !damaged.is_empty() {
             return Err(TrainError::NoneWhole { folder: folder.root.join("checkpoints"), damaged });
         }
+        let data = objective.data_digest();
         let (mut step, mut best, mut turn) = (0, None, 0);
         if let Some(found) = &found {
+            if found.about.data != data {
+                return Err(TrainError::OtherData(found.folder.clone()));
+            }
             objective.load(&found.folder, found.about.step)?;
             (step, best) = (found.about.step, found.about.best);
             turn = found.about.turn;
@@ -274,7 +288,8 @@ impl<'a> Run<'a> {
         }
         let journal = Journal::open(&folder.journal(), step).map_err(at(folder.journal()))?;
         let (since, gone_back) = (Sums::default(), BTreeMap::new());
-        let mut run = Run { objective, pace, folder, checkpoints, journal, watch, step, best, turn, since, gone_back };
+        let mut run =
+            Run { objective, pace, folder, checkpoints, journal, watch, data, step, best, turn, since, gone_back };
         run.restore_averages(found.as_ref())?;
         run.record(Event::Started { step, steps: pace.steps, time: now() })?;
         for (damaged, found) in damaged.iter().zip(found.iter().cycle()) {
@@ -412,7 +427,7 @@ impl<'a> Run<'a> {
         let progress = Progress { step: self.step, best: self.best, turn: self.turn };
         let folder = self.with_space(|run| {
             let objective = &*run.objective;
-            Ok(run.checkpoints.write(progress, &run.pace.digest, |folder| objective.save(folder))?)
+            Ok(run.checkpoints.write(progress, &run.data, |folder| objective.save(folder))?)
         })?;
         self.keep_averages(&folder, self.step)?;
         let best = self.best.map(|best| best.step);

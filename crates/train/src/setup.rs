@@ -196,7 +196,7 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
     })
 }
 
-/// The folder whose other parts a new text encoder is stored with.
+/// The folder whose other parts a new autoencoder or text encoder is stored with.
 fn beside(plan: &Plan) -> Result<Option<PathBuf>, RecipeError> {
     match &plan.recipe.data.encoders {
         Some(folder) if !folder.is_dir() => {
@@ -254,6 +254,7 @@ fn build(
     let adds_norm = model.qk_norm == Some(true) && !config.qk_norm;
     config.qk_norm |= adds_norm;
     agrees("model.depth", model.depth.map(|depth| depth.get()), config.depth)?;
+    agrees("model.grid", model.grid.map(|grid| grid.get()), config.grid)?;
     agrees("model.qk_norm", model.qk_norm, config.qk_norm)?;
     agrees("model.dual_attention_layers", model.dual_attention_layers.clone(), config.dual_layers.clone())?;
     if !matches!(recipe.model, Model::Mmdit(_)) || model.token_sets.is_some_and(|sets| sets != 2) {
@@ -398,9 +399,13 @@ fn from_scratch(
     };
     let baseline = || BaselineConfig::like(&mmdit);
     let is_mmdit = matches!(kind, Model::Mmdit(_));
-    if !is_mmdit && (!mmdit.dual_layers.is_empty() || model.token_sets.is_some()) {
-        let why = "is for mmdit";
-        return Err(impossible("model.token_sets", why, "leave out token_sets and dual_attention_layers"));
+    for (setting, is_given) in [
+        ("model.token_sets", model.token_sets.is_some()),
+        ("model.dual_attention_layers", !mmdit.dual_layers.is_empty()),
+    ] {
+        if is_given && !is_mmdit {
+            return Err(impossible(setting, "is for mmdit", "leave it out"));
+        }
     }
     Ok(match (kind, model.token_sets.unwrap_or(2)) {
         (Model::Dit(_), _) => NetworkConfig::Dit(baseline()),

@@ -27,6 +27,7 @@ struct Sums {
     bad_step: Option<u64>,
     moves: bool,
     good_turn: u64,
+    data: &'static str,
 }
 
 impl Sums {
@@ -38,7 +39,7 @@ impl Sums {
         let averages =
             vec![Ema::Decay { decay: 0.9, every: NonZeroU64::new(3).unwrap() }, Ema::Power { sigma_rel: 0.1 }];
         let trainee = Trainee::new("sums", module, source.names(), plan(12).adamw(), averages);
-        Sums { trainee, turn: 0, bad_step: None, moves: false, good_turn: u64::MAX }
+        Sums { trainee, turn: 0, bad_step: None, moves: false, good_turn: u64::MAX, data: "sums" }
     }
 
     fn loss(&self, number: u64, module: &Linear) -> Tensor<1> {
@@ -84,7 +85,7 @@ impl Objective for Sums {
     }
 
     fn data_digest(&self) -> String {
-        "sums".to_owned()
+        self.data.to_owned()
     }
 
     fn validate(&mut self) -> Result<Values, Problem> {
@@ -338,6 +339,17 @@ fn a_run_of_which_no_checkpoint_is_whole_is_not_begun_anew() {
         "{error}"
     );
     assert!(std::fs::read(place.folder.journal()).unwrap() == journal);
+}
+
+#[test]
+fn a_run_does_not_go_on_with_other_data() {
+    let place = place();
+    place.run(&mut Sums::new(), &pace(), &mut Watcher::new(Some(7))).unwrap();
+    let mut other = Sums::new();
+    other.data = "other sums";
+    let error = place.run(&mut other, &pace(), &mut Watcher::new(None)).unwrap_err().to_string();
+    assert!(error.contains("step-000007 was trained on") && error.contains("\nhint: put them back"), "{error}");
+    place.run(&mut Sums::new(), &pace(), &mut Watcher::new(None)).unwrap();
 }
 
 #[test]

@@ -106,6 +106,7 @@ fn settings_that_are_misspelt_mistyped_or_impossible_are_refused() {
         ("depth = 1", "depth = 1\ntoken_sets = 4", &["`model.token_sets` is 4"]),
         ("depth = 1", "depth = 1\ndual_attention_layers = [1]", &["names block 1, and the depth is 1"]),
         ("\"mmdit\"", "\"dit\"\ntoken_sets = 3", &["`model.token_sets` is for mmdit"]),
+        ("\"mmdit\"", "\"dit\"\ndual_attention_layers = [0]", &["`model.dual_attention_layers` is for mmdit"]),
         ("grid = 8", "grid = 1", &["`model.grid` is 1, and a picture of 32x32 px has 2 patches on a side"]),
         ("side_px = 32", "side_px = 40", &["the size 40x40 has a side that is no multiple of 16 px"]),
         (

@@ -56,7 +56,7 @@ fn captions_are_of_a_column_that_is_there() {
     assert_eq!(
         wrong.to_string(),
         format!(
-            "no sample of `{}` has a caption `synthetic`; there are `long`, `short`\nhint: name one of these in `captions` of [data]",
+            "no sample of `{}` has a caption `synthetic`; there are `long`, `short`\nhint: name one of these in `data.source.captions`",
             root.display()
         )
     );

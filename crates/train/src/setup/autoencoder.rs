@@ -8,7 +8,7 @@ use rectiflow_vae::{Vae, VaeConfig};
 use rectiflow_vision::{PatchGan, PerceptualDistance, SIDE_PX_MIN};
 use rectiflow_weights::{Checkpoint, PartKind};
 
-use super::{Ready, agrees, impossible, model_at, whole_latents};
+use super::{Ready, agrees, beside, impossible, model_at, whole_latents};
 use crate::export::write_autoencoder;
 use crate::objective::Problem;
 use crate::objective::autoencoder::{
@@ -37,7 +37,6 @@ pub fn autoencoder(
     let (network, names) = build(plan, model, &device)?;
 
     let (dataset, findings) = Dataset::open_pictures(&recipe.data.source)?;
-    let mut notes = Vec::new();
     let validation = if recipe.validation.every > 0 { recipe.validation.samples } else { 0 };
     let data = PictureData::new(dataset, recipe.seed, recipe.batch.get(), validation)?;
 
@@ -56,16 +55,13 @@ pub fn autoencoder(
         critic_from: objective.adversarial.as_ref().map_or(0, |adversarial| adversarial.start_step),
         gradient_norm_max: plan.gradient_norm_max(),
     };
-    let encoders = recipe.data.encoders.clone();
-    if let Some(encoders) = encoders.as_ref().filter(|encoders| !encoders.is_dir()) {
-        notes.push(format!("{} is no folder: the model at the end will be the autoencoder alone", encoders.display()));
-    }
+    let encoders = beside(plan)?;
     let parameters = network.num_params();
     let trainee = Trainee::new("autoencoder", network, names.clone(), plan.adamw(), recipe.ema.clone());
     let export =
         move |vae: &Vae, config: &VaeConfig, to: &Path| write_autoencoder(vae, &names, config, encoders.as_deref(), to);
     let objective = Autoencoder::new(settings, trainee, critic, perceptual, data, device, Box::new(export));
-    Ok(Ready { objective, parameters, operations: 0.0, findings: Some(findings), notes })
+    Ok(Ready { objective, parameters, operations: 0.0, findings: Some(findings), notes: Vec::new() })
 }
 
 /// The autoencoder that the recipe names, from scratch or from a checkpoint. That the pictures' sizes fit is checked
