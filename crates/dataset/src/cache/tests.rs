@@ -196,7 +196,8 @@ fn a_killed_process_costs_its_shard_and_no_more() {
     says(Cache::open(&path), &["not complete"]);
 
     let mut writer = CacheWriter::open(&path, plan("22")).unwrap();
-    assert_eq!(writer.left().unwrap(), [4..8]);
+    let left = writer.left().unwrap();
+    assert!(left.len() == 1 && left[0] == (4..8), "{left:?}");
     assert_eq!(go_on(&mut writer), 1);
     writer.finish().unwrap();
     assert!(shard.exists() && files(&path) == whole);
