@@ -254,7 +254,6 @@ fn build(
     let adds_norm = model.qk_norm == Some(true) && !config.qk_norm;
     config.qk_norm |= adds_norm;
     agrees("model.depth", model.depth.map(|depth| depth.get()), config.depth)?;
-    agrees("model.grid", model.grid.map(|grid| grid.get()), config.grid)?;
     agrees("model.qk_norm", model.qk_norm, config.qk_norm)?;
     agrees("model.dual_attention_layers", model.dual_attention_layers.clone(), config.dual_layers.clone())?;
     if !matches!(recipe.model, Model::Mmdit(_)) || model.token_sets.is_some_and(|sets| sets != 2) {
@@ -276,6 +275,7 @@ fn build(
         );
         return Err(impossible("model.from", why, "name encoders of the same release").into());
     }
+    agrees("model.grid", model.grid.map(|grid| grid.get()), config.grid)?;
     fits(pictures, files, &config)?;
     let config = NetworkConfig::Mmdit(config);
     let norms = |name: &str| name.ends_with(".ln_q.weight") || name.ends_with(".ln_k.weight");

@@ -1,7 +1,7 @@
 //! Whole networks of the released sizes, with random weights: what a user waits for.
 
 use anyhow::bail;
-use rectiflow_mmdit::{Mmdit, MmditConfig};
+use rectiflow_mmdit::{Mmdit, MmditConfig, NetworkConfig};
 use rectiflow_nn::{Device, DeviceChoice, Module, Params, Precision, Tensor, from_f32, from_ids, is_finite};
 use rectiflow_text::{T5Config, T5Encoder};
 use rectiflow_vae::{Vae, VaeConfig};
@@ -52,7 +52,7 @@ fn mmdit_step(name: &str, side: usize, precision: Precision) -> anyhow::Result<C
     let modulations = model.modulations(&text, timestep).remove(0);
     let forward = move || model.velocity(latent.clone(), &text, &modulations);
     check(name, &forward())?;
-    let operations = BATCH as f64 * mmdit_operations(&config, (side / 16).pow(2), TEXT_TOKENS);
+    let operations = BATCH as f64 * NetworkConfig::Mmdit(config.clone()).operations((side / 16).pow(2), TEXT_TOKENS);
     // The latent comes and the velocity goes in f32, and the context comes.
     let tensors = 4 * BATCH * (2 * 16 * (side / 8).pow(2) + TEXT_TOKENS * config.context_width);
     Ok(Case {
@@ -86,15 +86,6 @@ fn mmdit_levels(name: &str, levels: usize, precision: Precision) -> anyhow::Resu
 /// Numbers of the weights that make modulations.
 fn modulation_weights(config: &MmditConfig) -> usize {
     config.modulation_bytes() / size_of::<f32>() * config.width
-}
-
-/// Products of one forward pass: queries, keys, values, their mixing, projection and MLP of both streams. What the
-/// last block does not do for the text, and the embedders, are left out of account or below a percent.
-pub(super) fn mmdit_operations(config: &MmditConfig, image: usize, text: usize) -> f64 {
-    let (d, s) = (config.width as f64, (image + text) as f64);
-    let block = 24.0 * s * d * d + 4.0 * s * s * d;
-    let text_after_last = text as f64 * 18.0 * d * d;
-    config.depth as f64 * block - text_after_last + 2.0 * text as f64 * config.context_width as f64 * d
 }
 
 /// The released autoencoder's decoder.

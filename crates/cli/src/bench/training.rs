@@ -4,12 +4,12 @@ use std::num::NonZeroU64;
 
 use anyhow::bail;
 use rectiflow_flow::Formulation;
-use rectiflow_mmdit::{MmditConfig, NetworkConfig, VelocityNetwork};
-use rectiflow_nn::{DeviceChoice, Module, Named, ParamGradients, Params, Precision, RandomInit, to_f32};
-use rectiflow_train::objective::flow::{FlowBatch, flow_losses};
+use rectiflow_mmdit::{MmditConfig, NetworkConfig, Recompute, VelocityNetwork};
+use rectiflow_nn::{DeviceChoice, Module, Named, Params, Precision, RandomInit, to_f32};
+use rectiflow_train::objective::flow::{FlowBatch, flow_gradients};
 use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
 
-use super::networks::{mmdit_operations, number_bytes, random};
+use super::networks::{number_bytes, random};
 use super::{Case, Limit, Maker, Work};
 
 /// Freed memory that the next step uses again: what a step of these sizes needs.
@@ -17,11 +17,20 @@ const KEPT_BYTES: usize = 6 << 30;
 
 pub(super) fn cases() -> Vec<Maker> {
     let maker = |name, make: fn(Precision) -> anyhow::Result<Case>| Maker { name, make: Box::new(make) };
-    vec![maker("train_step/depth8", |precision| train_step("train_step/depth8", precision))]
+    vec![
+        maker("train_step/depth8", |precision| train_step("train_step/depth8", Recompute::Nothing, precision)),
+        maker("train_step/depth8/half_again", |precision| {
+            train_step("train_step/depth8/half_again", Recompute::First(4), precision)
+        }),
+        maker("train_step/depth8/all_again", |precision| {
+            train_step("train_step/depth8/all_again", Recompute::Every, precision)
+        }),
+    ]
 }
 
-/// Forward, backward, clipping and AdamW of 74 million parameters, with 32 latents of 16x16 and 141 text tokens each.
-fn train_step(name: &str, precision: Precision) -> anyhow::Result<Case> {
+/// Forward, backward, clipping and AdamW of 74 million parameters, with 32 latents of 16x16 and 141 text tokens each;
+/// blocks that `recompute` takes are computed again on the way back, which is not counted as work.
+fn train_step(name: &str, recompute: Recompute, precision: Precision) -> anyhow::Result<Case> {
     const BATCH: usize = 32;
     const SIDE: usize = 16;
     const TEXT: usize = 141;
@@ -34,8 +43,8 @@ fn train_step(name: &str, precision: Precision) -> anyhow::Result<Case> {
         MmditConfig { context_width: 512, pooled_width: 256, qk_norm: true, grid: 32, ..MmditConfig::of_depth(8) };
     let mut source = RandomInit { seed: 0 };
     let mut source = Named::new(&mut source);
-    let network = NetworkConfig::Mmdit(config.clone());
-    let network = VelocityNetwork::new(&network, Params::new(&mut source, &device, precision));
+    let kind = NetworkConfig::Mmdit(config.clone());
+    let network = VelocityNetwork::new(&kind, Params::new(&mut source, &device, precision));
     let names = source.names();
     let weights = network.num_params() as f64;
     let formulation: Formulation = "rf".parse()?;
@@ -52,11 +61,9 @@ fn train_step(name: &str, precision: Precision) -> anyhow::Result<Case> {
     let mut network = Some(network);
     let mut step = move || -> anyhow::Result<f32> {
         let Some(before) = network.take() else { bail!("an earlier step failed") };
-        let loss = flow_losses(&before, batch.clone()).mean();
+        let (loss, gradients) = flow_gradients(&before, batch.clone(), recompute);
         let value = to_f32(&loss)[0];
-        let gradients =
-            ModuleGradients::of(&before, &names, ParamGradients::of(&before, loss.backward()), NonZeroU64::MIN)?
-                .clipped_to(1.0);
+        let gradients = ModuleGradients::of(&before, &names, gradients, NonZeroU64::MIN)?.clipped_to(1.0);
         network = Some(optimizer.step(before, gradients, 1e-4));
         Ok(value)
     };
@@ -65,7 +72,7 @@ fn train_step(name: &str, precision: Precision) -> anyhow::Result<Case> {
     if !(losses[2] < losses[0] && losses[0].is_finite()) {
         bail!("{name} does not learn: losses {losses:?}\nhint: please report this with your processor's name");
     }
-    let forward = BATCH as f64 * mmdit_operations(&config, (SIDE / 2).pow(2), TEXT);
+    let forward = BATCH as f64 * kind.operations((SIDE / 2).pow(2), TEXT);
     Ok(Case {
         name: name.into(),
         work: Work {

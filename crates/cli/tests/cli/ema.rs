@@ -58,14 +58,14 @@ fn an_average_that_was_kept_comes_back_and_others_lie_beside_it() {
     desk.succeed("generate cat --model longer --width 32 --height 32 --steps 1 --t5-length 77 --out cat.png");
 
     for (line, expected) in [
-        ("ema run --sigma-rel 0.1 --out same", "same is there already"),
+        ("ema run --sigma-rel 0.1 --out same", "`same` is there already"),
         ("ema run --sigma-rel 0.4 --out new", "a length of 0.4 is not possible"),
         ("ema run --sigma-rel 0.1 --step 7 --out new", "the last kept average is of step 6"),
         ("ema nowhere --sigma-rel 0.1 --out new", "there is no run in `nowhere`"),
         ("ema run --sigma-rel 0.1 --out run/model/new", "`run/model/new` lies in `run`, the run's own folder"),
     ] {
         let stderr = desk.fail(line);
-        assert!(stderr.contains(expected), "{stderr}");
+        assert!(stderr.contains(expected), "{line}: {stderr}");
         assert!(!desk.path("new").exists());
     }
 }

@@ -171,7 +171,7 @@ fn data_that_is_not_there_or_not_enough_is_refused() {
         std::fs::copy(desk.path("pictures").join(from), desk.path(to)).unwrap();
     }
     for (to, parts) in [
-        ("path = \"nowhere\"", &["`nowhere` does not exist", "[data]"][..]),
+        ("path = \"nowhere\"", &["`nowhere` does not exist", "`data.source.path`"][..]),
         ("path = \"nothing\"", &["`nothing` is not a data set", "0 files"]),
         ("path = \"one\"", &["1 samples are left to train on, and a batch has 3"]),
         ("path = \"silent\"", &["no sample of `silent` has a caption", "without_caption"]),

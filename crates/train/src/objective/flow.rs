@@ -8,7 +8,7 @@ use std::path::Path;
 use rectiflow_dataset::Drawn;
 use rectiflow_flow::{Formulation, Level};
 use rectiflow_mmdit::{NetworkInputs, Origin, Recompute, VelocityNetwork, last_blocks};
-use rectiflow_nn::{Device, Module, Rng, Tensor, from_f32, to_f32};
+use rectiflow_nn::{Device, Module, ParamGradients, Rng, Tensor, from_f32, to_f32};
 use rectiflow_text::{Conditioning, Keep};
 
 use super::{Objective, Problem, StepError, Values, not_finite, take_step, turned};
@@ -74,6 +74,17 @@ impl Asked {
 pub fn flow_losses(network: &VelocityNetwork, batch: FlowBatch) -> Tensor<1> {
     let (inputs, asked) = asked(batch, Origin::Centre);
     asked.losses(network.forward_at(inputs))
+}
+
+/// The mean of [`flow_losses`], one number, and its gradients with regard to every parameter; blocks that `recompute` takes
+/// are computed again on the way back.
+pub fn flow_gradients(
+    network: &VelocityNetwork,
+    batch: FlowBatch,
+    recompute: Recompute,
+) -> (Tensor<1>, ParamGradients) {
+    let (inputs, asked) = asked(batch, Origin::Centre);
+    network.gradients(inputs, recompute, |found_BCHW| asked.losses(found_BCHW).mean())
 }
 
 /// Noise levels that losses are told apart by: eighths. The paper's validation loss is the mean of all but the last
