@@ -34,7 +34,7 @@ pub enum CacheError {
          folder", shown(.folder)
     )]
     OtherFormat { folder: PathBuf, found: u64, known: u64 },
-    #[error("{} is not what a cache has there: {problem}\nhint: {REDO}", shown(.path))]
+    #[error("{} is not what a cache has there: {problem}\nhint: {REDO}; where that does not help, delete its folder first", shown(.path))]
     BadRecord { path: PathBuf, problem: String },
     #[error("the shard {} is damaged: {problem}\nhint: {REDO}", shown(.path))]
     Damaged { path: PathBuf, problem: String },

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::error::CacheError;
 
 /// Grows when an older program could not read a cache any more.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// A manifest of a million shards has about 300 MB.
 const JSON_BYTES_MAX: u64 = 1 << 30;

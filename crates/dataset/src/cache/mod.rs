@@ -3,7 +3,7 @@
 //! ```text
 //! CACHE/build.json                      what is being made: digests of the encoders, how many samples
 //! CACHE/manifest.json                   the same with every shard and its checksum; there when all of it is made
-//! CACHE/shards/shard-000000.safetensors `0/latent`, `0/texts`, `1/latent`, ...
+//! CACHE/shards/shard-000000.safetensors `0/latent`, `0/texts`, `1/latent`, ..., and a checksum of each sample
 //! CACHE/shards/shard-000000.json        that shard's line of the manifest
 //! CACHE/claims/000000                   locked by the process that is making that shard
 //! ```

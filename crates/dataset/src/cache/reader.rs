@@ -11,8 +11,27 @@ use super::manifest::{CachePlan, Manifest, ShardRecord, same_keys, shard_path};
 
 /// A sample's texts, one JSON object for each sample; not a name for a tensor.
 pub(super) const TEXTS: &str = "texts";
+/// `[numbers of the shard, CHECKSUM]`: the beginning of a blake3 digest of each sample, zeros where there is none.
+pub(super) const CHECKSUMS: &str = "checksums";
+/// Bytes of a sample's checksum: enough for damage, which nobody chooses.
+pub(super) const CHECKSUM: usize = 16;
 /// `[numbers of the shard, 2]`: width and height of each sample's picture, zeros where there is none.
 pub(super) const SIZES_PX: &str = "sizes_px";
+
+/// The checksum of a sample's tensors, in the order of their names: name, shape and bytes of each.
+pub(super) fn checksum<'a>(tensors: impl Iterator<Item = (&'a str, &'a [usize], &'a [u8])>) -> [u8; CHECKSUM] {
+    let mut hasher = blake3::Hasher::new();
+    for (name, shape, bytes) in tensors {
+        hasher.update(name.as_bytes()).update(b"\0");
+        for side in shape {
+            hasher.update(&(*side as u64).to_le_bytes());
+        }
+        hasher.update(bytes);
+    }
+    let mut beginning = [0; CHECKSUM];
+    hasher.finalize_xof().fill(&mut beginning);
+    beginning
+}
 
 /// A complete cache. Shards are memory-mapped; nothing is read until it is asked for.
 #[derive(Debug)]
@@ -149,6 +168,24 @@ impl<'a> Entry<'a> {
         Some([side(0)?, side(1)?])
     }
 
+    /// Reads all of it and checks that it is what was written: a disk may change what it keeps.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check(&self) -> Result<(), CacheError> {
+        let prefix = format!("{}/", self.number);
+        let tensors = self.shard.file.tensors().range(prefix.clone()..).map(|(name, _)| name);
+        let tensors = tensors.map_while(|name| Some((name.strip_prefix(&prefix)?, self.shard.file.raw(name)?)));
+        let found = checksum(tensors.map(|(name, tensor)| (name, tensor.shape, tensor.bytes)));
+        let written = self.shard.file.raw(CHECKSUMS).map(|all| all.bytes.as_chunks::<CHECKSUM>().0);
+        let at = (self.number - self.shard.first) as usize;
+        if written.and_then(|all| all.get(at)) == Some(&found) {
+            return Ok(());
+        }
+        let problem = format!("sample {} is not what was written: its checksum is another", self.number);
+        Err(CacheError::Damaged { path: self.shard.file.path().to_owned(), problem })
+    }
+
     /// The names of its tensors.
     pub fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         // A slash comes before every digit, so a sample's names stand together.
@@ -264,8 +301,13 @@ fn check_header(file: &TensorFile, plan: &CachePlan, shard: u64, record: &ShardR
     if sizes.dtype != Dtype::I32 || *sizes.shape != [record.count as usize, 2] {
         return Err(format!("its sizes of pictures are {} {:?}", sizes.dtype, sizes.shape));
     }
+    let checksums = file.raw(CHECKSUMS).ok_or("it has no checksums of samples")?;
+    if checksums.dtype != Dtype::U8 || *checksums.shape != [record.count as usize, CHECKSUM] {
+        return Err(format!("its checksums of samples are {} {:?}", checksums.dtype, checksums.shape));
+    }
     let mut with_texts = 0;
-    for (full, info) in file.tensors().iter().filter(|(full, _)| *full != SIZES_PX) {
+    let of_samples = |full: &String| full != SIZES_PX && full != CHECKSUMS;
+    for (full, info) in file.tensors().iter().filter(|(full, _)| of_samples(full)) {
         let name = sample_tensor(full, plan, shard, record).ok_or_else(|| format!("it has a tensor `{full}`"))?;
         let expected = if name == TEXTS { Some("U8") } else { record.dtypes.get(name).map(String::as_str) };
         if expected != Some(info.dtype.name()) {

@@ -212,6 +212,10 @@ fn a_changed_byte_is_found_by_its_checksum_and_that_shard_made_again() {
     let cache = Cache::open(&path).unwrap();
     let damaged = cache.damaged().unwrap();
     assert_eq!(damaged.len(), 1);
+    let unlike: Vec<u64> = cache.numbers().filter(|number| cache.entry(*number).unwrap().check().is_err()).collect();
+    assert_eq!(unlike.len(), 1, "the sample whose byte it is: {unlike:?}");
+    let error = cache.entry(unlike[0]).unwrap().check().unwrap_err().to_string();
+    assert!(error.contains("shard-000002") && error.contains(&format!("sample {}", unlike[0])), "{error}");
     says(Err::<(), _>(damaged.into_iter().next().unwrap()), &["shard-000002", "checksum"]);
 
     let mut writer = CacheWriter::open(&path, plan("22")).unwrap();
@@ -273,7 +277,7 @@ fn a_record_or_manifest_that_lies_is_noticed() {
         ("\"first\": 4", "\"first\": 5", "record of shard 1"),
         ("\"6\":", "\"9\":", "where it is"),
         ("\"samples\": 10", "\"samples\": 100", "3 shards of 25"),
-        ("\"format\": 1", "\"format\": 2", "format 2"),
+        ("\"format\": 2", "\"format\": 3", "format 3"),
         ("{", "", "not what a cache has"),
     ] {
         rewrite(&manifest, from, to);

@@ -11,7 +11,7 @@ use super::error::CacheError;
 use super::manifest::{
     CachePlan, Manifest, ShardRecord, agree, manifest_path, record_path, shard_name, shard_path, shards_folder,
 };
-use super::reader::{Cache, SIZES_PX, Shard, TEXTS, check_sum, metadata};
+use super::reader::{CHECKSUM, CHECKSUMS, Cache, SIZES_PX, Shard, TEXTS, check_sum, checksum, metadata};
 
 /// Makes a cache, or what is missing of it, alone or with other processes at the same time.
 #[derive(Debug)]
@@ -268,9 +268,10 @@ impl ShardWriter {
 
     /// The file's length and checksum.
     fn write(&self) -> Result<(u64, String), CacheError> {
-        let sizes = self.sizes();
         let texts: Vec<TensorData> = self.samples.values().map(texts).collect();
-        let mut named: Vec<(String, &TensorData)> = vec![(SIZES_PX.to_owned(), &sizes)];
+        let (sizes, checksums) = (self.sizes(), self.checksums(&texts));
+        let mut named: Vec<(String, &TensorData)> =
+            vec![(SIZES_PX.to_owned(), &sizes), (CHECKSUMS.to_owned(), &checksums)];
         for ((number, sample), texts) in self.samples.iter().zip(&texts) {
             named.extend(sample.tensors.iter().map(|(name, data)| (format!("{number}/{name}"), data)));
             named.push((format!("{number}/{TEXTS}"), texts));
@@ -284,6 +285,22 @@ impl ShardWriter {
         });
         written.map_err(|problem| CacheError::Unwritable { path, problem })?;
         Ok((bytes, hasher.finalize().to_hex().to_string()))
+    }
+
+    /// `texts` are those of each sample.
+    fn checksums(&self, texts: &[TensorData]) -> TensorData {
+        let numbers = self.numbers();
+        let (first, count) = (numbers.start, (numbers.end - numbers.start) as usize);
+        let mut all = vec![0; count * CHECKSUM];
+        for ((number, sample), texts) in self.samples.iter().zip(texts) {
+            let tensors = sample.tensors.iter().map(|(name, data)| (name.as_str(), data));
+            let mut tensors: Vec<_> = tensors.chain([(TEXTS, texts)]).collect();
+            tensors.sort_by_key(|(name, _)| *name);
+            let parts = tensors.into_iter().map(|(name, data)| (name, &data.shape()[..], data.as_bytes()));
+            let at = (number - first) as usize * CHECKSUM;
+            all[at..at + CHECKSUM].copy_from_slice(&checksum(parts));
+        }
+        TensorData::new(all, [count, CHECKSUM])
     }
 
     fn sizes(&self) -> TensorData {

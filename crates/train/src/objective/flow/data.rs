@@ -171,6 +171,7 @@ impl FlowData {
         let (mut latents, mut texts) = (Vec::new(), Vec::new());
         for one in drawn {
             let entry = cache.entry(one.sample)?;
+            entry.check()?;
             let latent: Tensor<3> = Tensor::from_data(entry.data(encode::LATENT)?, &self.device);
             latents.push(latent.cast(DType::F32).unsqueeze_dim(0));
             let captions = captions_of(cache, one.sample)?;
