@@ -12,10 +12,11 @@ use rectiflow_nn::DeviceChoice;
 use rectiflow_train::encode::{self, CacheMaker, Made};
 use rectiflow_train::plan::{Overrides, Plan};
 use rectiflow_train::recipe::Recipe;
-use rectiflow_train::setup::{encoder_files, said, whole_latents};
+use rectiflow_train::setup::{encoder_files, whole_latents};
 use rectiflow_weights::shown;
 
 use crate::interrupt::Interrupt;
+use crate::left_out;
 use crate::output::{self, INTERRUPTED};
 use crate::progress::Progress;
 use crate::writable::check_folder;
@@ -56,9 +57,6 @@ pub(crate) fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
     let files = encoder_files(&encoders_at)?;
     whole_latents(recipe.data.source.sizes()?.sizes(), files.vae())?;
     let (dataset, findings) = Dataset::open(&recipe.data.source)?;
-    if let Some(found) = said(&findings) {
-        progress.say(&found);
-    }
     progress.phase("open and check encoders");
     let encoding = recipe.data.encoding;
     let keys = encode::keys(&files, &recipe.data.source, &encoding, recipe.seed)?;
@@ -67,6 +65,7 @@ pub(crate) fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
     let encoders = Encoders::load(&files, args.device, precision, encoding.t5_tokens, widths)?;
     let maker = CacheMaker { dataset: &dataset, findings: &findings, encoders: &encoders, encoding, seed: recipe.seed };
     let mut writer = CacheWriter::open(&folder, maker.plan(keys))?;
+    progress.say(&left_out::list(&findings, &folder)?);
     if args.verify {
         progress.phase("verify");
         for damaged in writer.discard_damaged()? {
@@ -139,7 +138,7 @@ fn wish(interrupt: &Interrupt) -> ControlFlow<()> {
 fn left(made: &Made) -> String {
     let mut text = String::new();
     if made.left_out > 0 {
-        text += &format!("; {} left out, which the cache lists", made.left_out);
+        text += &format!("; {} left out, which its manifest.json lists", made.left_out);
     }
     if made.cut > 0 {
         text += &format!("; of {} captions an encoder does not see the end", made.cut);

@@ -9,6 +9,7 @@ mod formulations;
 mod generate;
 mod inspect;
 mod interrupt;
+mod left_out;
 mod memory;
 mod output;
 mod progress;

@@ -2,7 +2,6 @@
 
 mod display;
 mod folder;
-mod left_out;
 
 use std::num::NonZeroU64;
 use std::ops::ControlFlow;
@@ -27,6 +26,7 @@ use rectiflow_weights::shown;
 use self::display::Display;
 
 use crate::interrupt::Interrupt;
+use crate::left_out;
 use crate::memory;
 use crate::output::{self, INTERRUPTED};
 

@@ -191,6 +191,8 @@ mod tests {
         let facts = ModelFacts {
             unit_px: 16,
             side_px_max: 384,
+            side_px: None,
+            formulation: None,
             latent_channels: 16,
             latent_px: 8,
             depth: 2,

@@ -100,6 +100,13 @@ impl ModelFiles {
         Ok(ModelFiles { encoders, transformer })
     }
 
+    /// As diffusers reads it: latent pixels in the transformer's settings.
+    fn side_px(&self) -> Option<usize> {
+        let EncoderFiles { vae, checkpoint, .. } = &self.encoders;
+        let side = checkpoint.part(PartKind::Transformer)?.config()?.get("sample_size")?.as_u64()?;
+        usize::try_from(side).ok()?.checked_mul(vae.downsampling())
+    }
+
     /// What settings must fit.
     pub fn facts(&self) -> ModelFacts {
         let EncoderFiles { vae, checkpoint, .. } = &self.encoders;
@@ -107,6 +114,10 @@ impl ModelFiles {
         ModelFacts {
             unit_px,
             side_px_max: self.transformer.grid * unit_px,
+            side_px: self.side_px(),
+            formulation: checkpoint
+                .scheduler_config()
+                .and_then(|scheduler| scheduler.get(FORMULATION).and_then(|name| name.as_str()).map(str::to_owned)),
             latent_channels: vae.latent_channels,
             latent_px: vae.downsampling(),
             depth: self.transformer.depth,
@@ -115,6 +126,9 @@ impl ModelFiles {
         }
     }
 }
+
+/// Where a scheduler's settings name what a network was trained by, which diffusers has no name for.
+pub const FORMULATION: &str = "rectiflow_formulation";
 
 /// Latents must be the same for both.
 pub(crate) fn check_channels(transformer: &MmditConfig, vae: &VaeConfig) -> Result<(), OpenError> {

@@ -35,7 +35,7 @@ pub use compat::{Compat, Defaults, Quantise};
 pub use denoise::denoise;
 pub use encoders::{EncodedText, Encoders};
 pub use error::{GenerateError, OpenError};
-pub use files::{EncoderFiles, ModelFiles};
+pub use files::{EncoderFiles, FORMULATION, ModelFiles};
 pub use image::{Image, ImageError};
 pub use markup::plain_markup;
 pub use notes::Note;

@@ -7,7 +7,7 @@ use rectiflow_text::Origin;
 use rectiflow_weights::{OtherTensors, Why, shown};
 use serde_json::Value;
 
-use crate::files::ModelFiles;
+use crate::files::{FORMULATION, ModelFiles};
 use crate::prompt::Encoder;
 
 /// One thing that a user should know of the files. Each reads as one line.
@@ -100,7 +100,7 @@ fn not_carried_out(scheduler: &Value) -> Vec<Note> {
     let Some(settings) = scheduler.as_object() else { return Vec::new() };
     let is_kept = |key: &str, value: &Value| match key {
         "_class_name" => value == "FlowMatchEulerDiscreteScheduler",
-        "_diffusers_version" => true,
+        "_diffusers_version" | FORMULATION => true,
         "shift" => value.is_number(),
         "num_train_timesteps" => value.as_f64() == Some(1000.0),
         key if OF_DYNAMIC_SHIFTING.contains(&key) => true,

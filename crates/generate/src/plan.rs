@@ -12,8 +12,10 @@ use crate::tiling::Tiling;
 
 /// Stretch of the noise levels where neither the user nor the checkpoint says: every release but one.
 const SHIFT: f32 = 3.0;
-/// Side of a picture where the user gives none, as far as the positional grid goes.
+/// Side of a picture where neither the user nor the checkpoint says, as far as the positional grid goes.
 const SIDE_PX: usize = 1024;
+/// Formulations whose networks say a velocity on the straight path, which is what is integrated.
+const DRAWN: &str = "rf";
 
 /// The settings as a user gives them; `None` is "not given".
 #[derive(Clone, Debug, Default)]
@@ -47,12 +49,16 @@ pub struct Request {
 }
 
 /// What the settings must fit: facts of the model's headers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ModelFacts {
     /// Sides are multiples of this many pixels.
     pub unit_px: usize,
     /// The longest side that the positional grid has room for.
     pub side_px_max: usize,
+    /// The side it was trained at, if it says.
+    pub side_px: Option<usize>,
+    /// The formulation it was trained by, if it says: `rf/lognorm(0.00,1.00)`.
+    pub formulation: Option<String>,
     /// Channels of a latent: 16.
     pub latent_channels: usize,
     /// Picture pixels for each latent pixel, on a side: 8.
@@ -106,6 +112,12 @@ pub enum PlanError {
         "no prompt given\nhint: `rectiflow generate \"a red apple\"`; an empty prompt \"\" draws what the model likes"
     )]
     NoPrompt,
+    /// What the network says is no velocity.
+    #[error(
+        "the model was trained by `{0}`, and only networks of rf formulations are drawn with here\n\
+         hint: the sheets of samples in its run's folder show what it draws; to draw with one, train it by an rf formulation"
+    )]
+    Formulation(String),
     /// No pictures wanted.
     #[error("--count 0 draws nothing\nhint: leave it out for one picture")]
     NoCount,
@@ -180,6 +192,9 @@ impl Request {
         if self.seed > last_seed(pictures) {
             return Err(PlanError::Seeds { seed: self.seed, pictures });
         }
+        if let Some(formulation) = model.formulation.as_ref().filter(|name| !name.starts_with(DRAWN)) {
+            return Err(PlanError::Formulation(formulation.clone()));
+        }
         let defaults = self.compat.defaults(model.depth, model.qk_norm);
         let steps = NonZeroUsize::new(self.steps.unwrap_or(defaults.steps)).ok_or(PlanError::NoSteps)?;
         let guidance = self.guidance.unwrap_or(defaults.guidance);
@@ -231,7 +246,8 @@ fn last_seed(pictures: usize) -> u64 {
 
 fn side(name: &'static str, px: Option<usize>, model: &ModelFacts) -> Result<usize, PlanError> {
     let (unit, max) = (model.unit_px, model.side_px_max);
-    let px = px.unwrap_or(SIDE_PX.min(max));
+    let trained = model.side_px.filter(|px| *px > 0 && px.is_multiple_of(unit));
+    let px = px.unwrap_or_else(|| trained.unwrap_or(SIDE_PX).min(max));
     if px > max {
         return Err(PlanError::TooLarge { side: name, px, max });
     }
@@ -257,6 +273,8 @@ mod tests {
     const MODEL: ModelFacts = ModelFacts {
         unit_px: 16,
         side_px_max: 384,
+        side_px: None,
+        formulation: None,
         latent_channels: 16,
         latent_px: 8,
         depth: 2,

@@ -220,7 +220,7 @@ impl MmditConfig {
     pub fn settings(&self) -> Value {
         json!({
             "_class_name": "SD3Transformer2DModel",
-            "sample_size": self.grid * self.patch / 3,
+            "sample_size": self.grid_trained.min(self.grid) * self.patch,
             "patch_size": self.patch,
             "in_channels": self.channels_in,
             "out_channels": self.channels_out,

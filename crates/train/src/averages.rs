@@ -36,6 +36,14 @@ pub enum AveragesError {
         /// What the system says.
         problem: io::Error,
     },
+    /// The kept ones do not make it.
+    #[error(
+        "what was kept does not make that average: its weights of the steps would be off by {:.0} %\n\
+         hint: ask for a later step or a length nearer to those of the recipe; next time keep more, with a smaller \
+         `checkpoint.every` or a second `[[ema]]` of kind \"power\"",
+        100.0 * .0
+    )]
+    TooFar(f64),
     /// There is no model that the average could be put into.
     #[error("{} has no model yet\nhint: the run writes it after its last step", .0.display())]
     NoModel(PathBuf),
@@ -51,6 +59,9 @@ impl From<WeightsError> for AveragesError {
         AveragesError::File(Box::new(problem))
     }
 }
+
+/// An average that is further off than this is none: it would be mostly of other steps.
+const ERROR_MAX: f64 = 0.3;
 
 /// One kept average.
 struct Kept {
@@ -115,6 +126,9 @@ impl Averages {
     pub fn nearest(&self, wanted: Profile) -> Result<(BTreeMap<String, TensorData>, f64), AveragesError> {
         let profiles: Vec<Profile> = self.kept.iter().map(|kept| kept.profile).collect();
         let Shares { shares, error } = reweigh(&profiles, wanted)?;
+        if error > ERROR_MAX {
+            return Err(AveragesError::TooFar(error));
+        }
         let used = self.kept.iter().zip(shares).filter(|(_, share)| *share != 0.0);
         let files = used.map(|(kept, share)| Ok((TensorFile::open(&kept.file)?, share)));
         let files = files.collect::<Result<Vec<_>, WeightsError>>()?;

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rectiflow_generate::FORMULATION;
 use rectiflow_mmdit::{NetworkConfig, VelocityNetwork};
 use rectiflow_nn::ParamNames;
 use rectiflow_vae::{Vae, VaeConfig};
@@ -24,11 +25,16 @@ pub struct ModelFolder {
     pub encoders: PathBuf,
     /// Stretch of the noise levels, which its scheduler is told.
     pub shift: f64,
+    /// What it was trained by, which its scheduler is told too.
+    pub formulation: String,
 }
 
 mod text;
 
 pub use text::{write_clip, write_t5};
+
+/// What stands for the class of a network that no pipeline has.
+const OTHER_CLASS: &str = "RectiflowBackbone";
 
 /// Folders of a diffusers model that a trained part is used with as they are.
 const PARTS: [&str; 10] = [
@@ -60,7 +66,7 @@ pub fn write_transformer(
         NetworkConfig::Mmdit(config) => {
             (in_layout(PartKind::Transformer, Layout::Diffusers, tensors), config.settings())
         }
-        other => (tensors, json!({ "_class_name": "RectiflowBackbone", "backbone": format!("{other:?}") })),
+        other => (tensors, other_settings(other)),
     };
     write_part(&to.join("transformer"), "diffusion_pytorch_model.safetensors", tensors, &settings)?;
     write_json(
@@ -70,9 +76,29 @@ pub fn write_transformer(
             "_class_name": "FlowMatchEulerDiscreteScheduler",
             "num_train_timesteps": 1000,
             "shift": folder.shift,
+            FORMULATION: folder.formulation,
         }),
     )?;
     complete(to, Some(&folder.encoders), &["scheduler", "transformer"])
+}
+
+/// The sizes of a network that diffusers does not have, and that is only trained here.
+fn other_settings(config: &NetworkConfig) -> Value {
+    let (kind, frame) = match config {
+        NetworkConfig::Mmdit(config) => ("mmdit", config.frame()),
+        NetworkConfig::ThreeSets { sizes, .. } => ("three-sets", sizes.frame),
+        NetworkConfig::Dit(sizes) => ("dit", sizes.frame),
+        NetworkConfig::CrossDit(sizes) => ("cross-dit", sizes.frame),
+        NetworkConfig::Uvit(config) => ("uvit", config.middle.frame),
+    };
+    json!({
+        "_class_name": OTHER_CLASS,
+        "kind": kind,
+        "width": frame.width,
+        "grid": frame.grid,
+        "joint_attention_dim": frame.context_width,
+        "pooled_projection_dim": frame.pooled_width,
+    })
 }
 
 /// Makes a model of the parts `made`, which were written into `to`: takes over all others that `from`, a diffusers
@@ -86,6 +112,9 @@ fn complete(to: &Path, from: Option<&Path>, made: &[&str]) -> Result<(), Problem
             link_folder(from, &to.join(name))?;
         }
         index[name] = class_of(name, is_made || taken.is_some());
+    }
+    if has_class(&to.join("transformer"), OTHER_CLASS) {
+        index["transformer"] = json!(["rectiflow", OTHER_CLASS]);
     }
     write_json(to, "model_index.json", &index)
 }
@@ -107,6 +136,13 @@ pub fn write_autoencoder(
     let tensors = in_layout(PartKind::Vae, Layout::Diffusers, Trainee::weights(network, names));
     write_part(&to.join("vae"), "diffusion_pytorch_model.safetensors", tensors, &config.settings())?;
     complete(to, encoders, &["vae"])
+}
+
+/// Whether the settings in a part's folder name that class.
+fn has_class(part: &Path, class: &str) -> bool {
+    let settings = fs::read(part.join("config.json")).ok();
+    let settings = settings.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    settings.is_some_and(|settings| settings["_class_name"] == class)
 }
 
 /// What `model_index.json` says of a folder.

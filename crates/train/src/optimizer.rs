@@ -184,8 +184,13 @@ impl Optimizer {
     }
 
     /// The module with an average of each parameter in its place, the one that was given as `index`-th; `module` itself
-    /// if there is no such average, or before the first step.
+    /// if there is no such average, or before its first step: until then it is the network that nobody trained.
     pub fn averaged<M: Module>(&self, module: &M, index: usize) -> M {
+        if let Some(Ema::Decay { every, .. }) = self.averages.get(index)
+            && self.steps < every.get()
+        {
+            return module.clone();
+        }
         module.clone().map(&mut Averaged { states: &self.states, index })
     }
 

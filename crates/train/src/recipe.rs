@@ -561,7 +561,7 @@ pub enum NotFiniteRule {
     #[default]
     Stop,
     /// Back to the last good checkpoint; from there every step has other samples, noise and levels than before. The
-    /// third time at one step it ends.
+    /// third time from one checkpoint it ends.
     RollBack,
 }
 

@@ -184,7 +184,8 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
     let image_tokens = (latent_px / sizes.patch).pow(2);
     let operations = config.operations(image_tokens, CLIP_TOKENS + encoding.t5_tokens);
     let trainee = Trainee::new("transformer", network, names.clone(), plan.adamw(), recipe.ema.clone());
-    let folder = ModelFolder { encoders: encoders_at.to_owned(), shift: flow.shift };
+    let folder =
+        ModelFolder { encoders: encoders_at.to_owned(), shift: flow.shift, formulation: flow.formulation.clone() };
     let export = move |network: &VelocityNetwork, to: &Path| write_transformer(network, &names, &folder, to);
     let objective = Flow::new(settings, trainee, data, drawing, device, Box::new(export));
     Ok(Ready {
@@ -205,12 +206,6 @@ fn beside(plan: &Plan) -> Result<Option<PathBuf>, RecipeError> {
         }
         folder => Ok(folder.clone()),
     }
-}
-
-/// What was found in a data set, if anything is worth saying.
-pub fn said(findings: &Findings) -> Option<String> {
-    let text = findings.to_string();
-    (!text.trim().is_empty()).then_some(text)
 }
 
 fn transformer(model: &Model) -> Option<&Transformer> {

@@ -28,10 +28,10 @@ pub(crate) struct GenerateArgs {
         allow_hyphen_values = true
     )]
     pub(super) negative: String,
-    /// Width in pixels, a multiple of 16 [default: 1024, or the model's largest]
+    /// Width in pixels, a multiple of 16 [default: what the model's settings say, else 1024 or its largest]
     #[arg(long, short = 'W', value_name = "PX")]
     pub(super) width: Option<usize>,
-    /// Height in pixels, a multiple of 16 [default: 1024, or the model's largest]
+    /// Height in pixels, a multiple of 16 [default: what the model's settings say, else 1024 or its largest]
     #[arg(long, short = 'H', value_name = "PX")]
     pub(super) height: Option<usize>,
     /// Steps of the solver [default: 28; with --compat stability 50, or 40 for SD3.5-Large]

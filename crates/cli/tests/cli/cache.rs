@@ -121,7 +121,7 @@ fn what_is_not_in_a_cache_is_there_with_its_reason() {
     put("03.png", &whole[..whole.len() - 30]);
     let output = desk.run("cache recipe.toml");
     let said = text(&output.stderr);
-    assert!(said.contains("encode: step 4/4") && said.contains("1 left out, which the cache lists"), "{said}");
+    assert!(said.contains("encode: step 4/4") && said.contains("1 left out, which its manifest.json lists"), "{said}");
     let manifest = std::fs::read_to_string(desk.path("cache/manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
     let left_out = &manifest["shards"][0]["left_out"];

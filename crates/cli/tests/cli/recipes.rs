@@ -30,3 +30,19 @@ fn every_recipe_is_read_and_resolved_and_says_how_it_is_used() {
         }
     }
 }
+
+/// Names of columns of captions are somebody's own, and the reference names those that the recipes have as examples.
+#[test]
+fn every_setting_of_every_recipe_is_in_the_reference() {
+    let reference = std::fs::read_to_string(root().join("docs/recipes.md")).unwrap();
+    let entries = std::fs::read_dir(root().join("recipes")).unwrap().map(|entry| entry.unwrap().path());
+    let recipes: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|ending| ending == "toml")).collect();
+    assert!(!recipes.is_empty());
+    for path in recipes {
+        for setting in Recipe::read(&path).unwrap().settings().keys() {
+            let name = setting.rsplit('.').next().unwrap();
+            assert!(reference.contains(&format!("`{name}`")), "{}: `{setting}`", path.display());
+        }
+    }
+}

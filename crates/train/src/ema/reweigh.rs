@@ -22,9 +22,7 @@ pub enum ReweighError {
     #[error("there are no kept averages\nhint: give the recipe an average of kind \"power\", and train with it")]
     Nothing,
     /// No average is so long or so short.
-    #[error(
-        "a length of {0} is not possible\nhint: give one above 0 and up to {SIGMA_REL_MAX:.3}; usual are 0.03 to 0.20"
-    )]
+    #[error("a length of {0} is not possible\nhint: give one above 0 and up to 0.288; usual are 0.03 to 0.20")]
     Length(f64),
     /// The training did not go so far.
     #[error("there is nothing of step {wanted}: the last kept average is of step {last}\nhint: give a step up to that")]

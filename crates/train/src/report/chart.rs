@@ -9,8 +9,8 @@ use super::escaped;
 const SIZE: [f64; 2] = [520.0, 308.0];
 /// Where the axes are: left, top, right, bottom.
 const PLOT: [f64; 4] = [62.0, 12.0, 508.0, 262.0];
-/// Distinct colours that the style has.
-pub(super) const COLOURS: usize = 8;
+/// Distinct colours that the style has: of all noise levels together, and of each.
+pub(super) const COLOURS: usize = 9;
 
 /// How a series is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

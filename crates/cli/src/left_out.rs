@@ -1,4 +1,4 @@
-//! `left-out.jsonl`: the samples that a run does not use, each with its reason.
+//! `left-out.jsonl`: the samples that a run or a cache does not use, each with its reason.
 
 use std::io;
 use std::path::Path;
@@ -9,10 +9,10 @@ use rectiflow_weights::{IfThere, shown, write_whole};
 
 const NAME: &str = "left-out.jsonl";
 
-/// Lists what is left out in the run's folder, and returns what to say of the data. Where nothing is, no list is there,
+/// Lists what is left out in a folder, and returns what to say of the data. Where nothing is, no list is there,
 /// not even that of an earlier start.
-pub(super) fn list(findings: &Findings, run: &Path) -> anyhow::Result<String> {
-    let path = run.join(NAME);
+pub(crate) fn list(findings: &Findings, folder: &Path) -> anyhow::Result<String> {
+    let path = folder.join(NAME);
     let all = findings.left_out.len();
     if all == 0 {
         return match std::fs::remove_file(&path) {
