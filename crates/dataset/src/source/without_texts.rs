@@ -1,6 +1,6 @@
 use crate::captions::Captions;
 use crate::error::Reason;
-use crate::findings::LeftOut;
+use crate::findings::{Choice, LeftOut};
 use crate::source::{Canvas, Source};
 
 /// A source whose texts are of no use: none is read.
@@ -29,6 +29,10 @@ impl Source for WithoutTexts {
 
     fn captions(&self, _number: u64) -> Result<Captions, Reason> {
         Ok(Captions::default())
+    }
+
+    fn choice(&self, number: u64) -> Option<Choice> {
+        self.0.choice(number)
     }
 
     fn left_out(&self) -> &[LeftOut] {

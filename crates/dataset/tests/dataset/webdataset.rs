@@ -1,6 +1,6 @@
-use rectiflow_dataset::{DatasetError, Reason};
+use rectiflow_dataset::{Dataset, DatasetError, Reason};
 
-use crate::support::{dataset, ids, opened, png, reasons, texts, write};
+use crate::support::{dataset, ids, opened, png, reasons, settings, texts, write};
 
 fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
@@ -82,6 +82,8 @@ fn of_several_pictures_the_one_with_a_plain_extension_is_used_and_that_is_said()
     let said = findings.to_string();
     assert!(said.contains("\n  2 with several pictures, of which `png` is used, not `depth.png`\n"), "{said}");
     assert_eq!(reasons(&findings), [("a.tar/4", &Reason::UnreadFormat("tif".into()))]);
+    let (_, without_texts) = Dataset::open_pictures(&settings(folder.path(), "")).unwrap();
+    assert_eq!(without_texts.several_pictures, findings.several_pictures);
 }
 
 #[cfg(unix)]
