@@ -57,6 +57,19 @@ pub enum NetworkConfig {
     Uvit(UvitConfig),
 }
 
+impl NetworkConfig {
+    /// What stands around the blocks.
+    pub fn frame(&self) -> Frame {
+        match self {
+            NetworkConfig::Mmdit(config) => config.frame(),
+            NetworkConfig::ThreeSets { sizes, .. } | NetworkConfig::Dit(sizes) | NetworkConfig::CrossDit(sizes) => {
+                sizes.frame
+            }
+            NetworkConfig::Uvit(config) => config.middle.frame,
+        }
+    }
+}
+
 #[derive(Module, Debug)]
 enum Kind {
     Mmdit(Mmdit),

@@ -42,6 +42,14 @@ impl Ema {
             Ema::Power { sigma_rel } => (1.0 - 1.0 / number.get() as f64).powf(gamma_of(sigma_rel) + 1.0),
         }
     }
+
+    /// Whether the average has moved after `steps` steps. Before, it is the network that nobody trained.
+    pub fn has_begun(self, steps: u64) -> bool {
+        match self {
+            Ema::Decay { every, .. } => steps >= every.get(),
+            Ema::Power { .. } => steps > 0,
+        }
+    }
 }
 
 /// The exponent whose profile `t^gamma` on 0..1 has the deviation `sigma_rel`.

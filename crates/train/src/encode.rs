@@ -2,7 +2,7 @@
 //!
 //! What this module does not do: choose samples, or know what is trained on them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::{ControlFlow, Range};
@@ -12,7 +12,7 @@ use image::RgbImage;
 use rayon::prelude::*;
 use rectiflow_dataset::{
     CacheError, CachePlan, CacheWriter, CachedSample, CaptionMix, Captions, Dataset, DoesNotFit, Drawn, Findings, Kept,
-    LeftOut, Reason, ShardWriter, StoredAs,
+    Reason, ShardWriter, StoredAs,
 };
 use rectiflow_generate::Encoders;
 use rectiflow_nn::{Device, Rng, Tensor, TensorData, from_f32};
@@ -229,8 +229,7 @@ impl CacheMaker<'_> {
         let mut reasons = None;
         while let Some(mut shard) = writer.claim()? {
             let reasons = reasons.get_or_insert_with(|| {
-                let reason = |LeftOut { id, reason, .. }: &'_ LeftOut| (id.clone(), reason.to_string());
-                self.findings.left_out.iter().map(reason).collect()
+                self.findings.left_out.iter().filter_map(|one| Some((one.sample?, &one.reason))).collect()
             });
             if self.fill(&mut shard, reasons, made, watch)?.is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -247,19 +246,19 @@ impl CacheMaker<'_> {
         &kept[place(numbers.start)..place(numbers.end)]
     }
 
-    /// `reasons`: why samples are left out, by id.
+    /// `reasons`: why samples are left out, by number.
     fn fill(
         &self,
         shard: &mut ShardWriter,
-        reasons: &HashMap<String, String>,
+        reasons: &BTreeMap<u64, &Reason>,
         made: &mut Made,
         watch: &mut dyn FnMut(&Made) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Problem> {
         let numbers = shard.numbers();
         let kept = self.kept_in(numbers.clone());
         for number in numbers.filter(|number| kept.binary_search_by_key(number, |one| one.sample).is_err()) {
-            let reason = reasons.get(&self.dataset.id(number));
-            shard.leave_out(number, reason.map_or("it is not trained on", String::as_str));
+            let reason = reasons.get(&number).map_or_else(|| "it is not trained on".to_owned(), ToString::to_string);
+            shard.leave_out(number, &reason);
         }
         let mut buckets: BTreeMap<usize, Vec<Kept>> = BTreeMap::new();
         kept.iter().for_each(|one| buckets.entry(one.bucket).or_default().push(*one));

@@ -84,16 +84,16 @@ pub fn write_transformer(
 
 /// The sizes of a network that diffusers does not have, and that is only trained here.
 fn other_settings(config: &NetworkConfig) -> Value {
-    let (kind, frame) = match config {
-        NetworkConfig::Mmdit(config) => ("mmdit", config.frame()),
-        NetworkConfig::ThreeSets { sizes, .. } => ("three-sets", sizes.frame),
-        NetworkConfig::Dit(sizes) => ("dit", sizes.frame),
-        NetworkConfig::CrossDit(sizes) => ("cross-dit", sizes.frame),
-        NetworkConfig::Uvit(config) => ("uvit", config.middle.frame),
-    };
+    let frame = config.frame();
     json!({
         "_class_name": OTHER_CLASS,
-        "kind": kind,
+        "kind": match config {
+            NetworkConfig::Mmdit(_) => "mmdit",
+            NetworkConfig::ThreeSets { .. } => "three-sets",
+            NetworkConfig::Dit(_) => "dit",
+            NetworkConfig::CrossDit(_) => "cross-dit",
+            NetworkConfig::Uvit(_) => "uvit",
+        },
         "width": frame.width,
         "grid": frame.grid,
         "joint_attention_dim": frame.context_width,

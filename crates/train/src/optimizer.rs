@@ -184,14 +184,12 @@ impl Optimizer {
     }
 
     /// The module with an average of each parameter in its place, the one that was given as `index`-th; `module` itself
-    /// if there is no such average, or before its first step: until then it is the network that nobody trained.
+    /// if there is no such average, or it has not begun.
     pub fn averaged<M: Module>(&self, module: &M, index: usize) -> M {
-        if let Some(Ema::Decay { every, .. }) = self.averages.get(index)
-            && self.steps < every.get()
-        {
-            return module.clone();
+        match self.averages.get(index) {
+            Some(ema) if ema.has_begun(self.steps) => module.clone().map(&mut Averaged { states: &self.states, index }),
+            _ => module.clone(),
         }
-        module.clone().map(&mut Averaged { states: &self.states, index })
     }
 
     /// What is remembered, by the parameters' official names.

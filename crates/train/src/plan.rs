@@ -267,7 +267,7 @@ fn check_objective(recipe: &Recipe) -> Result<(), RecipeError> {
     if let Model::Autoencoder(model) = &recipe.model {
         check_autoencoder(model, recipe.data.source.side_px)?;
     }
-    if let Model::Mmdit(model) | Model::Dit(model) | Model::CrossDit(model) | Model::Uvit(model) = &recipe.model {
+    if let Some(model) = recipe.model.transformer() {
         within("model.position_crop", model.position_crop, 0.0..=1.0, "it is a share of the batches")?;
     }
     if recipe.validation.every > 0 && recipe.validation.samples == 0 {

@@ -262,6 +262,24 @@ pub enum Model {
     T5(T5Model),
 }
 
+impl Model {
+    /// Its settings where it is a velocity network.
+    pub fn transformer(&self) -> Option<&Transformer> {
+        match self {
+            Model::Mmdit(model) | Model::Dit(model) | Model::CrossDit(model) | Model::Uvit(model) => Some(model),
+            Model::Autoencoder(_) | Model::Clip(_) | Model::T5(_) => None,
+        }
+    }
+
+    /// The checkpoint that it begins with.
+    pub fn from(&self) -> Option<&Path> {
+        match self {
+            Model::Autoencoder(model) => model.from.as_deref(),
+            other => other.transformer()?.from.as_deref(),
+        }
+    }
+}
+
 /// A velocity network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rectiflow_dataset::{Cache, Dataset, Findings, Size};
 use rectiflow_flow::{EdmReading, Formulation};
 use rectiflow_generate::{EncoderFiles, Encoders};
-use rectiflow_mmdit::{BaselineConfig, Frame, MmditConfig, NetworkConfig, Recompute, UvitConfig, VelocityNetwork};
+use rectiflow_mmdit::{BaselineConfig, MmditConfig, NetworkConfig, Recompute, UvitConfig, VelocityNetwork};
 use rectiflow_nn::{Device, DeviceChoice, Named, ParamNames, ParamSource, Params, Precision, RandomInit, WithNew};
 use rectiflow_text::Pads;
 use rectiflow_vae::VaeConfig;
@@ -130,7 +130,7 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
     let device = on.open()?.autodiff();
     let (config, network, names) = build(plan, &files, &pictures, &device, &mut notes)?;
     let encoding = recipe.data.encoding;
-    let sizes = frame_of(&config);
+    let sizes = config.frame();
     let taken = (sizes.context_width, sizes.pooled_width);
     let encoders = Arc::new(Encoders::load(&files, on, encoding.precision.into(), encoding.t5_tokens, taken)?);
 
@@ -172,12 +172,12 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
         formulation,
         dropout: [dropout.clip_l, dropout.clip_g, dropout.t5],
         gradient_norm_max: plan.gradient_norm_max(),
-        recompute: if transformer(&recipe.model).is_some_and(|model| model.checkpoint_blocks) {
+        recompute: if recipe.model.transformer().is_some_and(|model| model.checkpoint_blocks) {
             Recompute::Every
         } else {
             Recompute::Nothing
         },
-        position_crop: transformer(&recipe.model).map_or(0.0, |model| model.position_crop),
+        position_crop: recipe.model.transformer().map_or(0.0, |model| model.position_crop),
         grid: sizes.grid,
         patch: sizes.patch,
     };
@@ -208,24 +208,6 @@ fn beside(plan: &Plan) -> Result<Option<PathBuf>, RecipeError> {
     }
 }
 
-fn transformer(model: &Model) -> Option<&Transformer> {
-    match model {
-        Model::Mmdit(model) | Model::Dit(model) | Model::CrossDit(model) | Model::Uvit(model) => Some(model),
-        Model::Autoencoder(_) | Model::Clip(_) | Model::T5(_) => None,
-    }
-}
-
-/// What stands around the blocks of any backbone.
-fn frame_of(config: &NetworkConfig) -> Frame {
-    match config {
-        NetworkConfig::Mmdit(config) => config.frame(),
-        NetworkConfig::ThreeSets { sizes, .. } | NetworkConfig::Dit(sizes) | NetworkConfig::CrossDit(sizes) => {
-            sizes.frame
-        }
-        NetworkConfig::Uvit(config) => config.middle.frame,
-    }
-}
-
 /// The network that the recipe names, from scratch or from a checkpoint, on a device with gradients.
 fn build(
     plan: &Plan,
@@ -235,7 +217,7 @@ fn build(
     notes: &mut Vec<String>,
 ) -> Result<(NetworkConfig, VelocityNetwork, ParamNames), Problem> {
     let recipe = &plan.recipe;
-    let model = transformer(&recipe.model).ok_or("the plan's model is no velocity network")?;
+    let model = recipe.model.transformer().ok_or("the plan's model is no velocity network")?;
     let mut random = RandomInit { seed: recipe.seed };
     let Some(from) = &model.from else {
         let config = from_scratch(&recipe.model, model, files, recipe.data.source.side_px as usize, pictures)?;

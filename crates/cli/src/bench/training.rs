@@ -16,16 +16,14 @@ use super::{Case, Limit, Maker, Work};
 const KEPT_BYTES: usize = 6 << 30;
 
 pub(super) fn cases() -> Vec<Maker> {
-    let maker = |name, make: fn(Precision) -> anyhow::Result<Case>| Maker { name, make: Box::new(make) };
-    vec![
-        maker("train_step/depth8", |precision| train_step("train_step/depth8", Recompute::Nothing, precision)),
-        maker("train_step/depth8/half_again", |precision| {
-            train_step("train_step/depth8/half_again", Recompute::First(4), precision)
-        }),
-        maker("train_step/depth8/all_again", |precision| {
-            train_step("train_step/depth8/all_again", Recompute::Every, precision)
-        }),
-    ]
+    let cases = [
+        ("train_step/depth8", Recompute::Nothing),
+        ("train_step/depth8/half_again", Recompute::First(4)),
+        ("train_step/depth8/all_again", Recompute::Every),
+    ];
+    let maker =
+        |(name, recompute)| Maker { name, make: Box::new(move |precision| train_step(name, recompute, precision)) };
+    cases.map(maker).into()
 }
 
 /// Forward, backward, clipping and AdamW of 74 million parameters, with 32 latents of 16x16 and 141 text tokens each;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use rectiflow_train::plan::Plan;
-use rectiflow_train::recipe::{Model, Recipe};
+use rectiflow_train::recipe::Recipe;
 use rectiflow_train::run::RunFolder;
 use rectiflow_weights::{IfThere, shown, write_whole};
 
@@ -55,14 +55,9 @@ pub(super) fn check(out: &Path, plan: &Plan, resume: bool) -> anyhow::Result<()>
 
 /// Whether the folder lies in none of those that the run reads.
 fn check_apart(out: &Path, recipe: &Recipe) -> anyhow::Result<()> {
-    let from = match &recipe.model {
-        Model::Mmdit(model) | Model::Dit(model) | Model::CrossDit(model) | Model::Uvit(model) => model.from.as_deref(),
-        Model::Autoencoder(model) => model.from.as_deref(),
-        Model::Clip(_) | Model::T5(_) => None,
-    };
     let read = [
         (recipe.data.encoders.as_deref(), "the model whose encoders it takes"),
-        (from, "the model that it begins with"),
+        (recipe.model.from(), "the model that it begins with"),
         (Some(recipe.data.source.path.as_path()), "its data"),
         (recipe.data.cache.as_deref(), "its cache"),
     ];

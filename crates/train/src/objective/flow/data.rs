@@ -174,7 +174,7 @@ impl FlowData {
             entry.check()?;
             let latent: Tensor<3> = Tensor::from_data(entry.data(encode::LATENT)?, &self.device);
             latents.push(latent.cast(DType::F32).unsqueeze_dim(0));
-            let captions = captions_of(cache, one.sample)?;
+            let captions = captions_of(&entry.texts()?);
             let place = self.mix.draw(&captions, self.seed, one.epoch, one.sample);
             let place = place.and_then(|caption| encode::place_of(&captions, caption));
             let place = place.unwrap_or_else(|| encode::EMPTY.to_owned());
@@ -235,14 +235,9 @@ impl FlowData {
     }
 }
 
-/// All captions of a cached sample.
-fn captions_of(cache: &Cache, sample: u64) -> Result<Captions, Problem> {
-    Ok(captions_at(&cache.entry(sample)?.texts()?))
-}
-
-/// Captions in the order of their numbers, which is not that of their places' names: `caption/10` stands before
-/// `caption/2`.
-fn captions_at(texts: &BTreeMap<String, String>) -> Captions {
+/// All captions of a cached sample in the order of their numbers, which is not that of their places' names: `caption/10`
+/// stands before `caption/2`.
+fn captions_of(texts: &BTreeMap<String, String>) -> Captions {
     let place = |(place, text): (&'_ String, _)| {
         let (column, number) = place.rsplit_once('/')?;
         Some((column.to_owned(), number.parse::<u64>().ok()?, text))
@@ -257,7 +252,7 @@ fn captions_at(texts: &BTreeMap<String, String>) -> Captions {
 /// The column that captions are of, in a cache that has one: of the first sample with a caption.
 fn only_column(cache: &Cache) -> Result<String, Problem> {
     for number in cache.numbers() {
-        if let Some(column) = captions_of(cache, number)?.columns().next() {
+        if let Some(column) = captions_of(&cache.entry(number)?.texts()?).columns().next() {
             return Ok(column.to_owned());
         }
     }
@@ -275,7 +270,7 @@ mod tests {
             .map(|number| (format!("a/b/{number}"), format!("text {number}")))
             .chain([("id".to_owned(), "cats/3.png".to_owned())])
             .collect();
-        let captions = captions_at(&texts);
+        let captions = captions_of(&texts);
         for number in 0..12 {
             let place = encode::place_of(&captions, &format!("text {number}"));
             assert_eq!(place, Some(format!("a/b/{number}")));
