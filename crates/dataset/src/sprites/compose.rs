@@ -18,6 +18,9 @@ const CONTRAST_MIN: f32 = 3.0;
 /// Tries at a background and letters that everything can be seen on; things that fit on few are dropped.
 const GROUNDS: usize = 12;
 const COUNT_MAX: u64 = 4;
+/// Share of words that are in no list: whoever is to write words that it never saw must learn letters, not a list.
+const INVENTED: f64 = 0.5;
+const CONSONANTS: &[u8] = b"bcdfghjklmnpqrstvwxz";
 
 /// Things of one concept, all alike.
 #[derive(Clone)]
@@ -72,11 +75,11 @@ impl Scenes {
         let style = *pick(rng, &Style::ALL);
         let count = |rng: &mut Rng| 2 + rng.below(COUNT_MAX - 1) as usize;
         let (counts, with_word) = match rng.below(100) {
-            0..20 => (vec![1], false),
-            20..45 => (vec![1, 1], false),
-            45..65 => (vec![count(rng)], false),
-            65..75 => (if rng.below(2) == 0 { vec![count(rng), 1] } else { vec![1, count(rng)] }, false),
-            75..92 => (vec![1], true),
+            0..18 => (vec![1], false),
+            18..43 => (vec![1, 1], false),
+            43..60 => (vec![count(rng)], false),
+            60..70 => (if rng.below(2) == 0 { vec![count(rng), 1] } else { vec![1, count(rng)] }, false),
+            70..85 => (vec![1], true),
             _ => (vec![], true),
         };
         let mut groups: Vec<Group> = Vec::new();
@@ -111,9 +114,13 @@ impl Scenes {
     }
 
     fn word(&self, rng: &mut Rng) -> String {
-        let word = pick(rng, &self.words);
+        let word = if rng.uniform() < INVENTED {
+            invented(self.settings.letters_max, rng)
+        } else {
+            pick(rng, &self.words).clone()
+        };
         match rng.below(4) {
-            0 => word.clone(),
+            0 => word,
             1 => word[..1].to_uppercase() + &word[1..],
             _ => word.to_uppercase(),
         }
@@ -240,6 +247,14 @@ fn spread(count: usize, region: Area, shape: f32, rng: &mut Rng) -> Vec<Area> {
         cell.part(x * (1.0 - size), y * (1.0 - size), size, size).fitted(shape, x, y)
     };
     cells.into_iter().map(|cell| place(cell, rng)).collect()
+}
+
+/// A word that nobody knows and everybody can say: consonants and vowels in turns.
+fn invented(letters_max: usize, rng: &mut Rng) -> String {
+    let length = 2 + rng.below(letters_max as u64 - 1) as usize;
+    let first = rng.below(2) as usize;
+    let letter = |at: usize| *pick(rng, if (first + at).is_multiple_of(2) { CONSONANTS } else { b"aeiouy" }) as char;
+    (0..length).map(letter).collect()
 }
 
 /// In 0..1.

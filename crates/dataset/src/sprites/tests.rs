@@ -228,7 +228,7 @@ fn things_in_another_colour_have_its_hue() {
         let is_thing = |pixel: &&Rgb<u8>| pixel.0.iter().any(|byte| *byte < 225);
         let thing: Vec<[f32; 3]> =
             picture.pixels().filter(is_thing).map(|pixel| pixel.0.map(|byte| f32::from(byte) / 255.0)).collect();
-        let hues: Vec<[f32; 3]> = thing.iter().map(|rgb| colour::to_hsv(*rgb)).filter(|hsv| hsv[1] > 0.35).collect();
+        let hues: Vec<[f32; 3]> = thing.iter().map(|rgb| colour::to_hsv(*rgb)).filter(|hsv| hsv[1] > 0.3).collect();
         let mean = |of: fn(f32) -> f32| hues.iter().map(|hsv| of(hsv[0].to_radians())).sum::<f32>();
         let hue = mean(f32::sin).atan2(mean(f32::cos)).to_degrees();
         let (_, target) = Colour::targets().find(|target| target.0 == colour).unwrap();
