@@ -55,6 +55,9 @@ fn phrase(group: &Group, rng: &mut Rng) -> String {
 fn related(one: &str, other: &str, place: Place, rng: &mut Rng) -> String {
     // The same from either side.
     let (one, other, place) = if rng.below(2) == 0 { (one, other, place) } else { (other, one, place.turned_round()) };
+    if rng.uniform() < 0.2 {
+        return format!("{one} and {other}");
+    }
     match (place, rng.below(3)) {
         (Place::LeftOf, 0) => format!("{one} left of {other}"),
         (Place::LeftOf, 1) => format!("{one} on the left and {other} on the right"),

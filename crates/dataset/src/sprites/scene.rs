@@ -31,7 +31,7 @@ pub struct Scene {
     pub background: Background,
     /// Every thing in it. Things of one kind stand together.
     pub objects: Vec<Object>,
-    /// How the things of the first kind lie to those of the second, where there are two kinds.
+    /// How the things of the first kind lie to those of the second, where there are two kinds. Not every caption says it.
     pub relation: Option<Place>,
     /// A word in it.
     pub lettering: Option<Lettering>,

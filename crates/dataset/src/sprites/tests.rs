@@ -159,6 +159,10 @@ fn check_relation(caption: &str, bounds: [[f32; 4]; 2], at: [usize; 2]) {
     ];
     let said: BTreeSet<String> =
         words.iter().filter(|(words, _)| between.contains(words)).map(|(_, place)| format!("{place:?}")).collect();
+    // Not every caption says how they lie.
+    if said.is_empty() && between.contains(" and ") {
+        return;
+    }
     assert_eq!(said.len(), 1, "{caption:?}");
     let place = words.iter().find(|(words, _)| between.contains(words)).unwrap().1;
     assert!(is_at(place, one, other), "{caption:?}");
