@@ -12,6 +12,11 @@ pub enum DeviceChoice {
     Metal,
     /// An NVIDIA GPU through CUDA (feature `cuda`).
     Cuda,
+    /// The processor through LibTorch (feature `libtorch`): what [`DeviceChoice::LibTorchCuda`] computes, where there is
+    /// no such GPU.
+    LibTorch,
+    /// An NVIDIA GPU through LibTorch (feature `libtorch`).
+    LibTorchCuda,
 }
 
 /// The device cannot be used.
@@ -43,7 +48,11 @@ impl DeviceChoice {
             DeviceChoice::Metal => Ok(Device::metal(burn::tensor::DeviceKind::DefaultDevice)),
             #[cfg(feature = "cuda")]
             DeviceChoice::Cuda => Ok(Device::cuda(0)),
-            #[cfg(not(all(feature = "vulkan", feature = "metal", feature = "cuda")))]
+            #[cfg(feature = "libtorch")]
+            DeviceChoice::LibTorch => Ok(Device::libtorch()),
+            #[cfg(feature = "libtorch")]
+            DeviceChoice::LibTorchCuda => Ok(Device::libtorch_cuda(0)),
+            #[cfg(not(all(feature = "vulkan", feature = "metal", feature = "cuda", feature = "libtorch")))]
             device => Err(DeviceError::NotBuilt(device)),
         }
     }
@@ -56,6 +65,8 @@ impl std::fmt::Display for DeviceChoice {
             DeviceChoice::Vulkan => "vulkan",
             DeviceChoice::Metal => "metal",
             DeviceChoice::Cuda => "cuda",
+            DeviceChoice::LibTorch => "libtorch",
+            DeviceChoice::LibTorchCuda => "libtorch-cuda",
         })
     }
 }
@@ -69,6 +80,8 @@ impl std::str::FromStr for DeviceChoice {
             "vulkan" => Ok(DeviceChoice::Vulkan),
             "metal" => Ok(DeviceChoice::Metal),
             "cuda" => Ok(DeviceChoice::Cuda),
+            "libtorch" => Ok(DeviceChoice::LibTorch),
+            "libtorch-cuda" => Ok(DeviceChoice::LibTorchCuda),
             other => Err(format!("`{other}` is not a device; give cpu, vulkan, metal or cuda")),
         }
     }
