@@ -1,6 +1,7 @@
 //! Prompts to conditionings, one encoder after the other.
 
-use rectiflow_nn::{Device, Int, Tensor, from_ids, is_finite};
+use rectiflow_nn::ops::runs_on_kernels;
+use rectiflow_nn::{Device, Int, Tensor, from_id_rows, is_finite};
 use rectiflow_text::{
     ClipEncoder, ClipFeatures, ClipKind, ClipOutput, ClipTokenizer, Conditioning, ConditioningWidths, Pooling,
     T5Encoder, T5Length, T5Rule, T5Tokenizer, TextFeatures, Tokens, assemble,
@@ -202,30 +203,31 @@ impl TextEncoders {
     /// An encoder's output is not finite.
     pub(crate) fn features(&self, tokens: &[PromptTokens], compat: Compat) -> Result<Vec<TextFeatures>, GenerateError> {
         let clip = |clip: &Option<Clip>, ids: Vec<&[u32]>, pooling| {
-            let features = clip
-                .as_ref()
-                .map(|clip| in_batches(&ids, &self.device, |ids| one_by_one(clip.encoder.forward(ids, pooling))));
-            optional(features.unwrap_or_default()).map(|output| output.map(|output| ClipFeatures::of(&output, 0)))
+            let features = clip.as_ref().map(|clip| {
+                in_batches(&ids, &self.device, |ids| {
+                    let output = clip.encoder.forward(ids, pooling);
+                    check(&output.penultimate, "the encoded text")?;
+                    check(&output.pooled, "the pooled text")?;
+                    Ok(one_by_one(output))
+                })
+            });
+            let features = features.transpose()?.unwrap_or_default();
+            let features = optional(features).map(|output| output.map(|output| ClipFeatures::of(&output, 0)));
+            Ok::<_, GenerateError>(features)
         };
-        let clip_l = clip(&self.clip_l, ids(tokens, |t| &t.clip_l), compat.clip_l_pooling());
-        let clip_g = clip(&self.clip_g, ids(tokens, |t| &t.clip_g), Pooling::Projected);
+        let clip_l = clip(&self.clip_l, ids(tokens, |t| &t.clip_l), compat.clip_l_pooling())?;
+        let clip_g = clip(&self.clip_g, ids(tokens, |t| &t.clip_g), Pooling::Projected)?;
         let t5 = self.t5.as_ref().map(|t5| {
             in_batches(&ids(tokens, |t| &t.t5), &self.device, |ids| {
                 let count = ids.dims()[0];
-                t5.encoder.forward(ids).chunk(count, 0)
+                let output = t5.encoder.forward(ids);
+                check(&output, "the encoded text")?;
+                Ok(output.chunk(count, 0))
             })
         });
-        let t5 = optional(t5.unwrap_or_default()).map(|t5| t5.map(|t5| t5.squeeze_dim(0)));
+        let t5 = optional(t5.transpose()?.unwrap_or_default()).map(|t5| t5.map(|t5| t5.squeeze_dim(0)));
         let all = clip_l.zip(clip_g).zip(t5).take(tokens.len());
-        all.map(|((clip_l, clip_g), t5)| {
-            for clip in [&clip_l, &clip_g].into_iter().flatten() {
-                check(&clip.penultimate, "the encoded text")?;
-                check(&clip.pooled, "the pooled text")?;
-            }
-            t5.as_ref().map_or(Ok(()), |t5| check(t5, "the encoded text"))?;
-            Ok(TextFeatures { clip_l, clip_g, t5 })
-        })
-        .collect()
+        Ok(all.map(|((clip_l, clip_g), t5)| TextFeatures { clip_l, clip_g, t5 }).collect())
     }
 
     /// How the encoders' outputs are joined.
@@ -267,8 +269,11 @@ impl PromptTokens {
     }
 }
 
-/// Texts that an encoder takes at once: one reading of its weights serves them all, and memory stays small.
-const TEXTS_AT_ONCE: usize = 8;
+/// Texts that an encoder takes at once: one reading of its weights serves them all, and memory stays small. What other
+/// devices are busy with for a while is more.
+fn texts_at_once(device: &Device) -> usize {
+    if runs_on_kernels(device) { 8 } else { 256 }
+}
 
 /// Each text's ids for one encoder; none where the encoder is not there.
 fn ids<'a>(tokens: &'a [PromptTokens], of: impl Fn(&'a PromptTokens) -> &'a Option<Tokens>) -> Vec<&'a [u32]> {
@@ -286,19 +291,25 @@ fn each<E, T>(
 ) -> Result<Vec<T>, GenerateError> {
     let Some(encoder) = encoder else { return Ok(Vec::new()) };
     go_on(watch.phase(&format!("encode {name}")))?;
-    Ok(in_batches(texts, device, |ids| run(&encoder, ids)))
+    in_batches(texts, device, |ids| Ok(run(&encoder, ids)))
 }
 
 /// What `run` gives for each text; it takes several of one length at once.
-fn in_batches<T>(texts: &[&[u32]], device: &Device, run: impl Fn(Tensor<2, Int>) -> Vec<T>) -> Vec<T> {
+///
+/// # Errors
+/// Those of `run`.
+fn in_batches<T>(
+    texts: &[&[u32]],
+    device: &Device,
+    run: impl Fn(Tensor<2, Int>) -> Result<Vec<T>, GenerateError>,
+) -> Result<Vec<T>, GenerateError> {
     let mut outputs = Vec::new();
     for run_of_equals in texts.chunk_by(|a, b| a.len() == b.len()) {
-        for batch in run_of_equals.chunks(TEXTS_AT_ONCE) {
-            let rows = batch.iter().map(|ids| from_ids(ids, device)).collect();
-            outputs.extend(run(Tensor::cat(rows, 0)));
+        for batch in run_of_equals.chunks(texts_at_once(device)) {
+            outputs.extend(run(from_id_rows(batch, device))?);
         }
     }
-    outputs
+    Ok(outputs)
 }
 
 /// An encoder's output for each text, or none for any where the encoder is not there.

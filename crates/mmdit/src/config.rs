@@ -120,6 +120,9 @@ pub enum ConfigError {
 }
 
 impl MmditConfig {
+    /// The width of an attention head in every SD3 model.
+    pub const HEAD_WIDTH: usize = HEAD_WIDTH;
+
     /// The paper's network of `depth` blocks, 64 wide for each (arXiv:2403.03206 section 4); 24 are SD3-Medium. Its
     /// positions are stored.
     pub fn of_depth(depth: usize) -> Self {

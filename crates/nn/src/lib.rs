@@ -29,4 +29,4 @@ pub use params::{Named, ParamNames, ParamSource, Params, Read, WithNew};
 pub use precision::Precision;
 pub use rectiflow_kernels::keep_freed_memory;
 pub use rng::Rng;
-pub use tensor::{from_f32, from_ids, is_finite, to_f32};
+pub use tensor::{from_f32, from_id_rows, from_ids, is_finite, to_f32};

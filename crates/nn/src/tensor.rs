@@ -16,6 +16,17 @@ pub fn from_ids(ids: &[u32], device: &Device) -> Tensor<2, Int> {
     Tensor::from_data(TensorData::new(ids, [1, length]), device)
 }
 
+/// Token ids `[B, L]` on `device`, a row for each text.
+///
+/// # Panics
+/// The texts have different numbers of ids: a bug of the caller.
+pub fn from_id_rows(texts: &[&[u32]], device: &Device) -> Tensor<2, Int> {
+    let length = texts.first().map_or(0, |ids| ids.len());
+    let ids: Vec<i64> = texts.iter().flat_map(|ids| ids.iter().map(|&id| i64::from(id))).collect();
+    assert_eq!(ids.len(), texts.len() * length, "texts of one length");
+    Tensor::from_data(TensorData::new(ids, [texts.len(), length]), device)
+}
+
 /// The values, in row-major order, as f32.
 pub fn to_f32<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
     let data = tensor.clone().cast(burn::tensor::DType::F32).into_data();
@@ -24,5 +35,9 @@ pub fn to_f32<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
 
 /// Whether no value is NaN or infinite. Reads the whole tensor once.
 pub fn is_finite<const D: usize>(tensor: &Tensor<D>) -> bool {
+    if !crate::ops::runs_on_kernels(&tensor.device()) {
+        // One number comes from another device: 0, unless something times 0 is no number.
+        return to_f32(&(tensor.clone() * 0.0).sum())[0] == 0.0;
+    }
     to_f32(tensor).iter().all(|value| value.is_finite())
 }

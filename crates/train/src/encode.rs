@@ -147,12 +147,13 @@ impl Pictures {
 pub fn batch_of(pictures: &[RgbImage], device: &Device) -> Tensor<4> {
     let (width, height) = pictures.first().expect("a batch of at least one picture").dimensions();
     let (width, height) = (width as usize, height as usize);
-    let mut values = Vec::with_capacity(pictures.len() * 3 * width * height);
-    for picture in pictures {
+    let mut values = vec![0.0; pictures.len() * 3 * width * height];
+    values.par_chunks_mut(3 * width * height).zip(pictures).for_each(|(values, picture)| {
         assert_eq!(picture.as_raw().len(), 3 * width * height, "pictures of one size");
         let channel = |channel: usize| picture.as_raw().iter().skip(channel).step_by(3);
-        values.extend((0..3).flat_map(channel).map(|byte| f32::from(*byte) / 127.5 - 1.0));
-    }
+        let bytes = (0..3).flat_map(channel);
+        values.iter_mut().zip(bytes).for_each(|(value, byte)| *value = f32::from(*byte) / 127.5 - 1.0);
+    });
     from_f32(values, [pictures.len(), 3, height, width], device)
 }
 

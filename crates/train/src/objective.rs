@@ -10,6 +10,7 @@ use rectiflow_nn::Module;
 
 use crate::trainee::{StateError, Trainee};
 
+mod ahead;
 pub mod autoencoder;
 pub mod clip;
 pub mod flow;

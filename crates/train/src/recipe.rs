@@ -287,9 +287,12 @@ pub struct Transformer {
     /// A checkpoint to begin with; without it, from scratch.
     #[serde(default)]
     pub from: Option<PathBuf>,
-    /// Blocks, and heads of width 64.
+    /// Blocks.
     #[serde(default)]
     pub depth: Option<NonZeroUsize>,
+    /// Width of both streams, 64 for each head. From scratch: as many heads as blocks, as in the paper.
+    #[serde(default)]
+    pub width: Option<NonZeroUsize>,
     /// RMS norm on queries and keys. With `from` a network without them, new ones are added.
     #[serde(default)]
     pub qk_norm: Option<bool>,

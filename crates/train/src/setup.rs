@@ -231,6 +231,7 @@ fn build(
     let adds_norm = model.qk_norm == Some(true) && !config.qk_norm;
     config.qk_norm |= adds_norm;
     agrees("model.depth", model.depth.map(|depth| depth.get()), config.depth)?;
+    agrees("model.width", model.width.map(|width| width.get()), config.width)?;
     agrees("model.qk_norm", model.qk_norm, config.qk_norm)?;
     agrees("model.dual_attention_layers", model.dual_attention_layers.clone(), config.dual_layers.clone())?;
     if !matches!(recipe.model, Model::Mmdit(_)) || model.token_sets.is_some_and(|sets| sets != 2) {
@@ -351,6 +352,13 @@ fn from_scratch(
     let latent_px = side_px / files.vae().downsampling();
     let (context_width, pooled_width) = files.conditioning_widths();
     let mut mmdit = MmditConfig::of_depth(depth.get());
+    if let Some(width) = model.width {
+        if !width.get().is_multiple_of(MmditConfig::HEAD_WIDTH) {
+            let why = format!("is {width}, and heads are {} wide", MmditConfig::HEAD_WIDTH);
+            return Err(impossible("model.width", why, "give a multiple of that"));
+        }
+        mmdit.width = width.get();
+    }
     let patch = mmdit.patch;
     let longest = pictures.iter().map(|size| size.width_px.max(size.height_px) as usize).max().unwrap_or(side_px);
     let grid = model.grid.map_or(GRID.max(longest / files.vae().downsampling() / patch), |grid| grid.get());

@@ -30,8 +30,8 @@ pub(super) use depthwise::depthwise_conv2d;
 /// A tensor as the CPU device has it: storage, shape, strides.
 pub(super) type Stored = FloatTensor<Flex>;
 
-/// Whether operations on `device` run on kernels.
-pub(crate) fn runs_on_kernels(device: &Device) -> bool {
+/// Whether operations on `device` run on `rectiflow-kernels`: on the processor, one after the other.
+pub fn runs_on_kernels(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }
 

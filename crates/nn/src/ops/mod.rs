@@ -25,7 +25,7 @@ pub use rectiflow_kernels::picture::Window;
 
 pub use composed::{AttentionBias, embedding, silu, widen, with_border};
 pub use cpu::PackedWeight;
-pub(crate) use cpu::runs_on_kernels;
+pub use cpu::runs_on_kernels;
 pub use optimizer::{AdamwMoments, adamw_step, ema_start, ema_step, sum_of_squares};
 pub use strips::{PictureSums, ScaleShift, stack_rows};
 

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use rectiflow_dataset::{Dataset, DatasetError, Drawn};
-use rectiflow_nn::{Device, Int, Module, Tensor, from_f32, from_ids, to_f32};
+use rectiflow_nn::{Device, Int, Module, Tensor, from_f32, from_id_rows, to_f32};
 use rectiflow_text::{ClipEncoder, ClipTokenizer, Pooling, TokenizerError};
 use rectiflow_vision::{ClipImageTower, LogitScale, contrastive_loss};
 
@@ -60,8 +60,8 @@ impl CaptionBatch {
             return Ok(None);
         }
         let cut = tokens.iter().filter(|tokens| tokens.cut.is_some()).count();
-        let rows = tokens.iter().map(|tokens| from_ids(&tokens.ids, device)).collect();
-        Ok(Some(CaptionBatch { ids_BL: Tensor::cat(rows, 0), cut }))
+        let rows: Vec<&[u32]> = tokens.iter().map(|tokens| &tokens.ids[..]).collect();
+        Ok(Some(CaptionBatch { ids_BL: from_id_rows(&rows, device), cut }))
     }
 }
 

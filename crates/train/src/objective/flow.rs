@@ -4,13 +4,17 @@
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
 use std::path::Path;
+use std::sync::Arc;
 
+use rayon::prelude::*;
 use rectiflow_dataset::Drawn;
 use rectiflow_flow::{Formulation, Level};
 use rectiflow_mmdit::{NetworkInputs, Origin, Recompute, VelocityNetwork, last_blocks};
+use rectiflow_nn::ops::runs_on_kernels;
 use rectiflow_nn::{Device, Module, ParamGradients, Rng, Tensor, from_f32, to_f32};
 use rectiflow_text::{Conditioning, Keep};
 
+use super::ahead::Ahead;
 use super::{Objective, Problem, StepError, Values, not_finite, take_step, turned};
 use crate::sheet::{columns, sheet};
 use crate::trainee::{StateError, Trainee};
@@ -131,14 +135,14 @@ pub type Export = Box<dyn Fn(&VelocityNetwork, &Path) -> Result<(), Problem>>;
 
 /// A velocity network in training.
 pub struct Flow {
-    settings: FlowSettings,
     trainee: Trainee<VelocityNetwork>,
-    data: FlowData,
+    maker: Arc<BatchMaker>,
     drawing: Option<Drawing>,
     export: Export,
-    device: Device,
     /// Draws differ between turns.
     turn: u64,
+    /// The part after the one that was taken last, on its way.
+    ahead: Ahead<PartOf, Result<(FlowBatch, usize), Problem>>,
 }
 
 impl Flow {
@@ -151,56 +155,17 @@ impl Flow {
         device: Device,
         export: Export,
     ) -> Flow {
-        Flow { settings, trainee, data, drawing, export, device, turn: 0 }
-    }
-
-    /// Draws of this turn: of no other.
-    fn rng(&self, purpose: &str, number: u64) -> Rng {
-        Rng::keyed(turned(self.settings.seed, self.turn), purpose, number)
-    }
-
-    /// The noise level of the sample at `place` among all that the run sees.
-    fn level(&self, place: u64) -> Level {
-        let formulation = self.settings.formulation;
-        formulation.level(formulation.quantile(self.rng("noise level", place).uniform()))
-    }
-
-    /// Samples and all that is drawn for them. `place`: of the first, among all that the run sees.
-    /// Returns also how many captions were cut.
-    fn batch(&self, drawn: &[Drawn], place: u64) -> Result<(FlowBatch, usize), Problem> {
-        let examples = self.data.examples(drawn)?;
-        let places = || place..place + drawn.len() as u64;
-        let seed = turned(self.settings.seed, self.turn);
-        let keep: Vec<Keep> = places().map(|place| Keep::drawn(self.settings.dropout, seed, place)).collect();
-        let Conditioning { context, pooled } = self.data.conditioning(&examples.texts, &keep)?;
-        let shape = examples.latents_BCHW.dims();
-        let count = shape[1..].iter().product();
-        let noise = places().flat_map(|place| self.rng("noise", place).normals(count)).collect();
-        let batch = FlowBatch {
-            latents_BCHW: on(&self.device, &examples.latents_BCHW),
-            noise_BCHW: from_f32(noise, shape, &self.device),
-            levels: places().map(|place| self.level(place)).collect(),
-            context_BTD: on(&self.device, &context),
-            pooled_BP: on(&self.device, &pooled),
-        };
-        Ok((batch, examples.cut))
-    }
-
-    /// Where in the positional grid a part's pictures lie.
-    fn origin(&self, batch: &FlowBatch, place: u64) -> Origin {
-        let mut rng = self.rng("position", place);
-        if rng.uniform() >= self.settings.position_crop {
-            return Origin::Centre;
-        }
-        let [.., height, width] = batch.latents_BCHW.dims();
-        let corner = |side: usize| (self.settings.grid - side / self.settings.patch + 1) as u64;
-        Origin::At([height, width].map(|side| rng.below(corner(side)) as usize))
+        // Where the network is computed by what makes its batches, one waits for the other anyway.
+        let ahead = if runs_on_kernels(&device.clone().inner()) { Ahead::never() } else { Ahead::by_one() };
+        let maker = Arc::new(BatchMaker { settings, data });
+        Flow { trainee, maker, drawing, export, turn: 0, ahead }
     }
 
     /// What the attentions look at, in one batch that is kept for validation, half noise: the numbers of the paper's
     /// figure 5.
     fn probe(&self, network: &VelocityNetwork, values: &mut Values) -> Result<(), Problem> {
-        let Some(drawn) = self.data.validation(self.settings.batch / self.settings.accumulate).next() else {
+        let Some(drawn) = self.maker.data.validation(self.maker.settings.batch / self.maker.settings.accumulate).next()
+        else {
             return Ok(());
         };
         let (inputs, _) = asked(self.validation_batch(&drawn, 0.5)?, Origin::Centre);
@@ -213,16 +178,16 @@ impl Flow {
 
     /// Samples that are kept for validation, always with the same noise.
     fn validation_batch(&self, drawn: &[Drawn], sigma: f64) -> Result<FlowBatch, Problem> {
-        let examples = self.data.examples(drawn)?;
+        let examples = self.maker.data.examples(drawn)?;
         let Conditioning { context, pooled } =
-            self.data.conditioning(&examples.texts, &vec![Keep::ALL; drawn.len()])?;
+            self.maker.data.conditioning(&examples.texts, &vec![Keep::ALL; drawn.len()])?;
         let shape = examples.latents_BCHW.dims();
         let size = shape[1..].iter().product();
-        let noise = |one: &Drawn| Rng::keyed(self.settings.seed, "validation noise", one.sample).normals(size);
+        let noise = |one: &Drawn| Rng::keyed(self.maker.settings.seed, "validation noise", one.sample).normals(size);
         Ok(FlowBatch {
             noise_BCHW: from_f32(drawn.iter().flat_map(noise).collect(), shape, &examples.latents_BCHW.device()),
             latents_BCHW: examples.latents_BCHW,
-            levels: vec![self.settings.formulation.level(sigma); drawn.len()],
+            levels: vec![self.maker.settings.formulation.level(sigma); drawn.len()],
             context_BTD: context,
             pooled_BP: pooled,
         })
@@ -231,7 +196,7 @@ impl Flow {
     /// The mean loss at one level of every sample that is kept for validation.
     fn losses_at(&self, network: &VelocityNetwork, sigma: f64) -> Result<f64, Problem> {
         let (mut sum, mut count) = (0.0, 0);
-        for drawn in self.data.validation(self.settings.batch / self.settings.accumulate) {
+        for drawn in self.maker.data.validation(self.maker.settings.batch / self.maker.settings.accumulate) {
             let batch = self.validation_batch(&drawn, sigma)?;
             sum += to_f32(&flow_losses(network, batch)).into_iter().map(f64::from).sum::<f64>();
             count += drawn.len();
@@ -240,22 +205,116 @@ impl Flow {
     }
 }
 
-/// The same values where gradients are tracked.
-fn on<const D: usize>(device: &Device, x: &Tensor<D>) -> Tensor<D> {
-    Tensor::from_data(x.to_data(), device)
+/// What makes the batches of a run.
+struct BatchMaker {
+    settings: FlowSettings,
+    data: FlowData,
+}
+
+/// A part of a step, which goes through the network at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PartOf {
+    step: u64,
+    turn: u64,
+    part: usize,
+}
+
+impl BatchMaker {
+    /// Samples of a part.
+    fn part_len(&self) -> usize {
+        self.settings.batch / self.settings.accumulate
+    }
+
+    /// Draws of a turn: of no other.
+    fn rng(&self, turn: u64, purpose: &str, number: u64) -> Rng {
+        Rng::keyed(turned(self.settings.seed, turn), purpose, number)
+    }
+
+    /// The first sample of a part, among all that the run sees.
+    fn place(&self, of: PartOf) -> u64 {
+        of.step * self.settings.batch as u64 + (of.part * self.part_len()) as u64
+    }
+
+    /// The part after this one.
+    fn next(&self, of: PartOf) -> PartOf {
+        let PartOf { step, turn, part } = of;
+        if part + 1 < self.settings.accumulate {
+            PartOf { step, turn, part: part + 1 }
+        } else {
+            PartOf { step: step + 1, turn, part: 0 }
+        }
+    }
+
+    /// The noise level of the sample at `place` among all that the run sees.
+    fn level(&self, turn: u64, place: u64) -> Level {
+        let formulation = self.settings.formulation;
+        formulation.level(formulation.quantile(self.rng(turn, "noise level", place).uniform()))
+    }
+
+    /// Samples and all that is drawn for them, without gradients. Returns also how many captions were cut.
+    fn batch(&self, of: PartOf) -> Result<(FlowBatch, usize), Problem> {
+        let drawn = self.data.drawn(of.step, of.turn);
+        let drawn = &drawn[of.part * self.part_len()..][..self.part_len()];
+        let examples = self.data.examples(drawn)?;
+        let first = self.place(of);
+        let places: Vec<u64> = (first..first + drawn.len() as u64).collect();
+        let seed = turned(self.settings.seed, of.turn);
+        let keep: Vec<Keep> = places.iter().map(|place| Keep::drawn(self.settings.dropout, seed, *place)).collect();
+        let Conditioning { context, pooled } = self.data.conditioning(&examples.texts, &keep)?;
+        let shape = examples.latents_BCHW.dims();
+        let count = shape[1..].iter().product();
+        let mut noise = vec![0.0; drawn.len() * count];
+        noise.par_chunks_mut(count).zip(&places).for_each(|(noise, place)| {
+            noise.copy_from_slice(&self.rng(of.turn, "noise", *place).normals(count));
+        });
+        let batch = FlowBatch {
+            noise_BCHW: from_f32(noise, shape, &examples.latents_BCHW.device()),
+            latents_BCHW: examples.latents_BCHW,
+            levels: places.iter().map(|place| self.level(of.turn, *place)).collect(),
+            context_BTD: context,
+            pooled_BP: pooled,
+        };
+        Ok((batch, examples.cut))
+    }
+
+    /// Where in the positional grid a part's pictures lie.
+    fn origin(&self, batch: &FlowBatch, of: PartOf) -> Origin {
+        let mut rng = self.rng(of.turn, "position", self.place(of));
+        if rng.uniform() >= self.settings.position_crop {
+            return Origin::Centre;
+        }
+        let [.., height, width] = batch.latents_BCHW.dims();
+        let corner = |side: usize| (self.settings.grid - side / self.settings.patch + 1) as u64;
+        Origin::At([height, width].map(|side| rng.below(corner(side)) as usize))
+    }
+}
+
+impl FlowBatch {
+    /// The same values where gradients are tracked.
+    fn tracked(self) -> FlowBatch {
+        FlowBatch {
+            latents_BCHW: Tensor::from_inner(self.latents_BCHW),
+            noise_BCHW: Tensor::from_inner(self.noise_BCHW),
+            levels: self.levels,
+            context_BTD: Tensor::from_inner(self.context_BTD),
+            pooled_BP: Tensor::from_inner(self.pooled_BP),
+        }
+    }
 }
 
 impl Objective for Flow {
     fn step(&mut self, step: u64, learning_rate: f64) -> Result<Values, StepError> {
-        let FlowSettings { batch, accumulate, gradient_norm_max, .. } = self.settings;
-        let drawn = self.data.drawn(step, self.turn);
+        let FlowSettings { accumulate, gradient_norm_max, recompute, .. } = self.maker.settings;
         let (mut values, mut cut) = (Bands::default(), 0);
-        for (part, drawn) in drawn.chunks(batch / accumulate).enumerate() {
-            let place = step * batch as u64 + (part * (batch / accumulate)) as u64;
-            let batch = match self.batch(drawn, place) {
+        for part in 0..accumulate {
+            let part = PartOf { step, turn: self.turn, part };
+            let made = self.ahead.take(part, || self.maker.batch(part));
+            let (next, maker) = (self.maker.next(part), Arc::clone(&self.maker));
+            self.ahead.begin(next, move || maker.batch(next));
+            let batch = match made {
                 Ok((batch, cut_here)) => {
                     cut += cut_here;
-                    batch
+                    batch.tracked()
                 }
                 Err(problem) => {
                     self.trainee.forget();
@@ -263,9 +322,9 @@ impl Objective for Flow {
                 }
             };
             let sigmas: Vec<f64> = batch.levels.iter().map(|level| level.sigma).collect();
-            let origin = self.origin(&batch, place);
+            let origin = self.maker.origin(&batch, part);
             let (inputs, asked) = asked(batch, origin);
-            let (_, gradients) = self.trainee.module().gradients(inputs, self.settings.recompute, |found_BCHW| {
+            let (_, gradients) = self.trainee.module().gradients(inputs, recompute, |found_BCHW| {
                 let losses = asked.losses(found_BCHW);
                 values.add(&sigmas, &to_f32(&losses));
                 losses.mean()
@@ -273,8 +332,10 @@ impl Objective for Flow {
             self.trainee.add_gathered(gradients);
         }
         let mut values = values.means();
-        take_step(&mut self.trainee, learning_rate, gradient_norm_max, &mut values)
-            .map_err(|what| not_finite(what, &drawn, |sample| self.data.id(sample)))?;
+        take_step(&mut self.trainee, learning_rate, gradient_norm_max, &mut values).map_err(|what| {
+            let drawn = self.maker.data.drawn(step, self.turn);
+            not_finite(what, &drawn, |sample| self.maker.data.id(sample))
+        })?;
         if cut > 0 {
             values.insert("captions_cut".to_owned(), cut as f64);
         }
@@ -282,11 +343,11 @@ impl Objective for Flow {
     }
 
     fn data_digest(&self) -> String {
-        self.data.digest()
+        self.maker.data.digest()
     }
 
     fn validate(&mut self) -> Result<Values, Problem> {
-        if self.data.validation_len() == 0 {
+        if self.maker.data.validation_len() == 0 {
             return Ok(Values::new());
         }
         let network = self.trainee.averaged().valid();
@@ -305,7 +366,7 @@ impl Objective for Flow {
     fn samples(&mut self) -> Result<Option<rectiflow_generate::Image>, Problem> {
         let Some(drawing) = &self.drawing else { return Ok(None) };
         let network = self.trainee.averaged().valid();
-        let pictures = drawing.draw(&network, self.settings.formulation, &self.data)?;
+        let pictures = drawing.draw(&network, self.maker.settings.formulation, &self.maker.data)?;
         Ok(Some(sheet(&pictures, columns(pictures.len()))))
     }
 

@@ -2,6 +2,7 @@
 //!
 //! What this module does not do: encode anything, or read captions.
 
+use rayon::prelude::*;
 use rectiflow_dataset::{Dataset, Drawn};
 use rectiflow_nn::{Device, Tensor};
 
@@ -64,7 +65,7 @@ impl PictureData {
     /// # Errors
     /// One cannot be read any more.
     pub fn pictures(&self, drawn: &[Drawn], device: &Device) -> Result<Tensor<4>, Problem> {
-        let read = drawn.iter().map(|one| picture(&self.dataset, self.seed, one));
+        let read = drawn.par_iter().map(|one| picture(&self.dataset, self.seed, one));
         let pictures = read.collect::<Result<Vec<_>, _>>()?;
         Ok(batch_of(&pictures, device))
     }

@@ -43,7 +43,11 @@ fn or_0(size: Option<NonZeroUsize>) -> usize {
 }
 
 fn transformer(model: &Transformer) -> Vec<Size> {
-    vec![("model.depth", or_0(model.depth), BLOCKS_MAX), ("model.grid", or_0(model.grid), GRID_MAX)]
+    vec![
+        ("model.depth", or_0(model.depth), BLOCKS_MAX),
+        ("model.width", or_0(model.width), WIDTH_MAX),
+        ("model.grid", or_0(model.grid), GRID_MAX),
+    ]
 }
 
 fn autoencoder(model: &AutoencoderModel) -> Vec<Size> {
@@ -99,6 +103,7 @@ mod tests {
                     image = { width = 64, layers = 1, heads = 2, patch = 8 }";
         for (objective, model, expected) in [
             (flow, "kind = \"mmdit\", depth = 1000000", "`model.depth` is 1000000, and at most 256 is possible"),
+            (flow, "kind = \"mmdit\", depth = 2, width = 6400000", "`model.width` is 6400000"),
             (flow, "kind = \"dit\", depth = 2, grid = 100000", "`model.grid` is 100000, and at most 4096"),
             (pictures, "kind = \"autoencoder\", widths = [32, 80000]", "`model.widths` is 80000"),
             (pictures, "kind = \"autoencoder\", latent_channels = 99999", "`model.latent_channels` is 99999"),

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use image::RgbImage;
+use rayon::prelude::*;
 use rectiflow_dataset::{Cache, CaptionMix, Captions, Dataset, Drawn};
 use rectiflow_generate::Encoders;
 use rectiflow_nn::{DType, Device, Tensor};
 use rectiflow_text::{ClipFeatures, Conditioning, ConditioningWidths, Keep, Pads, TextFeatures, assemble_features};
 
-use crate::encode::{self, Pictures};
+use crate::encode::{self, EncodeError, Pictures};
 use crate::objective::Problem;
 use crate::objective::split::Split;
 
@@ -150,12 +152,11 @@ impl FlowData {
             Source::Cached(cache) => self.read(cache, drawn),
             Source::Live(live) => {
                 let Live { dataset, encoders, pictures } = &**live;
-                let mut prepared = Vec::new();
-                let mut captions = Vec::new();
-                for one in drawn {
-                    prepared.push(encode::picture(dataset, self.seed, one)?);
-                    captions.push(encode::caption(dataset, self.seed, one)?);
-                }
+                let ready = |one: &Drawn| -> Result<(RgbImage, String), EncodeError> {
+                    Ok((encode::picture(dataset, self.seed, one)?, encode::caption(dataset, self.seed, one)?))
+                };
+                let ready = drawn.par_iter().map(ready).collect::<Result<Vec<_>, _>>()?;
+                let (prepared, captions): (Vec<RgbImage>, Vec<String>) = ready.into_iter().unzip();
                 let samples: Vec<u64> = drawn.iter().map(|one| one.sample).collect();
                 let latents_BCHW = pictures.latents(encoders, &prepared, &samples)?;
                 let texts: Vec<&str> = captions.iter().map(String::as_str).collect();
