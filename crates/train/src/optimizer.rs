@@ -13,6 +13,7 @@ use burn::tensor::Tensor;
 use rectiflow_nn::ops::{self, AdamwMoments, AdamwStep};
 use rectiflow_nn::{ParamGradients, ParamNames};
 
+mod joined;
 mod places;
 #[cfg(test)]
 mod tests;
@@ -66,7 +67,8 @@ impl ModuleGradients {
         gradients: ParamGradients,
         parts: NonZeroU64,
     ) -> Result<Self, NotFinite> {
-        let mut visitor = Squares { gradients: &gradients, sum: 0.0, not_finite: None };
+        let known = joined::squares(module, &gradients);
+        let mut visitor = Squares { gradients: &gradients, known, sum: 0.0, not_finite: None };
         module.visit(&mut visitor);
         let Squares { sum, not_finite, .. } = visitor;
         match not_finite {
@@ -98,6 +100,8 @@ impl ModuleGradients {
 
 struct Squares<'a> {
     gradients: &'a ParamGradients,
+    /// Sums that were taken together.
+    known: HashMap<ParamId, f64>,
     sum: f64,
     not_finite: Option<ParamId>,
 }
@@ -105,7 +109,8 @@ struct Squares<'a> {
 impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(gradient) = self.gradients.get(param.id) else { return };
-        let squares = ops::sum_of_squares(gradient.clone());
+        let known = self.known.get(&param.id).copied();
+        let squares = known.unwrap_or_else(|| ops::sum_of_squares(gradient.clone()));
         if !squares.is_finite() && self.not_finite.is_none() {
             self.not_finite = Some(param.id);
         }
@@ -178,9 +183,10 @@ impl Optimizer {
     /// Parameters change in place where nobody else holds their memory: give the only copy of the module, and drop what
     /// was computed with it.
     #[must_use]
-    pub fn step<M: Module>(&mut self, module: M, gradients: ModuleGradients, learning_rate: f64) -> M {
+    pub fn step<M: Module>(&mut self, module: M, mut gradients: ModuleGradients, learning_rate: f64) -> M {
         self.steps += 1;
-        module.map(&mut Update { optimizer: self, gradients, learning_rate })
+        let updated = joined::update(self, &module, &mut gradients, learning_rate);
+        module.map(&mut Update { optimizer: self, gradients, learning_rate, updated })
     }
 
     /// The module with an average of each parameter in its place, the one that was given as `index`-th; `module` itself
@@ -298,19 +304,26 @@ struct Update<'a> {
     optimizer: &'a mut Optimizer,
     gradients: ModuleGradients,
     learning_rate: f64,
+    /// Parameters that were updated together, flat.
+    updated: HashMap<ParamId, Tensor<1>>,
 }
 
 impl ModuleMapper for Update<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, tensor, mapper) = param.consume();
-        let Some(gradient) = self.gradients.gradients.remove(id) else {
-            self.optimizer.rest(id, tensor.clone().inner());
-            return Param::from_mapped_value(id, tensor, mapper);
-        };
         // An operation refuses tensors of two strategies, so the updated one gets that of the parameter.
         let strategy = tensor.gradient_checkpointing_strategy();
-        let factor = self.gradients.factor;
-        let updated = self.optimizer.update(id, tensor.inner(), gradient, self.learning_rate, factor);
+        let updated = match (self.updated.remove(&id), self.gradients.gradients.remove(id)) {
+            (Some(updated), _) => updated.reshape(tensor.dims()),
+            (None, Some(gradient)) => {
+                let factor = self.gradients.factor;
+                self.optimizer.update(id, tensor.inner(), gradient, self.learning_rate, factor)
+            }
+            (None, None) => {
+                self.optimizer.rest(id, tensor.clone().inner());
+                return Param::from_mapped_value(id, tensor, mapper);
+            }
+        };
         let mut tensor = Tensor::from_inner(updated);
         if let Some(strategy) = strategy {
             tensor = tensor.with_gradient_checkpointing_strategy(strategy);
