@@ -198,6 +198,7 @@ mod tests {
             depth: 2,
             qk_norm: false,
             shift: None,
+            t5_length: None,
         };
         let request = Request {
             prompts: vec!["cat".into()],

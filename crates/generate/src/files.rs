@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rectiflow_mmdit::MmditConfig;
-use rectiflow_text::{ClipConfig, ClipKind, ConditioningWidths, T5_LENGTHS, T5Config};
+use rectiflow_text::{ClipConfig, ClipKind, ClipSize, ConditioningWidths, T5_LENGTHS, T5Config, T5Tokenizer};
 use rectiflow_vae::VaeConfig;
 use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
 
@@ -79,6 +79,12 @@ impl EncoderFiles {
         (clips.max(self.t5.as_ref().map_or(0, |t5| t5.width)), clips)
     }
 
+    /// Tokens that the CLIPs make of a text, which stand first in a context.
+    pub fn clip_tokens(&self) -> usize {
+        let clip = self.clip_l.as_ref().or(self.clip_g.as_ref());
+        clip.map_or(ClipSize::RELEASED, ClipConfig::size).length
+    }
+
     /// The checkpoint that the parts are in.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
@@ -123,6 +129,11 @@ impl ModelFiles {
             depth: self.transformer.depth,
             qk_norm: self.transformer.qk_norm,
             shift: checkpoint.shift().map(|shift| shift as f32),
+            // What is wrong with the file is said when the tokenizer is opened.
+            t5_length: checkpoint
+                .tokenizer_folder(PartKind::T5)
+                .and_then(|folder| T5Tokenizer::stated_length(folder).ok().flatten())
+                .filter(|length| T5_LENGTHS.contains(length)),
         }
     }
 }

@@ -89,9 +89,9 @@ impl Tokenizers {
             let tokenizer = match (folder(part), compat) {
                 (Some(folder), Compat::Diffusers) => ClipTokenizer::from_folder(folder, kind)?.with_pad_inside_texts(),
                 (Some(folder), Compat::Stability) => ClipTokenizer::from_folder(folder, kind)?,
-                (None, compat) => compat.clip_tokenizer(kind),
+                (None, compat) => compat.clip_tokenizer(kind, config.size()),
             };
-            tokenizer.check_vectors(config.vocabulary)?;
+            tokenizer.check_encoder(config.size())?;
             Ok::<_, OpenError>(Some(tokenizer))
         };
         let t5 = match &files.t5 {

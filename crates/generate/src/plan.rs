@@ -69,6 +69,8 @@ pub struct ModelFacts {
     pub qk_norm: bool,
     /// The shift the checkpoint's scheduler names.
     pub shift: Option<f32>,
+    /// Most T5 tokens of a text, if the model says.
+    pub t5_length: Option<usize>,
 }
 
 /// What will be done. Complete: nothing is left to a default.
@@ -201,7 +203,8 @@ impl Request {
         if !guidance.is_finite() || guidance < 0.0 {
             return Err(PlanError::Guidance(guidance));
         }
-        let t5_length = self.t5_length.unwrap_or(defaults.t5_length);
+        let longest = model.t5_length.map_or(defaults.t5_length, |length| length.min(defaults.t5_length));
+        let t5_length = self.t5_length.unwrap_or(longest);
         if !T5_LENGTHS.contains(&t5_length) {
             return Err(PlanError::T5Length(t5_length));
         }
@@ -280,6 +283,7 @@ mod tests {
         depth: 2,
         qk_norm: false,
         shift: None,
+        t5_length: None,
     };
 
     fn request() -> Request {
@@ -312,6 +316,10 @@ mod tests {
 
     #[test]
     fn a_scheduler_file_sets_the_shift_and_a_user_overrides_it() {
+        let short = ModelFacts { t5_length: Some(128), ..MODEL };
+        assert_eq!(request().resolve(&short).unwrap().t5_length, 128, "what the model was trained with");
+        let long = ModelFacts { t5_length: Some(512), ..MODEL };
+        assert_eq!(request().resolve(&long).unwrap().t5_length, 256, "diffusers' default");
         let model = ModelFacts { shift: Some(5.0), ..MODEL };
         assert_eq!(request().resolve(&model).unwrap().shift, 5.0);
         assert_eq!(Request { shift: Some(2.0), ..request() }.resolve(&model).unwrap().shift, 2.0);

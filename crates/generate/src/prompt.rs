@@ -3,8 +3,8 @@
 use rectiflow_nn::ops::runs_on_kernels;
 use rectiflow_nn::{Device, Int, Tensor, from_id_rows, is_finite};
 use rectiflow_text::{
-    ClipEncoder, ClipFeatures, ClipKind, ClipOutput, ClipTokenizer, Conditioning, ConditioningWidths, Pooling,
-    T5Encoder, T5Length, T5Rule, T5Tokenizer, TextFeatures, Tokens, assemble,
+    ClipEncoder, ClipFeatures, ClipKind, ClipOutput, ClipSize, ClipTokenizer, Conditioning, ConditioningWidths,
+    Pooling, T5Encoder, T5Length, T5Rule, T5Tokenizer, TextFeatures, Tokens, assemble,
 };
 
 use crate::compat::Compat;
@@ -99,10 +99,10 @@ impl Compat {
     }
 
     /// The built-in CLIP tokenizer: only in transformers is CLIP-G's padding token, `!`, found inside texts.
-    pub(crate) fn clip_tokenizer(self, kind: ClipKind) -> ClipTokenizer {
+    pub(crate) fn clip_tokenizer(self, kind: ClipKind, size: ClipSize) -> ClipTokenizer {
         match self {
-            Compat::Diffusers => ClipTokenizer::embedded(kind).with_pad_inside_texts(),
-            Compat::Stability => ClipTokenizer::embedded(kind),
+            Compat::Diffusers => ClipTokenizer::sized(kind, size).with_pad_inside_texts(),
+            Compat::Stability => ClipTokenizer::sized(kind, size),
         }
     }
 
@@ -250,13 +250,12 @@ impl TextEncoders {
     }
 }
 
-/// Tokens of a CLIP encoder, which stand first in a context.
-const CLIP_TOKENS: usize = 77;
-
 impl PromptTokens {
     /// Tokens of the conditioning that these become: CLIP's and T5's, or the zeros where T5 is not there.
     pub fn context_tokens(&self, compat: Compat, t5_length: usize) -> usize {
-        CLIP_TOKENS + self.t5.as_ref().map_or(compat.t5_absent(t5_length), |t5| t5.ids.len())
+        let clip =
+            self.clip_l.as_ref().or(self.clip_g.as_ref()).map_or(ClipSize::RELEASED.length, |clip| clip.ids.len());
+        clip + self.t5.as_ref().map_or(compat.t5_absent(t5_length), |t5| t5.ids.len())
     }
 
     fn report_cuts(&self, watch: &mut dyn Watch) {

@@ -1,20 +1,19 @@
 //! What the transformer is told of a text. Source: Esser et al. 2024, arXiv:2403.03206, appendix B.2; the order
 //! is that of `get_cond` in Stability-AI/sd3.5 `sd3_infer.py` and of `encode_prompt` in diffusers.
 //!
-//! Shape letters: B batch, L CLIP tokens (77), T T5 tokens, S = L + T, C width of a context token,
+//! Shape letters: B batch, L CLIP tokens (77, or fewer of smaller encoders), T T5 tokens, S = L + T, C width of a context token,
 //! P width of the pooled text, D width of one CLIP encoder.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
 use burn::tensor::{DType, Tensor};
 use rectiflow_nn::Device;
 
-use crate::tokenizer::CLIP_LENGTH;
-use crate::{ClipConfig, ClipOutput, T5Config};
+use crate::{ClipConfig, ClipOutput, ClipSize, T5Config};
 
 /// A text as the transformer takes it.
 #[derive(Clone, Debug)]
 pub struct Conditioning {
-    /// `[B, 77 + T, C]`: the tokens.
+    /// `[B, L + T, C]`: the tokens.
     pub context: Tensor<3>,
     /// `[B, P]`: the whole text in one vector.
     pub pooled: Tensor<2>,
@@ -31,6 +30,8 @@ pub struct ConditioningWidths {
     pub context: usize,
     /// Of the transformer's pooled text: both CLIPs side by side.
     pub pooled: usize,
+    /// How many tokens both CLIPs have, which stand side by side: 77 of the released ones, and where there is none.
+    pub clip_tokens: usize,
     /// How many tokens stand for T5 where there is none: 256 or the chosen length in diffusers, 77 in
     /// Stability-AI/sd3.5.
     pub t5_tokens: usize,
@@ -61,6 +62,14 @@ pub enum WidthError {
         /// What the transformer takes.
         context: usize,
     },
+    /// The tokens of the CLIPs stand side by side, and are not equally many.
+    #[error("CLIP-L has {clip_l} tokens and CLIP-G {clip_g}\nhint: take encoders of one release")]
+    Tokens {
+        /// Of CLIP-L.
+        clip_l: usize,
+        /// Of CLIP-G.
+        clip_g: usize,
+    },
     /// An output is not as wide as was said.
     #[error(
         "the width of {output} is {found} instead of {wanted}\nhint: take the encoders of the transformer's own release"
@@ -90,13 +99,20 @@ impl ConditioningWidths {
         pooled: usize,
         t5_tokens: usize,
     ) -> Result<Self, WidthError> {
+        let lengths = [clip_l, clip_g].map(|clip| clip.map(|clip| clip.size().length));
+        if let [Some(clip_l), Some(clip_g)] = lengths
+            && clip_l != clip_g
+        {
+            return Err(WidthError::Tokens { clip_l, clip_g });
+        }
+        let clip_tokens = lengths[0].or(lengths[1]).unwrap_or(ClipSize::RELEASED.length);
         let (clip_l, clip_g) = match (clip_l.map(|clip| clip.width), clip_g.map(|clip| clip.width)) {
             (Some(clip_l), Some(clip_g)) => (clip_l, clip_g),
             (Some(clip_l), None) => (clip_l, pooled.saturating_sub(clip_l)),
             (None, Some(clip_g)) => (pooled.saturating_sub(clip_g), clip_g),
             (None, None) => (pooled, 0),
         };
-        let widths = ConditioningWidths { clip_l, clip_g, context, pooled, t5_tokens };
+        let widths = ConditioningWidths { clip_l, clip_g, context, pooled, clip_tokens, t5_tokens };
         widths.check()?;
         t5.map_or(Ok(()), |t5| check_output("T5's tokens", t5.width, context))?;
         Ok(widths)
@@ -132,7 +148,7 @@ pub fn assemble(
     widths.check()?;
     let batches = [&clip_l, &clip_g].map(|clip| clip.as_ref().map(|clip| clip.pooled.dims()[0]));
     let batch = batches[0].or(batches[1]).or(t5.as_ref().map(|t5| t5.dims()[0])).unwrap_or(1);
-    let room = Room { batch, device };
+    let room = Room { batch, tokens: widths.clip_tokens, device };
 
     let l = room.clip(clip_l, widths.clip_l, ["CLIP-L's tokens", "CLIP-L's pooled output"])?;
     let g = room.clip(clip_g, widths.clip_g, ["CLIP-G's tokens", "CLIP-G's pooled output"])?;
@@ -142,7 +158,7 @@ pub fn assemble(
     };
     check_output("T5's tokens", t5_BTC.dims()[2], widths.context)?;
 
-    let right_BLD = room.zeros([batch, CLIP_LENGTH, widths.context - widths.pooled]);
+    let right_BLD = room.zeros([batch, widths.clip_tokens, widths.context - widths.pooled]);
     let clip_BLC = join([l.penultimate, g.penultimate, right_BLD], 2);
     Ok(Conditioning { context: join([clip_BLC, t5_BTC], 1), pooled: join([l.pooled, g.pooled], 1) })
 }
@@ -150,6 +166,8 @@ pub fn assemble(
 /// Where and for how many texts zeros are made.
 struct Room<'a> {
     batch: usize,
+    /// Of the CLIPs.
+    tokens: usize,
     device: &'a Device,
 }
 
@@ -161,7 +179,7 @@ impl Room<'_> {
     /// The output of a CLIP encoder of this width, or zeros.
     fn clip(&self, clip: Option<ClipOutput>, width: usize, names: [&'static str; 2]) -> Result<ClipOutput, WidthError> {
         let Some(clip) = clip else {
-            let penultimate = self.zeros([self.batch, CLIP_LENGTH, width]);
+            let penultimate = self.zeros([self.batch, self.tokens, width]);
             return Ok(ClipOutput { penultimate, pooled: self.zeros([self.batch, width]) });
         };
         check_output(names[0], clip.penultimate.dims()[2], width)?;

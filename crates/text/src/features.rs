@@ -18,7 +18,6 @@ use rectiflow_nn::{Device, Rng};
 
 use crate::ClipOutput;
 use crate::conditioning::{Conditioning, ConditioningWidths, WidthError, assemble};
-use crate::tokenizer::CLIP_LENGTH;
 
 /// What a CLIP gave for one text. Of any float type.
 #[derive(Clone, Debug)]
@@ -150,7 +149,7 @@ impl TextFeatures {
 
 /// The conditioning of a batch of texts, each without the encoders that its `keep` drops.
 ///
-/// All texts get 77 CLIP places and `widths.t5_tokens` of T5, the length with which pictures will be drawn. With all
+/// All texts get `widths.clip_tokens` CLIP places and `widths.t5_tokens` of T5, the length with which pictures will be drawn. With all
 /// encoders kept and [`Pads::AsEncoded`] this is what [`assemble`] gives for the same texts.
 ///
 /// # Errors
@@ -173,7 +172,7 @@ pub fn assemble_features(
         let place = Place { sample, pads };
         let clip = |features: &Option<ClipFeatures>, kept: bool, encoder| {
             let features = features.as_ref().filter(|_| kept);
-            features.map(|features| place.clip(features, encoder)).transpose()
+            features.map(|features| place.clip(features, widths.clip_tokens, encoder)).transpose()
         };
         let clip_l = clip(&text.clip_l, keep.clip_l, "CLIP-L")?;
         let clip_g = clip(&text.clip_g, keep.clip_g, "CLIP-G")?;
@@ -194,8 +193,8 @@ struct Place {
 }
 
 impl Place {
-    fn clip(self, features: &ClipFeatures, encoder: &'static str) -> Result<ClipOutput, FeaturesError> {
-        let penultimate = self.whole(&features.penultimate, CLIP_LENGTH, encoder)?;
+    fn clip(self, features: &ClipFeatures, tokens: usize, encoder: &'static str) -> Result<ClipOutput, FeaturesError> {
+        let penultimate = self.whole(&features.penultimate, tokens, encoder)?;
         Ok(ClipOutput { penultimate, pooled: features.pooled.clone().cast(DType::F32).unsqueeze() })
     }
 

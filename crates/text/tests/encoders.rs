@@ -68,7 +68,8 @@ fn rows_of_a_batch_do_not_mix() {
     }
 }
 
-const WIDTHS: ConditioningWidths = ConditioningWidths { clip_l: 2, clip_g: 3, context: 6, pooled: 5, t5_tokens: 4 };
+const WIDTHS: ConditioningWidths =
+    ConditioningWidths { clip_l: 2, clip_g: 3, context: 6, pooled: 5, clip_tokens: 77, t5_tokens: 4 };
 
 /// A CLIP output of one value.
 fn clip(width: usize, value: f32) -> ClipOutput {
@@ -136,7 +137,8 @@ fn outputs_of_the_wrong_width_are_errors() {
 fn widths_are_found_before_anything_is_run() {
     let (l, g, xxl) = (ClipConfig::clip_l(), ClipConfig::clip_g(), T5Config::xxl());
     let find = |l, g, t5, context, pooled| ConditioningWidths::find(l, g, t5, context, pooled, 77);
-    let sd3 = ConditioningWidths { clip_l: 768, clip_g: 1280, context: 4096, pooled: 2048, t5_tokens: 77 };
+    let sd3 =
+        ConditioningWidths { clip_l: 768, clip_g: 1280, context: 4096, pooled: 2048, clip_tokens: 77, t5_tokens: 77 };
     assert_eq!(find(Some(&l), Some(&g), Some(&xxl), 4096, 2048), Ok(sd3));
     assert_eq!(find(None, Some(&g), None, 4096, 2048), Ok(sd3));
     assert_eq!(find(Some(&l), None, None, 4096, 2048), Ok(sd3));

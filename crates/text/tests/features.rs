@@ -135,7 +135,7 @@ fn halves_are_widened() {
 #[test]
 fn features_of_the_wrong_size_are_errors() {
     let device = Device::flex();
-    let widths = ConditioningWidths { clip_l: 2, clip_g: 3, context: 6, pooled: 5, t5_tokens: 4 };
+    let widths = ConditioningWidths { clip_l: 2, clip_g: 3, context: 6, pooled: 5, clip_tokens: 77, t5_tokens: 4 };
     let t5 = |tokens: usize, width: usize| TextFeatures {
         t5: Some(from_f32(vec![1.0; tokens * width], [tokens, width], &device)),
         ..TextFeatures::default()

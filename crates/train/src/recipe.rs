@@ -333,6 +333,20 @@ pub struct AutoencoderModel {
     /// Groups of the group norms. From scratch: 8. The released one has 32.
     #[serde(default)]
     pub groups: Option<NonZeroUsize>,
+    /// What learns. With `from` alone: the decoder, for latents that a transformer was trained on already.
+    #[serde(default)]
+    pub train: TrainedParts,
+}
+
+/// What of an autoencoder learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainedParts {
+    /// Encoder and decoder.
+    #[default]
+    All,
+    /// The decoder; latents stay as they are.
+    Decoder,
 }
 
 /// A text tower and an image tower.
@@ -350,6 +364,12 @@ pub struct ClipModel {
     pub heads: NonZeroUsize,
     /// Width that both towers' outputs are compared in.
     pub projection: NonZeroUsize,
+    /// Tokens that the text tower knows. Left away: the 49,408 of SD3's CLIPs; fewer have narrower uses, and a smaller table.
+    #[serde(default)]
+    pub vocabulary: Option<NonZeroUsize>,
+    /// Places of a text. Left away: the 77 of SD3's CLIPs; fewer are quicker, and cut long texts.
+    #[serde(default)]
+    pub tokens: Option<NonZeroUsize>,
     /// The image tower.
     pub image: ImageTower,
 }

@@ -33,9 +33,6 @@ pub use autoencoder::autoencoder;
 pub use clip::clip;
 pub use t5::t5;
 
-/// CLIP's tokens, which stand first in a context.
-const CLIP_TOKENS: usize = 77;
-
 /// Side of a positional grid in patches where nothing else is asked for: that of SD3-Medium.
 const GRID: usize = 192;
 
@@ -182,7 +179,7 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
         patch: sizes.patch,
     };
     let image_tokens = (latent_px / sizes.patch).pow(2);
-    let operations = config.operations(image_tokens, CLIP_TOKENS + encoding.t5_tokens);
+    let operations = config.operations(image_tokens, widths.clip_tokens + encoding.t5_tokens);
     let trainee = Trainee::new("transformer", network, names.clone(), plan.adamw(), recipe.ema.clone());
     let folder =
         ModelFolder { encoders: encoders_at.to_owned(), shift: flow.shift, formulation: flow.formulation.clone() };
@@ -402,7 +399,7 @@ fn from_scratch(
         }
         (_, 2) => NetworkConfig::Mmdit(mmdit),
         (_, 3) if mmdit.dual_layers.is_empty() => {
-            NetworkConfig::ThreeSets { sizes: baseline(), clip_tokens: CLIP_TOKENS }
+            NetworkConfig::ThreeSets { sizes: baseline(), clip_tokens: files.clip_tokens() }
         }
         (_, 3) => {
             let hint = "leave out dual_attention_layers";

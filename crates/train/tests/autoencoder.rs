@@ -11,6 +11,7 @@ use rectiflow_nn::{
 use rectiflow_train::objective::autoencoder::{
     AutoencoderBatch, AutoencoderWeights, Judges, ReconstructionVariance, autoencoder_loss, critic_loss,
 };
+use rectiflow_train::recipe::TrainedParts;
 use rectiflow_vae::{Vae, VaeConfig};
 use rectiflow_vision::{PatchGan, PerceptualDistance};
 
@@ -91,7 +92,7 @@ fn gradients_and_parts_are_those_of_the_formula() {
     let last = "vae.decoder.conv_out.weight";
     for judge in [None, Some(critic)] {
         let judges = Judges { perceptual: Some(&setting.perceptual), critic: judge };
-        let found = autoencoder_loss(vae, variance, judges, WEIGHTS, setting.batch.clone());
+        let found = autoencoder_loss(vae, variance, judges, WEIGHTS, TrainedParts::All, setting.batch.clone());
 
         let [reconstruction, divergence, generator] = written_out(&setting);
         let at_last = |part: &Tensor<1>| length(&by_name(&setting, part.clone().backward())[last]);
@@ -132,11 +133,26 @@ fn gradients_and_parts_are_those_of_the_formula() {
 }
 
 #[test]
+fn a_decoder_alone_learns_what_it_learns_beside_the_encoder() {
+    let setting = setting();
+    let Networks { vae, variance, .. } = &setting.networks;
+    let judges = Judges { perceptual: Some(&setting.perceptual), critic: None };
+    let gradients = |trains| {
+        let loss = autoencoder_loss(vae, variance, judges, WEIGHTS, trains, setting.batch.clone());
+        by_name(&setting, loss.slope.backward())
+    };
+    let (all, decoder) = (gradients(TrainedParts::All), gradients(TrainedParts::Decoder));
+    let expected = all.into_iter().filter(|(name, _)| !name.starts_with("vae.encoder"));
+    assert_eq!(decoder, expected.collect::<BTreeMap<_, _>>());
+    assert!(decoder.len() > 20 && decoder.keys().any(|name| name.starts_with("vae.decoder")));
+}
+
+#[test]
 fn the_critic_learns_from_made_pictures_and_the_autoencoder_not_from_that() {
     let setting = setting();
     let Networks { vae, variance, critic } = &setting.networks;
     let judges = Judges { perceptual: None, critic: None };
-    let made = autoencoder_loss(vae, variance, judges, WEIGHTS, setting.batch.clone());
+    let made = autoencoder_loss(vae, variance, judges, WEIGHTS, TrainedParts::All, setting.batch.clone());
     assert_eq!(made.parts.perceptual, 0.0);
     let loss = critic_loss(critic, setting.batch.pictures_B3HW.clone(), made.made_B3HW);
     let gradients = by_name(&setting, loss.backward());

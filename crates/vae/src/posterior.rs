@@ -24,6 +24,12 @@ impl Posterior {
         }
     }
 
+    /// The same values where gradients are tracked, of what comes after.
+    #[must_use]
+    pub fn tracked(self) -> Self {
+        Posterior { mean: Tensor::from_inner(self.mean), log_variance: Tensor::from_inner(self.log_variance) }
+    }
+
     /// `mean + exp(log_variance / 2) noise`, a latent that is not normalised. Standard normal noise `[B, Z, h, w]`.
     pub fn sample(&self, noise_BZhw: Tensor<4>) -> Tensor<4> {
         assert_eq!(noise_BZhw.dims(), self.mean.dims(), "noise for a posterior");

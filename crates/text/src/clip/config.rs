@@ -2,7 +2,7 @@ use rectiflow_nn::ParamSource;
 use serde_json::{Value, json};
 
 use crate::config::{ConfigError, Evidence};
-use crate::tokenizer::{CLIP_LENGTH, END_OF_TEXT, START_OF_TEXT};
+use crate::tokenizer::{CLIP_LENGTH, ClipSize};
 
 /// The width of a head in every released CLIP text encoder.
 const HEAD_WIDTH: usize = 64;
@@ -88,7 +88,7 @@ impl ClipConfig {
             heads: 12,
             mlp: 3072,
             activation: Activation::QuickGelu,
-            vocabulary: 49408,
+            vocabulary: ClipSize::RELEASED.vocabulary,
             positions: CLIP_LENGTH,
             eps: EPSILON,
             projection: None,
@@ -145,9 +145,15 @@ impl ClipConfig {
             "max_position_embeddings": self.positions,
             "layer_norm_eps": self.eps,
             "projection_dim": self.projection.unwrap_or(self.width),
-            "bos_token_id": START_OF_TEXT,
-            "eos_token_id": END_OF_TEXT,
+            "bos_token_id": self.size().start_of_text(),
+            "eos_token_id": self.size().end_of_text(),
         })
+    }
+
+    /// Tokens and places as its tokenizer has them: more than the released ones' are not used.
+    pub fn size(&self) -> ClipSize {
+        let ClipSize { vocabulary, length } = ClipSize::RELEASED;
+        ClipSize { vocabulary: self.vocabulary.min(vocabulary), length: self.positions.min(length) }
     }
 
     /// Width of the pooled output.
@@ -162,17 +168,19 @@ impl ClipConfig {
 fn sizes(evidence: &Evidence<'_>, kind: ClipKind) -> Result<ClipConfig, ConfigError> {
     let tokens = "text_model.embeddings.token_embedding.weight";
     let [vocabulary, width] = evidence.shape(tokens)?;
-    if vocabulary <= END_OF_TEXT as usize {
+    let size = ClipSize::RELEASED;
+    // A table that is smaller on purpose comes with a config that says so.
+    if vocabulary < size.vocabulary && evidence.size("vocab_size")? != Some(vocabulary) {
         return Err(evidence.bad_shape(tokens, &[vocabulary, width], "has no row for the end mark, 49407"));
     }
     let places = "text_model.embeddings.position_embedding.weight";
     let [positions, places_width] = evidence.shape(places)?;
-    if positions < CLIP_LENGTH {
+    if positions < size.length && evidence.size("max_position_embeddings")? != Some(positions) {
         return Err(evidence.bad_shape(places, &[positions, places_width], "has no row for each of 77 tokens"));
     }
     let [mlp, _] = evidence.shape("text_model.encoder.layers.0.mlp.fc1.weight")?;
     let layers = evidence.layers(|i| format!("text_model.encoder.layers.{i}.layer_norm1.weight"))?;
-    Ok(ClipConfig {
+    let config = ClipConfig {
         width,
         layers,
         heads: heads(evidence, width)?,
@@ -182,7 +190,11 @@ fn sizes(evidence: &Evidence<'_>, kind: ClipKind) -> Result<ClipConfig, ConfigEr
         positions,
         eps: evidence.epsilon("layer_norm_eps", EPSILON)?,
         projection: projection(evidence, kind)?,
-    })
+    };
+    if !config.size().is_possible() {
+        return Err(evidence.bad_shape(tokens, &[vocabulary, width], "is too small for CLIP's bytes and marks"));
+    }
+    Ok(config)
 }
 
 fn heads(evidence: &Evidence<'_>, width: usize) -> Result<usize, ConfigError> {

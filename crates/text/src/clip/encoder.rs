@@ -15,7 +15,6 @@ use rectiflow_nn::{DType, Init, Params, Precision};
 
 use super::config::{Activation, ClipConfig, Pooling};
 use crate::heads::split_heads;
-use crate::tokenizer::END_OF_TEXT;
 
 /// What SD3 takes from a CLIP text encoder.
 #[derive(Clone, Debug)]
@@ -68,7 +67,7 @@ impl ClipEncoder {
     /// # Panics
     /// A row has no end of text, or is longer than the position table: ids that no CLIP tokenizer gives.
     pub fn forward(&self, ids_BL: Tensor<2, Int>, pooling: Pooling) -> ClipOutput {
-        let ends = ends_of_text(&ids_BL);
+        let ends = ends_of_text(&ids_BL, self.config.size().end_of_text());
         let (last, earlier) = self.layers.layers.split_last().expect("an encoder has layers");
         let penultimate = earlier.iter().fold(self.embed(ids_BL), |x_BLD, layer| layer.forward(x_BLD));
         let pooled = self.pool(last.forward(penultimate.clone()), &ends, pooling);
@@ -112,10 +111,10 @@ fn residual_deviation(config: &ClipConfig) -> Init {
 /// The place of the first end of text in each row.
 ///
 /// Stability-AI/sd3.5 takes the largest id, which is the same as long as nobody has added tokens.
-fn ends_of_text(ids_BL: &Tensor<2, Int>) -> Vec<usize> {
+fn ends_of_text(ids_BL: &Tensor<2, Int>, end_of_text: u32) -> Vec<usize> {
     let [_, length] = ids_BL.dims();
     let ids: Vec<i64> = ids_BL.to_data().iter().collect();
-    let end_of = |row: &[i64]| row.iter().position(|&id| id == i64::from(END_OF_TEXT));
+    let end_of = |row: &[i64]| row.iter().position(|&id| id == i64::from(end_of_text));
     ids.chunks(length).map(|row| end_of(row).expect("every CLIP text has an end")).collect()
 }
 

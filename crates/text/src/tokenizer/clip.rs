@@ -16,11 +16,10 @@ use crate::ClipKind;
 use crate::printable;
 use crate::tokens::{Cut, Tokens};
 
-/// Positions of a CLIP text encoder.
+/// Positions of a released CLIP text encoder.
 pub(crate) const CLIP_LENGTH: usize = 77;
-/// The id that ends a text for CLIP. The pooled output is read at the first of these.
+/// The id that ends a text for a released CLIP. The pooled output is read at the first of these.
 pub const END_OF_TEXT: u32 = 49407;
-pub(crate) const START_OF_TEXT: u32 = 49406;
 pub(super) const START: &str = "<|startoftext|>";
 pub(super) const END: &str = "<|endoftext|>";
 
@@ -28,20 +27,62 @@ pub(super) const END: &str = "<|endoftext|>";
 pub(super) const VOCABULARY: &[u8] = include_bytes!("../../data/clip_vocab.json");
 pub(super) const MERGES: &str = include_str!("../../data/clip_merges.txt");
 
-const MARKS: &[Mark] = &[Mark { token: START, id: START_OF_TEXT }, Mark { token: END, id: END_OF_TEXT }];
+/// How many tokens and places a CLIP has.
+///
+/// The released ones have 49,408 and 77. Smaller encoders may do with the first merges of the same table, which are those
+/// of the most frequent pairs, and with fewer places: other words are cut into more pieces. The marks stand last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClipSize {
+    /// Tokens with both marks: from 514, which is single bytes.
+    pub vocabulary: usize,
+    /// Ids of a text with both marks: 3 to 77.
+    pub length: usize,
+}
 
-/// One token for each byte, inside and at the end of a word, one for each merge, and the two marks.
-const KIND: Kind = Kind { model: "CLIP", marks: MARKS, tokens_min: 49408, merges_min: MERGES_MIN };
-const MERGES_MIN: usize = 48894;
+/// A token for each byte, inside and at the end of a word, and the two marks.
+const VOCABULARY_MIN: usize = 2 * 256 + MARKS;
+const MARKS: usize = 2;
+const LENGTH_MIN: usize = 3;
+
+impl ClipSize {
+    /// Of every released CLIP.
+    pub const RELEASED: ClipSize = ClipSize { vocabulary: 49408, length: CLIP_LENGTH };
+
+    /// Whether there is such a tokenizer.
+    pub fn is_possible(self) -> bool {
+        (VOCABULARY_MIN..=Self::RELEASED.vocabulary).contains(&self.vocabulary)
+            && (LENGTH_MIN..=CLIP_LENGTH).contains(&self.length)
+    }
+
+    /// The id that ends a text.
+    pub fn end_of_text(self) -> u32 {
+        self.vocabulary as u32 - 1
+    }
+
+    /// The id that begins one.
+    pub fn start_of_text(self) -> u32 {
+        self.vocabulary as u32 - 2
+    }
+
+    fn merges(self) -> usize {
+        self.vocabulary - VOCABULARY_MIN
+    }
+
+    fn kind(self) -> Kind {
+        let marks = vec![Mark { token: START, id: self.start_of_text() }, Mark { token: END, id: self.end_of_text() }];
+        Kind { model: "CLIP", marks, tokens_min: self.vocabulary, merges_min: self.merges() }
+    }
+}
 
 /// What a word is: `CLIPTokenizer` in transformers, after `SimpleTokenizer` in openai/CLIP.
 pub(super) const WORDS: &str =
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// CLIP's byte-pair tokenizer: 77 ids, start mark, at most 75 tokens, end mark, padding.
+/// CLIP's byte-pair tokenizer: 77 ids, start mark, at most 75 tokens, end mark, padding; fewer for a smaller encoder.
 #[derive(Debug, Clone)]
 pub struct ClipTokenizer {
     table: Table,
+    size: ClipSize,
     pad: u32,
     pad_token: String,
 }
@@ -51,12 +92,22 @@ impl ClipTokenizer {
     ///
     /// There a `!` in a text is an ordinary character for CLIP-G; see [`Self::with_pad_inside_texts`].
     pub fn embedded(kind: ClipKind) -> Self {
+        ClipTokenizer::sized(kind, ClipSize::RELEASED)
+    }
+
+    /// The built-in tokenizer with as many tokens and places.
+    ///
+    /// # Panics
+    /// The size is not possible: a bug of the caller.
+    pub fn sized(kind: ClipKind, size: ClipSize) -> Self {
+        assert!(size.is_possible(), "a CLIP tokenizer of {size:?}");
         let table = parse_vocab(VOCABULARY)
-            .and_then(|vocab| build(parse_merges(MERGES, &vocab)?, vocab))
+            .map(|vocab| smaller(vocab, size))
+            .and_then(|vocab| build(first_merges(size), vocab))
             .map(|tokenizer| Table::new(tokenizer, Origin::Embedded))
             .expect("the embedded tables are tested");
-        let (pad_token, pad) = default_pad(kind);
-        ClipTokenizer { table, pad, pad_token: pad_token.into() }
+        let (pad_token, pad) = default_pad(kind, size);
+        ClipTokenizer { table, size, pad, pad_token: pad_token.into() }
     }
 
     /// The tokenizer of a model's folder: `tokenizer.json`, or else `vocab.json` with `merges.txt`.
@@ -69,17 +120,18 @@ impl ClipTokenizer {
     /// The files are not there, are broken, or are not CLIP's.
     pub fn from_folder(folder: &Path, kind: ClipKind) -> Result<Self, TokenizerError> {
         let named = folder::pad_token(folder)?;
-        let (default_token, default_id) = default_pad(kind);
+        let size = folder_size(folder)?;
+        let (default_token, default_id) = default_pad(kind, size);
         let pad_token = named.as_ref().map_or(default_token, |(token, _)| token).to_owned();
         let table = match folder::file(folder, "tokenizer.json") {
-            Some(path) => Table::from_json_file(&path, &KIND, Some(&pad_token))?,
-            None => from_vocab_and_merges(folder)?,
+            Some(path) => Table::from_json_file(&path, &size.kind(), Some(&pad_token))?,
+            None => from_vocab_and_merges(folder, size)?,
         };
         let pad = match named {
             None => default_id,
             Some((token, path)) => table.id(&token).ok_or(TokenizerError::Pad { path, token })?,
         };
-        Ok(ClipTokenizer { table, pad, pad_token })
+        Ok(ClipTokenizer { table, size, pad, pad_token })
     }
 
     /// The same, with the padding token found inside texts too, as transformers does with every padding token:
@@ -90,20 +142,21 @@ impl ClipTokenizer {
         self
     }
 
-    /// The 77 ids of a text.
+    /// The ids of a text, as many as the size has places.
     ///
     /// # Errors
     /// A tokenizer from a broken file fails. The built-in one does not.
     pub fn tokenize(&self, text: &str) -> Result<Tokens, TokenizerError> {
         let mut pieces = self.table.pieces(text)?;
-        let cut = pieces.cut_to(CLIP_LENGTH - 2).and_then(|(lost, start)| Cut::report(text, lost, start));
+        let length = self.size.length;
+        let cut = pieces.cut_to(length - MARKS).and_then(|(lost, start)| Cut::report(text, lost, start));
 
-        let mut ids = Vec::with_capacity(CLIP_LENGTH);
-        ids.push(START_OF_TEXT);
+        let mut ids = Vec::with_capacity(length);
+        ids.push(self.size.start_of_text());
         ids.append(&mut pieces.ids);
-        ids.push(END_OF_TEXT);
+        ids.push(self.size.end_of_text());
         let real = ids.len();
-        ids.resize(CLIP_LENGTH, self.pad);
+        ids.resize(length, self.pad);
         Ok(Tokens { ids, real, cut })
     }
 
@@ -117,6 +170,11 @@ impl ClipTokenizer {
         &self.table.origin
     }
 
+    /// Tokens and places.
+    pub fn size(&self) -> ClipSize {
+        self.size
+    }
+
     /// Checks that an encoder with `vectors` rows in its embedding table has one for every id.
     ///
     /// # Errors
@@ -124,18 +182,76 @@ impl ClipTokenizer {
     pub fn check_vectors(&self, vectors: usize) -> Result<(), TokenizerError> {
         self.table.check_vectors(vectors)
     }
+
+    /// Checks that an encoder is of this size.
+    ///
+    /// # Errors
+    /// It has no vector for a token, ends its texts with another one, or has another number of places.
+    pub fn check_encoder(&self, encoder: ClipSize) -> Result<(), TokenizerError> {
+        self.check_vectors(encoder.vocabulary)?;
+        if encoder.length == self.size.length && encoder.end_of_text() == self.size.end_of_text() {
+            return Ok(());
+        }
+        let origin = self.table.origin.to_string();
+        Err(TokenizerError::OtherSize { origin, tokenizer: self.size, encoder })
+    }
 }
 
 /// Stability-AI/sd3.5 `other_impls.py`: `SDXLClipGTokenizer` has `pad_with_end=False`.
-pub(super) fn default_pad(kind: ClipKind) -> (&'static str, u32) {
+pub(super) fn default_pad(kind: ClipKind, size: ClipSize) -> (&'static str, u32) {
     match kind {
-        ClipKind::L => (END, END_OF_TEXT),
+        ClipKind::L => (END, size.end_of_text()),
         ClipKind::G => ("!", 0),
     }
 }
 
+/// The size that a folder's `tokenizer_config.json` states: `model_max_length`, and `vocab_size`, which transformers has
+/// elsewhere; without them, or with more, that of the released ones.
+fn folder_size(folder: &Path) -> Result<ClipSize, TokenizerError> {
+    let Some((settings, path)) = folder::settings(folder)? else { return Ok(ClipSize::RELEASED) };
+    let stated = |key: &str, released: usize| {
+        let value = settings.get(key).and_then(serde_json::Value::as_u64).and_then(|value| usize::try_from(value).ok());
+        value.unwrap_or(released).min(released)
+    };
+    let ClipSize { vocabulary, length } = ClipSize::RELEASED;
+    let size = ClipSize { vocabulary: stated("vocab_size", vocabulary), length: stated("model_max_length", length) };
+    if size.is_possible() {
+        return Ok(size);
+    }
+    let why = format!("{} tokens and {} places are too few", size.vocabulary, size.length);
+    Err(TokenizerError::broken(&path, why))
+}
+
+/// The tokens of the first merges, and the marks behind them.
+fn smaller(vocab: Vocab, size: ClipSize) -> Vocab {
+    let mut kept: Vocab = vocab.into_iter().filter(|(_, id)| *id < size.start_of_text()).collect();
+    kept.insert(START.into(), size.start_of_text());
+    kept.insert(END.into(), size.end_of_text());
+    kept
+}
+
+/// `vocab.json` of a size.
+pub(super) fn vocabulary_file(size: ClipSize) -> Vec<u8> {
+    let vocab = parse_vocab(VOCABULARY).map(|vocab| smaller(vocab, size)).expect("the embedded tables are tested");
+    let mut tokens: Vec<(String, u32)> = vocab.into_iter().map(|(token, id)| (token.to_string(), id)).collect();
+    tokens.sort_by_key(|(_, id)| *id);
+    let lines: Vec<String> = tokens.iter().map(|(token, id)| format!("{}: {id}", serde_json::json!(token))).collect();
+    format!("{{{}}}", lines.join(", ")).into_bytes()
+}
+
+/// `merges.txt` of a size.
+pub(super) fn merges_file(size: ClipSize) -> String {
+    // The first line is the format's version.
+    MERGES.lines().take(1 + size.merges()).map(|line| format!("{line}\n")).collect()
+}
+
+fn first_merges(size: ClipSize) -> Merges {
+    let halves = |line: &str| line.split_once(' ').map(|(left, right)| (left.into(), right.into()));
+    MERGES.lines().skip(1).filter_map(halves).take(size.merges()).collect()
+}
+
 /// The older form of a CLIP tokenizer folder.
-fn from_vocab_and_merges(folder: &Path) -> Result<Table, TokenizerError> {
+fn from_vocab_and_merges(folder: &Path, size: ClipSize) -> Result<Table, TokenizerError> {
     let wanted = "`tokenizer.json`, nor `vocab.json` with `merges.txt`";
     let not_there = || TokenizerError::NotThere { folder: folder.into(), wanted };
     let vocab_path = folder::file(folder, "vocab.json").ok_or_else(not_there)?;
@@ -146,11 +262,12 @@ fn from_vocab_and_merges(folder: &Path) -> Result<Table, TokenizerError> {
     let vocab = parse_vocab(&folder::read(&vocab_path)?).map_err(in_vocab)?;
     let merges = String::from_utf8(folder::read(&merges_path)?).map_err(|error| in_merges(error.to_string()))?;
     let merges = parse_merges(&merges, &vocab).map_err(in_merges)?;
-    if merges.len() < MERGES_MIN {
-        return Err(in_merges(too_few("merges", merges.len(), "CLIP", MERGES_MIN)));
+    let kind = size.kind();
+    if merges.len() < kind.merges_min {
+        return Err(in_merges(too_few("merges", merges.len(), kind.model, kind.merges_min)));
     }
     let table = Table::new(build(merges, vocab).map_err(in_vocab)?, Origin::File(vocab_path.clone()));
-    table.require(&vocab_path, &KIND)?;
+    table.require(&vocab_path, &kind)?;
     Ok(table)
 }
 

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use super::ClipSize;
 use crate::printable;
 use crate::tokens::{T5_LENGTHS, T5Length};
 
@@ -65,6 +66,22 @@ pub enum TokenizerError {
         path: PathBuf,
         /// Its name.
         token: String,
+    },
+    /// The encoder has other marks, or another number of places.
+    #[error(
+        "the tokenizer ({origin}) has {} tokens and {} places, the encoder {} and {}; they are not of the same model\nhint: put the encoder's own tokenizer beside it, in `tokenizer` or `tokenizer_2`",
+        tokenizer.vocabulary,
+        tokenizer.length,
+        encoder.vocabulary,
+        encoder.length
+    )]
+    OtherSize {
+        /// Where the tables are from.
+        origin: String,
+        /// Its size.
+        tokenizer: ClipSize,
+        /// The encoder's.
+        encoder: ClipSize,
     },
     /// The encoder has no vector for some token.
     #[error(

@@ -2,31 +2,38 @@
 //! reads, and [`ClipTokenizer::from_folder`] and [`T5Tokenizer::from_folder`] too.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::clip::{ClipTokenizer, default_pad};
+use super::clip::{ClipSize, ClipTokenizer, default_pad};
 use super::t5::T5Tokenizer;
-use super::{BYTES, bytes, clip, t5};
+use super::{BYTES, TokenizerError, bytes, clip, folder, t5};
 use crate::ClipKind;
 
 /// Name and content of a file.
 pub type TokenizerFile = (&'static str, Cow<'static, [u8]>);
 
 impl ClipTokenizer {
-    /// [`Self::embedded`] as the files of its folder.
-    pub fn embedded_files(kind: ClipKind) -> Vec<TokenizerFile> {
-        let (pad, _) = default_pad(kind);
+    /// [`Self::sized`] as the files of its folder.
+    pub fn files(kind: ClipKind, size: ClipSize) -> Vec<TokenizerFile> {
+        let (pad, _) = default_pad(kind, size);
         let marks = json!({
             "bos_token": clip::START,
             "eos_token": clip::END,
             "pad_token": pad,
             "unk_token": clip::END,
         });
-        let class = json!({ "tokenizer_class": "CLIPTokenizer", "model_max_length": clip::CLIP_LENGTH });
+        let mut class = json!({ "tokenizer_class": "CLIPTokenizer", "model_max_length": size.length });
+        let (vocabulary, merges) = if size.vocabulary == ClipSize::RELEASED.vocabulary {
+            (Cow::Borrowed(clip::VOCABULARY), Cow::Borrowed(clip::MERGES.as_bytes()))
+        } else {
+            class["vocab_size"] = json!(size.vocabulary);
+            (Cow::Owned(clip::vocabulary_file(size)), Cow::Owned(clip::merges_file(size).into_bytes()))
+        };
         vec![
-            ("vocab.json", Cow::Borrowed(clip::VOCABULARY)),
-            ("merges.txt", Cow::Borrowed(clip::MERGES.as_bytes())),
+            ("vocab.json", vocabulary),
+            ("merges.txt", merges),
             ("special_tokens_map.json", text(&marks)),
             ("tokenizer_config.json", text(&joined(class, marks))),
         ]
@@ -34,16 +41,29 @@ impl ClipTokenizer {
 }
 
 impl T5Tokenizer {
-    /// The built-in tokenizer of an encoder with `rows` vectors in its token table, as the files of its folder.
-    pub fn built_in_files(rows: usize) -> Vec<TokenizerFile> {
+    /// The built-in tokenizer of an encoder with `rows` vectors in its token table, as the files of its folder. `length`:
+    /// tokens of a text that it was trained with, as [`Self::stated_length`] finds it again.
+    pub fn built_in_files(rows: usize, length: usize) -> Vec<TokenizerFile> {
         let marks = json!({ "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>" });
         let map = ("special_tokens_map.json", text(&marks));
         if rows == BYTES {
-            let class = json!({ "tokenizer_class": t5::BYTES_CLASS, "extra_ids": bytes::SENTINELS });
+            let class = json!({ "tokenizer_class": t5::BYTES_CLASS, "extra_ids": bytes::SENTINELS, "model_max_length": length });
             return vec![map, ("tokenizer_config.json", text(&joined(class, marks)))];
         }
-        let class = json!({ "tokenizer_class": "T5Tokenizer", "extra_ids": 0 });
+        let class = json!({ "tokenizer_class": "T5Tokenizer", "extra_ids": 0, "model_max_length": length });
         vec![("tokenizer.json", Cow::Borrowed(t5::TABLE)), map, ("tokenizer_config.json", text(&joined(class, marks)))]
+    }
+}
+
+impl T5Tokenizer {
+    /// How many tokens a text may have, if the folder's `tokenizer_config.json` says so: `model_max_length`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no JSON.
+    pub fn stated_length(folder: &Path) -> Result<Option<usize>, TokenizerError> {
+        let stated = folder::settings(folder)?;
+        let length = stated.and_then(|(settings, _)| settings.get("model_max_length").and_then(Value::as_u64));
+        Ok(length.and_then(|length| usize::try_from(length).ok()))
     }
 }
 
@@ -74,13 +94,16 @@ mod tests {
 
     #[test]
     fn the_files_of_a_clip_tokenizer_are_read_back_as_the_same() {
-        for kind in [ClipKind::L, ClipKind::G] {
-            let folder = written(ClipTokenizer::embedded_files(kind));
+        let small = ClipSize { vocabulary: 4096, length: 32 };
+        for (kind, size) in [(ClipKind::L, ClipSize::RELEASED), (ClipKind::G, ClipSize::RELEASED), (ClipKind::L, small)]
+        {
+            let folder = written(ClipTokenizer::files(kind, size));
             let other = if kind == ClipKind::L { ClipKind::G } else { ClipKind::L };
             // The folder knows its padding; the kind is not asked.
             let read = ClipTokenizer::from_folder(folder.path(), other).unwrap();
-            let embedded = ClipTokenizer::embedded(kind);
-            assert_eq!(read.pad(), embedded.pad());
+            let embedded = ClipTokenizer::sized(kind, size);
+            assert_eq!((read.pad(), read.size()), (embedded.pad(), size));
+            read.check_encoder(size).unwrap();
             for text in TEXTS {
                 assert_eq!(read.tokenize(text).unwrap(), embedded.tokenize(text).unwrap(), "{text}");
             }
@@ -88,10 +111,38 @@ mod tests {
     }
 
     #[test]
+    fn a_small_clip_tokenizer_has_the_first_merges_and_its_marks_last() {
+        let size = ClipSize { vocabulary: 1000, length: 12 };
+        let (small, whole) = (ClipTokenizer::sized(ClipKind::L, size), ClipTokenizer::embedded(ClipKind::L));
+        let [short, long] = [&small, &whole].map(|tokenizer| tokenizer.tokenize("a cat and a hedgehog").unwrap());
+        assert_eq!((short.ids.len(), short.ids[0], short.ids[1]), (12, 998, long.ids[1]));
+        assert!(short.real > long.real && short.ids[short.real - 1] == 999);
+        assert!(short.ids[1..short.real - 1].iter().all(|&id| id < 998));
+        assert_eq!((small.pad(), ClipTokenizer::sized(ClipKind::G, size).pad()), (999, 0));
+        let cut = small.tokenize("one two three four five six seven eight nine ten eleven twelve").unwrap();
+        assert!(cut.cut.is_some() && cut.ids.len() == 12 && cut.ids[11] == 999);
+        let other = small.check_encoder(ClipSize { length: 20, ..size }).unwrap_err().to_string();
+        assert!(other.contains("12") && other.contains("20") && other.contains("hint: "), "{other}");
+    }
+
+    #[test]
+    fn a_small_clip_tokenizer_whose_files_were_cut_short_is_refused() {
+        let size = ClipSize { vocabulary: 1000, length: 12 };
+        let mut files = ClipTokenizer::files(ClipKind::L, size);
+        let merges = files.iter_mut().find(|(name, _)| *name == "merges.txt").unwrap();
+        let text = String::from_utf8(merges.1.to_vec()).unwrap();
+        let cut: String = text.lines().take(300).map(|line| format!("{line}\n")).collect();
+        merges.1 = Cow::Owned(cut.into_bytes());
+        let error = ClipTokenizer::from_folder(written(files).path(), ClipKind::L).unwrap_err().to_string();
+        assert!(error.contains("299 merges") && error.contains("486"), "{error}");
+    }
+
+    #[test]
     fn the_files_of_a_t5_tokenizer_are_read_back_as_the_same() {
         for rows in [BYTES, 32128] {
-            let folder = written(T5Tokenizer::built_in_files(rows));
+            let folder = written(T5Tokenizer::built_in_files(rows, 96));
             let read = T5Tokenizer::from_folder(folder.path()).unwrap();
+            assert_eq!(T5Tokenizer::stated_length(folder.path()).unwrap(), Some(96));
             read.check_vectors(rows).unwrap();
             assert!(matches!(read.origin(), Origin::File(_)));
             for text in TEXTS {

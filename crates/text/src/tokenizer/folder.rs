@@ -36,11 +36,17 @@ pub(super) fn pad_token(folder: &Path) -> Result<Option<(String, PathBuf)>, Toke
     Ok(None)
 }
 
-/// The class of transformers that the tokenizer is for, and the file that says so.
-pub(super) fn class(folder: &Path) -> Result<Option<(String, PathBuf)>, TokenizerError> {
+/// `tokenizer_config.json`, and where it is.
+pub(super) fn settings(folder: &Path) -> Result<Option<(Value, PathBuf)>, TokenizerError> {
     let Some(path) = file(folder, "tokenizer_config.json") else { return Ok(None) };
     let settings: Value =
         serde_json::from_slice(&read(&path)?).map_err(|error| TokenizerError::broken(&path, error))?;
+    Ok(Some((settings, path)))
+}
+
+/// The class of transformers that the tokenizer is for, and the file that says so.
+pub(super) fn class(folder: &Path) -> Result<Option<(String, PathBuf)>, TokenizerError> {
+    let Some((settings, path)) = settings(folder)? else { return Ok(None) };
     Ok(settings.get("tokenizer_class").and_then(Value::as_str).map(|class| (class.to_owned(), path)))
 }
 

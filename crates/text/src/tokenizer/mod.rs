@@ -7,12 +7,12 @@ mod patterns;
 mod t5;
 mod table;
 
-pub use clip::{ClipTokenizer, END_OF_TEXT};
+pub use clip::{ClipSize, ClipTokenizer, END_OF_TEXT};
 pub use error::TokenizerError;
 pub use files::TokenizerFile;
 pub use t5::T5Tokenizer;
 pub use table::Origin;
 
 pub(crate) use bytes::VOCABULARY as BYTES;
-pub(crate) use clip::{CLIP_LENGTH, START_OF_TEXT};
+pub(crate) use clip::CLIP_LENGTH;
 pub(crate) use t5::PIECES;

@@ -12,10 +12,11 @@ use crate::tokens::{Cut, Pieces, T5Rule, Tokens};
 const END_OF_SENTENCE: u32 = 1;
 const PAD: u32 = 0;
 
-const MARKS: &[Mark] = &[Mark { token: "</s>", id: END_OF_SENTENCE }, Mark { token: "<pad>", id: PAD }];
-
 /// 32,000 pieces and 100 sentinels; no merges.
-const KIND: Kind = Kind { model: "T5", marks: MARKS, tokens_min: PIECES, merges_min: 0 };
+fn kind() -> Kind {
+    let marks = vec![Mark { token: "</s>", id: END_OF_SENTENCE }, Mark { token: "<pad>", id: PAD }];
+    Kind { model: "T5", marks, tokens_min: PIECES, merges_min: 0 }
+}
 pub(crate) const PIECES: usize = 32100;
 
 /// The built-in table of T5 v1.1.
@@ -72,7 +73,7 @@ impl T5Tokenizer {
             return Ok(T5Tokenizer { vocabulary: Vocabulary::Bytes(Origin::File(path)) });
         }
         if let Some(path) = folder::file(folder, "tokenizer.json") {
-            return Ok(T5Tokenizer { vocabulary: Vocabulary::Pieces(Table::from_json_file(&path, &KIND, None)?) });
+            return Ok(T5Tokenizer { vocabulary: Vocabulary::Pieces(Table::from_json_file(&path, &kind(), None)?) });
         }
         let wanted = "`tokenizer.json`, nor `spiece.model`, nor a `tokenizer_config.json` of `ByT5Tokenizer`";
         let not_there = || TokenizerError::NotThere { folder: folder.into(), wanted };

@@ -34,7 +34,7 @@ impl std::fmt::Display for Origin {
 /// What every tokenizer of a model has.
 pub(super) struct Kind {
     pub(super) model: &'static str,
-    pub(super) marks: &'static [Mark],
+    pub(super) marks: Vec<Mark>,
     /// Fewer are a file that was cut short.
     pub(super) tokens_min: usize,
     pub(super) merges_min: usize,
@@ -100,7 +100,7 @@ impl Table {
     /// Checks that the marks have their ids and that there are enough tokens.
     pub(super) fn require(&self, path: &Path, kind: &Kind) -> Result<(), TokenizerError> {
         let model = kind.model;
-        for &Mark { token, id } in kind.marks {
+        for &Mark { token, id } in &kind.marks {
             let found = self.tokenizer.token_to_id(token);
             if found != Some(id) {
                 return Err(TokenizerError::OtherModel { path: path.into(), model, token, id, found });

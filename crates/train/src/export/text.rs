@@ -36,21 +36,27 @@ pub fn write_clip(
         ClipKind::G => ("text_encoder_2", "tokenizer_2"),
     };
     write_module(&network.text, names, &to.join(encoder), &network.text.config().settings())?;
-    write_tokenizer(&to.join(tokenizer), &ClipTokenizer::embedded_files(kind))?;
+    write_tokenizer(&to.join(tokenizer), &ClipTokenizer::files(kind, network.text.config().size()))?;
     let (image, config) = (to.join(IMAGE_ENCODER), network.image.config());
     write_module(&network.image, names, &image, &image_settings(config))?;
     write_json(&image, "preprocessor_config.json", &picture_settings(config))?;
     complete(to, beside, &[encoder, tokenizer, IMAGE_ENCODER])
 }
 
-/// Writes a T5 encoder and its tokenizer into `to`. All else that a model has is taken over from `beside`, if that is a
+/// Writes a T5 encoder, trained with texts of `tokens`, and its tokenizer into `to`. All else that a model has is taken over from `beside`, if that is a
 /// diffusers folder.
 ///
 /// # Errors
 /// A file cannot be written.
-pub fn write_t5(encoder: &T5Encoder, names: &ParamNames, beside: Option<&Path>, to: &Path) -> Result<(), Problem> {
+pub fn write_t5(
+    encoder: &T5Encoder,
+    names: &ParamNames,
+    tokens: usize,
+    beside: Option<&Path>,
+    to: &Path,
+) -> Result<(), Problem> {
     write_module(encoder, names, &to.join("text_encoder_3"), &encoder.config().settings())?;
-    let files = T5Tokenizer::built_in_files(encoder.config().vocabulary);
+    let files = T5Tokenizer::built_in_files(encoder.config().vocabulary, tokens);
     write_tokenizer(&to.join("tokenizer_3"), &files)?;
     complete(to, beside, &["text_encoder_3", "tokenizer_3"])
 }

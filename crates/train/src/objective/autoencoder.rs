@@ -22,6 +22,8 @@ use rectiflow_nn::{Gradients, Init, Module, Param, Params, Tensor, to_f32};
 use rectiflow_vae::Vae;
 use rectiflow_vision::{PatchGan, PerceptualDistance, adversarial};
 
+use crate::recipe::TrainedParts;
+
 mod training;
 
 pub use training::{Autoencoder, AutoencoderNetwork, AutoencoderSettings, Export, NoDeviation};
@@ -118,12 +120,16 @@ pub fn autoencoder_loss(
     variance: &ReconstructionVariance,
     judges: Judges<'_>,
     weights: AutoencoderWeights,
+    trains: TrainedParts,
     batch: AutoencoderBatch,
 ) -> AutoencoderLoss {
     let AutoencoderBatch { pictures_B3HW, noise_BZhw } = batch;
     let [pictures, channels, height, width] = pictures_B3HW.dims();
     let numbers = (channels * height * width) as f64;
-    let posterior = vae.encode(pictures_B3HW.clone());
+    let posterior = match trains {
+        TrainedParts::All => vae.encode(pictures_B3HW.clone()),
+        TrainedParts::Decoder => vae.valid().encode(pictures_B3HW.clone().inner()).tracked(),
+    };
     let features = vae.decode_to_last(posterior.sample(noise_BZhw));
     let made_B3HW = vae.finish(features.clone());
 

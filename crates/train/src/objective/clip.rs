@@ -2,9 +2,8 @@
 //!
 //! Source: Radford et al. 2021, arXiv:2103.00020, section 2 and figure 3.
 //!
-//! The tokenizer is that of SD3's CLIPs, with 49,408 tokens, whatever the size of the encoder: a small encoder has a
-//! narrow table. Captions are padded as for drawing, to 77 tokens: SD3 takes what the encoder gives at the places of the
-//! padding too. What this module does not do: build the towers, or train with more than one batch at once; all pairs of
+//! The tokenizer is that of SD3's CLIPs, with 49,408 tokens, or the first merges of it. Captions are padded as for drawing,
+//! to 77 tokens or to as many as the encoder has places: SD3 takes what it gives at the places of the padding too. What this module does not do: build the towers, or train with more than one batch at once; all pairs of
 //! a batch are compared with each other.
 //!
 //! Shape letters: B pairs, L tokens, H and W pixels, P width that both towers' outputs are compared in.
@@ -43,7 +42,7 @@ pub struct ClipNetwork {
 /// A batch of captions.
 #[derive(Clone, Debug)]
 pub struct CaptionBatch {
-    /// `[B, 77]`.
+    /// `[B, L]`, with as many places as the encoder has.
     pub ids_BL: Tensor<2, Int>,
     /// How many captions lost their ends, for which there was no room.
     pub cut: usize,

@@ -16,7 +16,7 @@ use crate::objective::autoencoder::{
 };
 use crate::objective::pictures::PictureData;
 use crate::plan::Plan;
-use crate::recipe::{Adversarial, AutoencoderModel, AutoencoderObjective, Model, RecipeError};
+use crate::recipe::{Adversarial, AutoencoderModel, AutoencoderObjective, Model, RecipeError, TrainedParts};
 use crate::trainee::Trainee;
 
 /// Layers of the critic that halve the picture, as in the reference.
@@ -54,6 +54,7 @@ pub fn autoencoder(
         },
         critic_from: objective.adversarial.as_ref().map_or(0, |adversarial| adversarial.start_step),
         gradient_norm_max: plan.gradient_norm_max(),
+        trains: model.train,
     };
     let encoders = beside(plan)?;
     let parameters = network.num_params();
@@ -77,6 +78,10 @@ fn build(plan: &Plan, model: &AutoencoderModel, device: &Device) -> Result<(Auto
         (AutoencoderNetwork { vae, variance }, source.names())
     };
     let Some(from) = &model.from else {
+        if model.train == TrainedParts::Decoder {
+            let hint = "give model.from a checkpoint with an encoder, or leave model.train out";
+            return Err(impossible("model.train", "is decoder, and a new encoder must learn too", hint).into());
+        }
         let config = model.from_scratch();
         check_sizes(pictures.sizes(), &config)?;
         return Ok(named(&config, &mut random));

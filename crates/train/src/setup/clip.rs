@@ -2,15 +2,15 @@ use std::path::Path;
 
 use rectiflow_dataset::Dataset;
 use rectiflow_nn::{DeviceChoice, Module, Named, Params, RandomInit};
-use rectiflow_text::{Activation, ClipConfig, ClipEncoder, ClipKind, ClipTokenizer};
+use rectiflow_text::{Activation, ClipConfig, ClipEncoder, ClipKind, ClipSize, ClipTokenizer};
 use rectiflow_vision::{ClipImageConfig, ClipImageTower, LogitScale};
 
-use super::{Ready, beside};
+use super::{Ready, beside, impossible};
 use crate::export::write_clip;
 use crate::objective::Problem;
 use crate::objective::clip::{ClipData, ClipNetwork, ClipPair};
 use crate::plan::Plan;
-use crate::recipe::{ClipEncoderKind, ClipModel, Model};
+use crate::recipe::{ClipEncoderKind, ClipModel, Model, RecipeError};
 use crate::trainee::Trainee;
 
 /// Makes a plan's pair of towers ready, from scratch.
@@ -25,11 +25,11 @@ pub fn clip(plan: &Plan, on: DeviceChoice) -> Result<Ready<ClipPair>, Problem> {
         ClipEncoderKind::G => ClipKind::G,
     };
     let beside = beside(plan)?;
-    let (text, image) = (text_config(model, kind), image_config(model, kind, recipe.data.source.side_px as usize));
+    let (text, image) = (text_config(model, kind)?, image_config(model, kind, recipe.data.source.side_px as usize));
     let (dataset, findings) = Dataset::open(&recipe.data.source)?;
     let mut notes = Vec::new();
     // As diffusers, and drawing, cut texts: CLIP-G's padding token is found inside texts too.
-    let tokenizer = ClipTokenizer::embedded(kind).with_pad_inside_texts();
+    let tokenizer = ClipTokenizer::sized(kind, text.size()).with_pad_inside_texts();
     let apart = if recipe.validation.every > 0 { recipe.validation.samples } else { 0 };
     let data = ClipData::new(dataset, tokenizer, recipe.batch.get(), apart, recipe.seed)?;
     let compared = data.validation_batch();
@@ -83,16 +83,28 @@ fn activation(kind: ClipKind) -> Activation {
     }
 }
 
-fn text_config(model: &ClipModel, kind: ClipKind) -> ClipConfig {
-    ClipConfig {
+fn text_config(model: &ClipModel, kind: ClipKind) -> Result<ClipConfig, RecipeError> {
+    let ClipSize { vocabulary, length } = ClipSize::RELEASED;
+    let [vocabulary, length] = [(model.vocabulary, vocabulary), (model.tokens, length)]
+        .map(|(size, released)| size.map_or(released, |size| size.get()));
+    if !(ClipSize { vocabulary, ..ClipSize::RELEASED }).is_possible() {
+        let why = format!("is {vocabulary}, and CLIP's tokenizer has from 514 to 49408 tokens");
+        return Err(impossible("model.vocabulary", why, "4096 are right for plain words"));
+    }
+    if !(ClipSize { length, ..ClipSize::RELEASED }).is_possible() {
+        return Err(impossible("model.tokens", format!("is {length}"), "give 3 to 77; SD3's CLIPs have 77"));
+    }
+    Ok(ClipConfig {
         width: model.width.get(),
         layers: model.layers.get(),
         heads: model.heads.get(),
         mlp: MLP * model.width.get(),
         activation: activation(kind),
         projection: Some(model.projection.get()),
+        vocabulary,
+        positions: length,
         ..ClipConfig::clip_l()
-    }
+    })
 }
 
 fn image_config(model: &ClipModel, kind: ClipKind, side_px: usize) -> ClipImageConfig {

@@ -55,7 +55,8 @@ pub fn t5(plan: &Plan, span: &SpanObjective, on: DeviceChoice) -> Result<Ready<T
     let names = source.names();
     let parameters = network.num_params();
     let trainee = Trainee::new("t5", network, names.clone(), plan.adamw(), recipe.ema.clone());
-    let export = move |encoder: &T5Encoder, to: &Path| write_t5(encoder, &names, beside.as_deref(), to);
+    let tokens = model.tokens.get();
+    let export = move |encoder: &T5Encoder, to: &Path| write_t5(encoder, &names, tokens, beside.as_deref(), to);
     let operations = 3.0 * recipe.batch.get() as f64 * forward(&config, model, &settings);
     let objective = T5::new(settings, trainee, data, device, Box::new(export));
     Ok(Ready { objective, parameters, operations, findings: Some(findings), notes: Vec::new() })

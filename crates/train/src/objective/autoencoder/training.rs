@@ -17,6 +17,7 @@ use super::{
 };
 use crate::objective::pictures::PictureData;
 use crate::objective::{Objective, Problem, StepError, Values, not_finite, turned};
+use crate::recipe::TrainedParts;
 use crate::sheet::sheet;
 use crate::trainee::{StateError, Trainee};
 
@@ -52,6 +53,8 @@ pub struct AutoencoderSettings {
     pub critic_from: u64,
     /// What gradients are shortened to, of the autoencoder and of the critic each.
     pub gradient_norm_max: Option<f64>,
+    /// What learns.
+    pub trains: TrainedParts,
 }
 
 /// Writes a trained autoencoder as a model into a folder; its latents' mean and deviation are those of the sizes.
@@ -125,7 +128,7 @@ impl Autoencoder {
         let judges = Judges { perceptual: self.perceptual.as_ref(), critic };
         let AutoencoderNetwork { vae, variance } = self.network.module();
         let pictures_B3HW = batch.pictures_B3HW.clone();
-        let loss = autoencoder_loss(vae, variance, judges, self.settings.weights, batch);
+        let loss = autoencoder_loss(vae, variance, judges, self.settings.weights, self.settings.trains, batch);
         values.add_parts(&loss.parts, numbers);
         self.network.add((loss.slope / numbers).backward());
         if step >= self.settings.critic_from
@@ -275,9 +278,13 @@ impl Objective for Autoencoder {
         self.turn = turn;
     }
 
-    /// With the latents' mean and deviation over the data, so that a transformer sees mean 0 and deviation 1.
+    /// With the latents' mean and deviation over the data, so that a transformer sees mean 0 and deviation 1. Where they
+    /// stay as they are, so do those.
     fn export(&self, folder: &Path) -> Result<(), Problem> {
         let vae = self.network.averaged().valid().vae;
+        if self.settings.trains == TrainedParts::Decoder {
+            return (self.export)(&vae, vae.config(), folder);
+        }
         let device = self.device.clone().inner();
         let mut statistics = LatentStatistics::new(vae.config().latent_channels);
         for drawn in self.data.some(STATISTICS_PICTURES, self.settings.batch / self.settings.accumulate) {
