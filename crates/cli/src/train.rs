@@ -81,6 +81,10 @@ pub(crate) fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
             let ready = setup::clip(&plan, args.device).map_err(reported)?;
             train(ready, &plan, &args, interrupt)
         }
+        ObjectiveRecipe::Detector(_) => {
+            let ready = setup::detector(&plan, args.device).map_err(reported)?;
+            train(ready, &plan, &args, interrupt)
+        }
         ObjectiveRecipe::SpanCorruption(span) => {
             let ready = setup::t5(&plan, span, args.device).map_err(reported)?;
             train(ready, &plan, &args, interrupt)

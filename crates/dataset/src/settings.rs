@@ -8,6 +8,7 @@ use crate::captions::CaptionMix;
 use crate::error::DatasetError;
 use crate::picture::Background;
 use crate::source::Kind;
+use crate::sprites;
 
 /// A recipe's `[data]`: what was typed.
 ///
@@ -34,6 +35,12 @@ pub struct DataSettings {
     /// How many scenes are drawn, for `kind = "sprites"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<NonZeroU64>,
+    /// What decides the scenes, for `kind = "sprites"`. Left away: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Which scenes are drawn, for `kind = "sprites"`. Left away: those for training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<sprites::Split>,
     /// The column of pictures of Parquet files with several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub picture_column: Option<String>,
@@ -148,6 +155,15 @@ impl Default for BucketSettings {
 }
 
 impl DataSettings {
+    /// What decides the scenes of `kind = "sprites"`.
+    pub fn scenes(&self) -> sprites::Settings {
+        sprites::Settings {
+            seed: self.seed.unwrap_or(0),
+            split: self.split.unwrap_or(sprites::Split::Train),
+            letters_max: sprites::Settings::letters_max_at(self.side_px),
+        }
+    }
+
     /// The sizes that pictures are trained at.
     ///
     /// # Errors
@@ -198,6 +214,8 @@ mod tests {
         let settings = parsed(
             r##"
             kind = "webdataset"
+            seed = 3
+            split = "held-out"
             picture_column = "image"
             captions = { caption = 0.5, synthetic = 0.5 }
             without_caption = "empty"
@@ -243,6 +261,8 @@ mod tests {
             "background = \"beige\"",
             "kind = \"tar\"",
             "crop = \"left\"",
+            "split = \"test\"",
+            "seed = -1",
             "side_px_min = -1",
         ] {
             assert!(parsed(wrong).is_err(), "{wrong}");

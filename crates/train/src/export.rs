@@ -11,6 +11,7 @@ use rectiflow_generate::FORMULATION;
 use rectiflow_mmdit::{NetworkConfig, VelocityNetwork};
 use rectiflow_nn::ParamNames;
 use rectiflow_vae::{Vae, VaeConfig};
+use rectiflow_vision::Detector;
 use rectiflow_weights::{IfThere, Layout, PartKind, in_layout, write_safetensors, write_whole};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -136,6 +137,14 @@ pub fn write_autoencoder(
     let tensors = in_layout(PartKind::Vae, Layout::Diffusers, Trainee::weights(network, names));
     write_part(&to.join("vae"), "diffusion_pytorch_model.safetensors", tensors, &config.settings())?;
     complete(to, encoders, &["vae"])
+}
+
+/// Writes a detector into `to`, a folder of its own: what [`Detector::open`] reads.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_detector(network: &Detector, names: &ParamNames, to: &Path) -> Result<(), Problem> {
+    write_part(to, "model.safetensors", Trainee::weights(network, names), &network.config().to_json())
 }
 
 /// Whether the settings in a part's folder name that class.

@@ -13,6 +13,7 @@ use crate::trainee::{StateError, Trainee};
 mod ahead;
 pub mod autoencoder;
 pub mod clip;
+pub mod detector;
 pub mod flow;
 pub mod pictures;
 pub mod span;

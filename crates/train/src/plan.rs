@@ -15,6 +15,7 @@ use crate::learning_rate::Schedule;
 use crate::optimizer::AdamW;
 use crate::recipe::{AutoencoderModel, Model, NotFiniteRule, Objective, Recipe, RecipeError};
 
+mod detector;
 mod sizes;
 mod text;
 
@@ -219,6 +220,7 @@ fn check(recipe: &Recipe) -> Result<(), RecipeError> {
     check_objective(recipe)?;
     sizes::check(recipe)?;
     text::check(recipe)?;
+    detector::check(recipe)?;
     check_data(recipe)
 }
 
@@ -260,6 +262,7 @@ fn check_objective(recipe: &Recipe) -> Result<(), RecipeError> {
             "flow" => "give mmdit, dit, cross-dit or uvit",
             "autoencoder" => "give autoencoder",
             "clip" => "give clip",
+            "detector" => "give detector",
             _ => "give t5",
         };
         return Err(impossible("model.kind", why, hint));
@@ -300,6 +303,10 @@ fn check_objective(recipe: &Recipe) -> Result<(), RecipeError> {
             let why = format!("is {}, and a text encoder has no pictures to show", recipe.samples.every);
             return Err(impossible("samples.every", why, "leave out [samples]"));
         }
+        Objective::Detector(_) if recipe.samples.every > 0 => {
+            let why = format!("is {}, and a detector draws no pictures", recipe.samples.every);
+            return Err(impossible("samples.every", why, "leave out [samples]"));
+        }
         Objective::Clip(_) if recipe.batch.get() < 2 => {
             return Err(impossible("batch", "is 1, and a pair is told from others", "give at least 2"));
         }
@@ -307,7 +314,7 @@ fn check_objective(recipe: &Recipe) -> Result<(), RecipeError> {
             let why = format!("is {}, and all pairs of a batch are compared with each other", recipe.accumulate);
             return Err(impossible("accumulate", why, "give 1"));
         }
-        Objective::Clip(_) => {}
+        Objective::Clip(_) | Objective::Detector(_) => {}
         Objective::SpanCorruption(span) => {
             within("objective.noise_density", span.noise_density, 0.01..=0.9, "T5 has 0.15")?;
             within("objective.mean_span", span.mean_span, 1.0..=64.0, "T5 has 3")?;
@@ -366,6 +373,7 @@ fn kind_of(objective: &Objective) -> &'static str {
         Objective::Autoencoder(_) => "autoencoder",
         Objective::Clip(_) => "clip",
         Objective::SpanCorruption(_) => "span-corruption",
+        Objective::Detector(_) => "detector",
     }
 }
 
@@ -379,6 +387,7 @@ fn model_kind(model: &Model) -> (&'static str, &'static str) {
         Model::Autoencoder(_) => ("autoencoder", "autoencoder"),
         Model::Clip(_) => ("clip", "clip"),
         Model::T5(_) => ("t5", "span-corruption"),
+        Model::Detector(_) => ("detector", "detector"),
     }
 }
 

@@ -14,8 +14,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::ema::Ema;
 use crate::learning_rate::Schedule;
 
+mod detector;
 mod error;
 
+pub use detector::{DetectorModel, DetectorObjective};
 pub use error::RecipeError;
 
 /// What a recipe says.
@@ -97,6 +99,8 @@ pub enum Objective {
     Clip(ClipObjective),
     /// Texts with gaps, and what stood there (arXiv:1910.10683, section 3.1.4).
     SpanCorruption(SpanObjective),
+    /// Which things are where in a scene, and in which colour.
+    Detector(DetectorObjective),
 }
 
 /// Settings of the flow objective.
@@ -260,6 +264,8 @@ pub enum Model {
     Clip(ClipModel),
     /// An encoder of texts, and for the training a decoder.
     T5(T5Model),
+    /// What finds the things in sprite scenes.
+    Detector(DetectorModel),
 }
 
 impl Model {
@@ -267,7 +273,7 @@ impl Model {
     pub fn transformer(&self) -> Option<&Transformer> {
         match self {
             Model::Mmdit(model) | Model::Dit(model) | Model::CrossDit(model) | Model::Uvit(model) => Some(model),
-            Model::Autoencoder(_) | Model::Clip(_) | Model::T5(_) => None,
+            Model::Autoencoder(_) | Model::Clip(_) | Model::T5(_) | Model::Detector(_) => None,
         }
     }
 

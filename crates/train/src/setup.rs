@@ -27,10 +27,12 @@ use crate::trainee::Trainee;
 
 mod autoencoder;
 mod clip;
+mod detector;
 mod t5;
 
 pub use autoencoder::autoencoder;
 pub use clip::clip;
+pub use detector::detector;
 pub use t5::t5;
 
 /// Side of a positional grid in patches where nothing else is asked for: that of SD3-Medium.

@@ -28,6 +28,9 @@ pub enum MisfitError {
         /// One of them, and what is wrong with it.
         first: String,
     },
+    /// A value that no network computes with.
+    #[error("`{0}` has a value that is not finite; the file is damaged, or its training went wrong")]
+    NotFinite(String),
 }
 
 impl<'a> NamedTensors<'a> {
@@ -50,6 +53,23 @@ impl<'a> NamedTensors<'a> {
                 let names = self.file.names().into_iter().filter(|name| !self.asked.contains(*name));
                 Ok(names.map(str::to_owned).collect())
             }
+        }
+    }
+
+    /// As [`Self::finish`], where the file must hold nothing else, and only finite values.
+    ///
+    /// # Errors
+    /// Something is missing, not as it should be, or not asked for; a value is not finite.
+    pub fn finish_exactly(self) -> Result<(), MisfitError> {
+        let is_finite = |data: &TensorData| data.iter::<f32>().all(f32::is_finite);
+        let values = |name: &str| self.values(name, self.file.tensor(name).ok()?.shape()).ok();
+        let odd = self.asked.iter().find(|name| values(name).is_some_and(|data| !is_finite(&data)));
+        if let Some(name) = odd {
+            return Err(MisfitError::NotFinite(name.clone()));
+        }
+        match &self.finish()?[..] {
+            [] => Ok(()),
+            left => Err(MisfitError::Tensors { count: left.len(), first: format!("`{}` is not part of it", left[0]) }),
         }
     }
 

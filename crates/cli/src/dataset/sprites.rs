@@ -31,7 +31,7 @@ pub(crate) struct SpritesArgs {
     /// What decides the scenes
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// train, or held-out: scenes with pairs, counts or words that no scene of `train` has, for any seed
+    /// train; held-out: scenes with pairs, counts or words that no scene of `train` has, for any seed; or all
     #[arg(long, value_name = "NAME", default_value = "train")]
     split: SplitName,
     /// webdataset: tar files of 1,000 scenes; folder: a folder for each 1,000
@@ -49,6 +49,7 @@ pub(crate) struct SpritesArgs {
 enum SplitName {
     Train,
     HeldOut,
+    All,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -65,6 +66,7 @@ pub(crate) fn run(args: SpritesArgs) -> anyhow::Result<ExitCode> {
     let split = match args.split {
         SplitName::Train => Split::Train,
         SplitName::HeldOut => Split::HeldOut,
+        SplitName::All => Split::All,
     };
     let settings = Settings { seed: args.seed, split, letters_max: Settings::letters_max_at(args.size) };
     if let Some(sheet) = &args.sheet {

@@ -23,7 +23,8 @@ checkpoint = { every = 4 }
 /// An objective and what it is tried on. A new objective is a new row.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
-    /// The rest of its recipe; `DATA` stands for the folder of pictures, `MODEL` for a model with encoders.
+    /// The rest of its recipe; `DATA` stands for the folder of pictures, `ART` for that of the sprites' art, `MODEL` for a
+    /// model with encoders.
     recipe: &'static str,
     /// Whether `rectiflow cache` goes before.
     is_cached: bool,
@@ -41,7 +42,7 @@ pub(crate) const FLOW: Row = Row {
     is_cached: false,
 };
 
-pub(crate) const ROWS: [Row; 5] = [
+pub(crate) const ROWS: [Row; 6] = [
     FLOW,
     Row {
         name: "flow, from a cache",
@@ -99,13 +100,24 @@ pub(crate) const ROWS: [Row; 5] = [
         ",
         is_cached: false,
     },
+    Row {
+        name: "detector",
+        recipe: "
+            objective = { kind = \"detector\" }
+            model = { kind = \"detector\", widths = [8, 8, 8, 8, 8] }
+            data = { source = { path = \"ART\", kind = \"sprites\", count = 40, split = \"all\", side_px = 32 } }
+            validation = { every = 6, samples = 4 }
+        ",
+        is_cached: false,
+    },
 ];
 
 impl Row {
     /// Its whole recipe.
     pub(crate) fn recipe(&self) -> String {
-        let model = fixture("empty/model");
-        format!("{PACE}{}", self.recipe).replace("MODEL", model.to_str().unwrap()).replace("DATA", "pictures")
+        let (model, art) = (fixture("empty/model"), fixture("../assets/sprites"));
+        let recipe = format!("{PACE}{}", self.recipe).replace("MODEL", model.to_str().unwrap());
+        recipe.replace("DATA", "pictures").replace("ART", art.to_str().unwrap())
     }
 
     /// A folder with its data and `recipe.toml`.

@@ -111,11 +111,8 @@ pub fn open(path: &Path, kind: Option<Kind>, picture_column: Option<&str>) -> Re
 /// # Errors
 /// As [`open`]; settings that cannot be met.
 pub(crate) fn with_pictures(settings: &DataSettings) -> Result<Box<dyn Source>, DatasetError> {
-    if settings.kind == Some(Kind::Sprites) && settings.flip {
-        return Err(refused("`flip` is set, and scenes have words, and things left of others", "leave it out"));
-    }
-    match scenes(settings)? {
-        Some(count) => Ok(Box::new(Sprites::open(&settings.path, settings.side_px, count)?)),
+    match drawn(settings)? {
+        Some(sprites) => Ok(Box::new(sprites)),
         None => open(&settings.path, settings.kind, settings.picture_column.as_deref()),
     }
 }
@@ -126,7 +123,7 @@ pub(crate) fn with_pictures(settings: &DataSettings) -> Result<Box<dyn Source>, 
 /// As [`with_pictures`], but for what pictures need.
 pub(crate) fn of_texts(settings: &DataSettings) -> Result<Box<dyn Source>, DatasetError> {
     match scenes(settings)? {
-        Some(count) => Ok(Box::new(Sprites::undrawn(&settings.path, settings.side_px, count)?)),
+        Some(count) => Ok(Box::new(Sprites::undrawn(&settings.path, settings.scenes(), settings.side_px, count)?)),
         None => open_for(&settings.path, settings.kind, Use::Texts),
     }
 }
@@ -175,13 +172,33 @@ fn open_for(path: &Path, kind: Option<Kind>, used: Use<'_>) -> Result<Box<dyn So
     })
 }
 
+/// The scenes that a recipe names, if any.
+fn drawn(settings: &DataSettings) -> Result<Option<Sprites>, DatasetError> {
+    let Some(count) = scenes(settings)? else { return Ok(None) };
+    if settings.flip {
+        return Err(refused("`flip` is set, and scenes have words, and things left of others", "leave it out"));
+    }
+    Ok(Some(Sprites::open(&settings.path, settings.scenes(), settings.side_px, count)?))
+}
+
 /// How many scenes are drawn, if any.
 fn scenes(settings: &DataSettings) -> Result<Option<NonZeroU64>, DatasetError> {
     match (settings.kind, settings.count) {
         (Some(Kind::Sprites), None) => Err(refused("`count` is missing", "give the number of scenes to draw")),
         (Some(Kind::Sprites), count) => Ok(count),
-        (_, Some(_)) => Err(refused("`count` is for scenes", "leave it out, or set `kind = \"sprites\"`")),
-        (_, None) => Ok(None),
+        _ => {
+            let given = [
+                ("count", settings.count.is_some()),
+                ("seed", settings.seed.is_some()),
+                ("split", settings.split.is_some()),
+            ];
+            match given.into_iter().find(|(_, is_given)| *is_given) {
+                Some((name, _)) => {
+                    Err(refused(&format!("`{name}` is for scenes"), "leave it out, or set `kind = \"sprites\"`"))
+                }
+                None => Ok(None),
+            }
+        }
     }
 }
 

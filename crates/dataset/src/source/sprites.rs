@@ -5,12 +5,14 @@ use image::RgbImage;
 
 use crate::buckets::Size;
 use crate::captions::Captions;
-use crate::error::Reason;
+use crate::error::{DatasetError, Reason};
 use crate::findings::LeftOut;
+use crate::settings::DataSettings;
 use crate::source::{Canvas, Source};
-use crate::sprites::{self, Scenes, Settings, Split, SpriteError};
+use crate::sprites::{self, Scene, Scenes, Settings, SpriteError};
 
-/// Scenes of sprites for training, drawn when they are asked for: the first ones of seed 0, with one caption each.
+/// Scenes of sprites for training, drawn when they are asked for: the first ones of some settings, with one caption
+/// each.
 pub struct Sprites {
     scenes: Scenes,
     side_px: u32,
@@ -21,17 +23,50 @@ impl Sprites {
     /// `count` scenes of `side_px` (16 to 4096) pixels, of the art in a folder.
     ///
     /// # Errors
-    /// The art is not there or not whole; the side is out of bounds.
-    pub fn open(art: &Path, side_px: u32, count: NonZeroU64) -> Result<Self, SpriteError> {
-        let sprites = Sprites::undrawn(art, side_px, count)?;
+    /// The art is not there or not whole; the side or a setting is out of bounds.
+    pub fn open(art: &Path, settings: Settings, side_px: u32, count: NonZeroU64) -> Result<Self, SpriteError> {
+        let sprites = Sprites::undrawn(art, settings, side_px, count)?;
         // Refuses a side that no scene can be drawn at.
         sprites.scenes.draw(&sprites.scenes.scene(0), side_px)?;
         Ok(sprites)
     }
 
+    /// The scenes that a recipe names, for what looks at more than pictures and captions.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; the recipe names something else, or settings that cannot be met.
+    pub fn of(settings: &DataSettings) -> Result<Self, DatasetError> {
+        let hint = "set `kind = \"sprites\"`";
+        super::drawn(settings)?.ok_or_else(|| super::refused("they name no scenes", hint))
+    }
+
+    /// All scenes of the settings.
+    pub fn scenes(&self) -> &Scenes {
+        &self.scenes
+    }
+
+    /// Pixels on a side of a picture.
+    pub fn side_px(&self) -> u32 {
+        self.side_px
+    }
+
+    /// What is in a scene, and its picture.
+    ///
+    /// # Errors
+    /// The art is not what it was.
+    pub fn scene(&self, number: u64) -> Result<(Scene, RgbImage), SpriteError> {
+        let scene = self.scenes.scene(number);
+        let picture = self.scenes.draw(&scene, self.side_px)?;
+        Ok((scene, picture))
+    }
+
     /// The same for its captions alone: any side will do.
-    pub(super) fn undrawn(art: &Path, side_px: u32, count: NonZeroU64) -> Result<Self, SpriteError> {
-        let settings = Settings { seed: 0, split: Split::Train, letters_max: Settings::letters_max_at(side_px) };
+    pub(super) fn undrawn(
+        art: &Path,
+        settings: Settings,
+        side_px: u32,
+        count: NonZeroU64,
+    ) -> Result<Self, SpriteError> {
         Ok(Sprites { scenes: Scenes::open(art, settings)?, side_px, count })
     }
 }
@@ -42,7 +77,7 @@ impl Source for Sprites {
     }
 
     fn id(&self, number: u64) -> String {
-        format!("scene {number}")
+        self.scenes.id(number)
     }
 
     fn picture_name(&self, _number: u64) -> Option<String> {

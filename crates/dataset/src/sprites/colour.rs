@@ -75,6 +75,11 @@ impl Colour {
         COLOURS.iter().map(|row| row.0)
     }
 
+    /// The colours that a thing in a scene may have. Others are for backgrounds and letters alone.
+    pub fn of_things() -> impl Iterator<Item = Colour> {
+        CLASSES.iter().map(|class| class.0)
+    }
+
     /// In words.
     pub fn name(self) -> &'static str {
         self.row().1

@@ -62,10 +62,11 @@ impl Scenes {
         // Ends: `open` has checked that there is enough for both splits.
         loop {
             let content = self.content(&mut rng);
-            if content.is_held_out() != (self.settings.split == Split::HeldOut) {
+            let split = if content.is_held_out() { Split::HeldOut } else { Split::Train };
+            if self.settings.split != Split::All && self.settings.split != split {
                 continue;
             }
-            if let Some(scene) = self.arranged(number, &content, &mut rng) {
+            if let Some(scene) = self.arranged(number, split, &content, &mut rng) {
                 return scene;
             }
         }
@@ -127,7 +128,7 @@ impl Scenes {
     }
 
     /// None if it cannot be seen well on any of a few backgrounds.
-    fn arranged(&self, number: u64, content: &Content, rng: &mut Rng) -> Option<Scene> {
+    fn arranged(&self, number: u64, split: Split, content: &Content, rng: &mut Rng) -> Option<Scene> {
         let (background, ink) = (0..GROUNDS).find_map(|_| ground(content, rng))?;
         let places = places(content, rng);
         let mut objects = Vec::new();
@@ -153,7 +154,7 @@ impl Scenes {
             _ => None,
         };
         let caption = caption::write(content, background, lettering.as_ref(), rng);
-        let (style, relation, split) = (content.style, content.relation, self.settings.split);
+        let (style, relation) = (content.style, content.relation);
         Some(Scene { number, split, caption, style, background, objects, relation, lettering })
     }
 }

@@ -111,6 +111,18 @@ impl Scenes {
         self.settings
     }
 
+    /// What a scene is called: by its number, and by what else tells it from the first training's scenes of that number.
+    pub fn id(&self, number: u64) -> String {
+        let Settings { seed, split, .. } = self.settings;
+        let of_seed = if seed == 0 { String::new() } else { format!(" of seed {seed}") };
+        let of_split = match split {
+            Split::Train => "",
+            Split::HeldOut => ", held out",
+            Split::All => ", of both splits",
+        };
+        format!("scene {number}{of_seed}{of_split}")
+    }
+
     /// The names of everything that can be in a scene.
     pub fn concepts(&self) -> impl Iterator<Item = &str> {
         self.concepts.iter().map(|concept| &concept.name[..])

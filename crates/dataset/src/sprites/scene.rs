@@ -13,6 +13,8 @@ pub enum Split {
     Train,
     /// Each with a pair of concepts, a count of a concept or a word that is in no scene for training.
     HeldOut,
+    /// Those of both, as often as they come. Each scene is of one of the two.
+    All,
 }
 
 /// A picture before it is drawn, at any size.
@@ -21,7 +23,7 @@ pub enum Split {
 pub struct Scene {
     /// Its number among the scenes of its seed.
     pub number: u64,
-    /// What it may be used for.
+    /// What it may be used for; never all.
     pub split: Split,
     /// True of the picture in every word.
     pub caption: String,

@@ -258,6 +258,27 @@ fn a_look_needs_one_hue_on_most_of_a_thing() {
 }
 
 #[test]
+fn all_scenes_are_of_either_split_and_each_says_of_which() {
+    let scenes = Scenes { settings: Settings { seed: 1, split: Split::All, letters_max: 8 }, ..open(1, Split::Train) };
+    let all: Vec<Scene> = (0..400).map(|number| scenes.scene(number)).collect();
+    let held_out = all.iter().filter(|scene| scene.split == Split::HeldOut).count();
+    assert!((10..120).contains(&held_out), "{held_out} of 400");
+    for scene in all.iter().filter(|scene| scene.split == Split::Train).take(20) {
+        assert!(!held_out_of(scene), "{scene:?}");
+    }
+    assert!(all.iter().filter(|scene| scene.split == Split::HeldOut).all(held_out_of));
+    assert!(all.iter().all(|scene| scene.split != Split::All));
+}
+
+/// Whether something in it is held out.
+fn held_out_of(scene: &Scene) -> bool {
+    let groups = groups(scene);
+    let pair = groups.len() == 2 && held_out::pair(&groups[0][0].concept, &groups[1][0].concept);
+    let counted = groups.iter().any(|group| held_out::count(&group[0].concept, group.len()));
+    pair || counted || scene.lettering.as_ref().is_some_and(|lettering| held_out::word(&lettering.word))
+}
+
+#[test]
 fn a_scene_is_a_function_of_seed_and_number() {
     let again = open(1, Split::Train);
     for number in [977, 3, 4] {

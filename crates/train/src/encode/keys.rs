@@ -52,8 +52,14 @@ pub fn keys(
         LatentOf::Mean => None,
     };
     let columns: Option<Vec<&str>> = settings.captions.as_ref().map(|mix| mix.columns().collect());
+    let choice = json!([picture_column, side_px_min, pixels_max, count, without_caption]);
+    // Those of most caches are the first scenes of all, and their digest has no word of it.
+    let choice = match (settings.seed, settings.split) {
+        (None, None) => choice,
+        scenes => json!([choice, scenes]),
+    };
     for (name, settings) in [
-        ("choice of samples", json!([picture_column, side_px_min, pixels_max, count, without_caption])),
+        ("choice of samples", choice),
         ("preparation of pictures", json!([side_px, crop, buckets, background, enlarge])),
         ("kind of latents", json!([encoding.latent, encoding.latents_stored, noise, encoding.precision])),
         ("kind of text features", json!([encoding.t5_tokens, encoding.pads, encoding.precision, columns])),

@@ -24,6 +24,9 @@ pub(super) fn check(recipe: &Recipe) -> Result<(), RecipeError> {
         Model::Autoencoder(model) => autoencoder(model),
         Model::Clip(model) => clip(model),
         Model::T5(model) => t5(model),
+        Model::Detector(model) => {
+            vec![("model.widths", model.widths.iter().max().copied().unwrap_or_default(), CHANNELS_MAX)]
+        }
     };
     if let Objective::Autoencoder(objective) = &recipe.objective
         && let Some(critic) = &objective.adversarial

@@ -1,0 +1,73 @@
+//! A detector's folder: `config.json` and `model.safetensors`, as a training writes them.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rectiflow_nn::{Device, Module, Params, Precision};
+use rectiflow_weights::shown;
+
+use super::{Detector, DetectorConfig, GROUPS};
+use crate::{MisfitError, NamedTensors};
+
+/// No detector can be made of a folder.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says it; the fields are what the message names")]
+pub enum DetectorError {
+    #[error(
+        "{} cannot be read: {problem}\nhint: give a detector's folder, as `rectiflow train` leaves it in the run's model/",
+        shown(.path)
+    )]
+    Unreadable { path: PathBuf, problem: io::Error },
+    #[error("{} is not the configuration of a detector: {problem}\nhint: give a detector's folder, as `rectiflow train` leaves it in the run's model/", shown(.path))]
+    BadConfig { path: PathBuf, problem: String },
+    #[error("{} does not fit the configuration beside it: {problem}\nhint: take both files of one training", shown(.path))]
+    Misfit { path: PathBuf, problem: MisfitError },
+}
+
+impl DetectorConfig {
+    /// The text of `config.json`.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!(self)
+    }
+
+    /// What is impossible in it.
+    fn problem(&self) -> Option<String> {
+        const WIDTH_MAX: usize = 1 << 12;
+        let is_width = |width: &usize| (1..=WIDTH_MAX).contains(width) && width.is_multiple_of(GROUPS);
+        if let Some(width) = self.widths.iter().find(|width| !is_width(width)) {
+            return Some(format!("a width is {width}, and must be a multiple of {GROUPS} up to {WIDTH_MAX}"));
+        }
+        if self.concepts.is_empty() {
+            return Some("it has no concepts".to_owned());
+        }
+        let names = || self.concepts.iter().chain(&self.colours);
+        (names().collect::<BTreeSet<_>>().len() < names().count()).then(|| "a name is listed twice".to_owned())
+    }
+}
+
+impl Detector {
+    /// Opens a detector's folder, for judging: its weights do not learn.
+    ///
+    /// # Errors
+    /// A file cannot be read; the configuration is not a detector's; the weights are not those of that configuration,
+    /// or not finite.
+    pub fn open(folder: &Path, device: &Device, precision: Precision) -> Result<Detector, DetectorError> {
+        let (config_at, weights_at) = (folder.join("config.json"), folder.join("model.safetensors"));
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|problem| DetectorError::Unreadable { path: path.to_owned(), problem })
+        };
+        let bad = |problem: String| DetectorError::BadConfig { path: config_at.clone(), problem };
+        let config: DetectorConfig =
+            serde_json::from_slice(&read(&config_at)?).map_err(|error| bad(error.to_string()))?;
+        if let Some(problem) = config.problem() {
+            return Err(bad(problem));
+        }
+        let bytes = read(&weights_at)?;
+        let misfit = |problem| DetectorError::Misfit { path: weights_at.clone(), problem };
+        let mut source = NamedTensors::of(&bytes).map_err(misfit)?;
+        let detector = Detector::new(&config, Params::new(&mut source, device, precision));
+        source.finish_exactly().map_err(misfit)?;
+        Ok(detector.no_grad())
+    }
+}
