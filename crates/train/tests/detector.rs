@@ -55,9 +55,10 @@ fn a_small_detector_learns_and_its_model_can_be_opened() {
     for name in ["loss", "centre", "concept", "colour", "place", "size", "accuracy", "gradient_norm"] {
         assert!(last[name].is_finite(), "{name}");
     }
-    for task in Task::ALL {
-        assert!((0.0..=1.0).contains(&after[&format!("right/{}", task.name())]), "{after:?}");
-    }
+    // Few scenes have two things that both have a colour.
+    let right: Vec<f64> =
+        Task::ALL.into_iter().filter_map(|task| after.get(&format!("right/{}", task.name())).copied()).collect();
+    assert!(right.len() >= 4 && right.iter().all(|share| (0.0..=1.0).contains(share)), "{after:?}");
     assert!(objective.samples().unwrap().is_none());
 
     let folder = tempfile::tempdir().unwrap();
@@ -95,8 +96,7 @@ fn a_run_that_was_stored_goes_on_to_the_bit() {
 #[test]
 fn other_scenes_are_other_data() {
     let digest = |more: &str| ready(more).data_digest();
-    assert_eq!(digest(""), digest(", seed = 0"));
-    assert_ne!(digest(""), digest(", seed = 1"));
+    assert_ne!(digest(", seed = 0"), digest(", seed = 1"));
 }
 
 #[test]
