@@ -156,7 +156,7 @@ fn a_folder_that_is_no_detector_is_refused_with_what_is_wrong() {
         (other("concepts", Vec::<String>::new().into()), all.clone(), "it has no concepts"),
         (other("colours", vec!["a", "a"].into()), all.clone(), "a name is listed twice"),
         (other("sizes", 3.into()), all.clone(), "unknown field `sizes`"),
-        (other("concepts", vec!["a", "b"].into()), all.clone(), "`cells.conv.weight` has shape"),
+        (other("concepts", vec!["a", "b"].into()), all.clone(), "`cells.conv.bias` has shape"),
         (config.clone(), without("block.first.conv.weight"), "`block.first.conv.weight` is missing"),
         (config.clone(), with("more", TensorData::new(vec![0.0_f32], [1])), "`more` is not part of it"),
         (config.clone(), with("down.2.conv.bias", bias), "`down.2.conv.bias` has a value that is not finite"),
