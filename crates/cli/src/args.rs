@@ -9,7 +9,8 @@ use rectiflow_weights::ModelPaths;
 /// Where the model's parts are.
 #[derive(clap::Args)]
 pub(crate) struct ModelArgs {
-    /// A diffusers folder, or a single .safetensors file in the official layout
+    /// A diffusers folder, or a single .safetensors file in the official layout [default: the small model that comes with
+    /// the program, if no part is given either]
     #[arg(long, short, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
     /// CLIP-L, instead of the one inside the model
@@ -30,10 +31,10 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// The paths as given.
+    /// The paths as given; without any, the model that comes with the program.
     ///
     /// # Errors
-    /// There is none, or `--model` is the name of a repository instead of a path.
+    /// That is not there, or `--model` is the name of a repository instead of a path.
     pub(crate) fn paths(&self) -> anyhow::Result<ModelPaths> {
         let paths = ModelPaths {
             model: self.model.clone(),
@@ -44,11 +45,7 @@ impl ModelArgs {
             t5xxl: self.t5xxl.clone(),
         };
         if paths == ModelPaths::default() {
-            bail!(
-                "no model given, and none is built in yet\n\
-                 hint: `--model PATH` takes a diffusers folder or an official .safetensors file, such as \
-                 sd3_medium_incl_clips.safetensors;\n      from a clone, `--model fixtures/sd3/model` tries it out"
-            );
+            return Ok(ModelPaths { model: Some(crate::embedded::model()?), ..paths });
         }
         if let Some(id) = self.model.as_deref().filter(|path| !path.exists()).and_then(repository) {
             bail!(

@@ -10,8 +10,9 @@ mod studio;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use rectiflow_generate::{ModelFacts, ModelFiles, Parts, Plan, PlanError, Request, generate};
+use rectiflow_generate::{KnownWords, ModelFacts, ModelFiles, Parts, Plan, PlanError, Request, generate};
 use rectiflow_nn::{Device, Tensor};
+use rectiflow_weights::ModelPaths;
 
 use self::names::OutputNames;
 pub(crate) use self::options::GenerateArgs;
@@ -38,19 +39,33 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     let mut progress = Progress::new();
     progress.phase("open and check");
     let files = ModelFiles::open(&paths)?;
-    let (plan, noise) = resolve(&args, prompts, &files.facts(), &device)?;
+    let facts = files.facts();
+    let (plan, noise) = resolve(&args, prompts, &facts, &device)?;
+    let words = known_words(&paths)?;
     let parts = Parts::load(&files, args.compute.device, args.compute.precision, args.compat)?;
     let lost_at_once = match &args.latents_out {
         None => "; the pictures that were named are stored",
         Some(_) => "; the pictures that were named are stored, their latents are not",
     };
     let interrupt = Interrupt::catch(lost_at_once)?;
-    say::plan(&progress, &parts, &plan, args.steps.is_none() && args.guidance.is_none());
+    let known = say::Known { side_px: facts.side_px, words: words.as_ref() };
+    say::plan(&progress, &parts, &plan, &known, args.steps.is_none() && args.guidance.is_none());
 
     let mut studio =
         Studio { progress, names, pictures, done: 0, latents_out: args.latents_out, latents: Vec::new(), interrupt };
     let result = generate(parts, &plan, noise.as_ref(), &mut studio);
     studio.finish(result)
+}
+
+/// The words of a model's folder, if it has a list.
+fn known_words(paths: &ModelPaths) -> anyhow::Result<Option<KnownWords>> {
+    let Some(folder) = paths.model.as_deref() else { return Ok(None) };
+    KnownWords::open(folder).with_context(|| {
+        format!(
+            "{} cannot be read\nhint: remove it, or put a list of words there",
+            folder.join(KnownWords::FILE).display()
+        )
+    })
 }
 
 /// What will be drawn, and what it starts from if a file gives that. Before any weight is read.

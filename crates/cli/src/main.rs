@@ -5,6 +5,7 @@ mod bench;
 mod cache;
 mod dataset;
 mod ema;
+mod embedded;
 mod formulations;
 mod generate;
 mod inspect;

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rectiflow_generate::FORMULATION;
+use rectiflow_generate::{FORMULATION, KnownWords};
 use rectiflow_mmdit::{NetworkConfig, VelocityNetwork};
 use rectiflow_nn::ParamNames;
 use rectiflow_vae::{Vae, VaeConfig};
@@ -28,6 +28,8 @@ pub struct ModelFolder {
     pub shift: f64,
     /// What it was trained by, which its scheduler is told too.
     pub formulation: String,
+    /// All words of its captions, where they are so few that a user should hear of others.
+    pub known_words: KnownWords,
 }
 
 mod text;
@@ -80,6 +82,10 @@ pub fn write_transformer(
             FORMULATION: folder.formulation,
         }),
     )?;
+    if !folder.known_words.is_empty() {
+        let text = folder.known_words.to_text();
+        write_whole(&to.join(KnownWords::FILE), IfThere::Replace, |out| out.write_all(text.as_bytes()))?;
+    }
     complete(to, Some(&folder.encoders), &["scheduler", "transformer"])
 }
 

@@ -1,13 +1,21 @@
 //! What is said before a run: what will be drawn, by what, and what of the user's files and words has no effect.
 
-use rectiflow_generate::{Parts, Plan, plain_markup};
+use rectiflow_generate::{KnownWords, Parts, Plan, plain_markup};
 use rectiflow_vae::{Decoding, VaeConfig};
 
 use crate::memory;
 use crate::progress::Progress;
 
+/// What the files say beside their tensors.
+pub(super) struct Known<'a> {
+    /// Side of the pictures that the model was trained with.
+    pub(super) side_px: Option<usize>,
+    /// Its words, if it has a list.
+    pub(super) words: Option<&'a KnownWords>,
+}
+
 /// `by_default`: the user gave neither steps nor guidance.
-pub(super) fn plan(progress: &Progress, parts: &Parts, plan: &Plan, by_default: bool) {
+pub(super) fn plan(progress: &Progress, parts: &Parts, plan: &Plan, known: &Known<'_>, by_default: bool) {
     let name = &parts.name;
     let encoders = name.encoders.join(", ");
     progress.say(&format!(
@@ -36,7 +44,8 @@ pub(super) fn plan(progress: &Progress, parts: &Parts, plan: &Plan, by_default: 
         plan.t5_length,
         plan.compat
     ));
-    let lines = turbo(&name.variant, by_default).map(str::to_owned).into_iter().chain(markup(plan));
+    let of_model = other_size(plan, known.side_px).into_iter().chain(unknown(plan, known.words));
+    let lines = turbo(&name.variant, by_default).map(str::to_owned).into_iter().chain(markup(plan)).chain(of_model);
     for line in lines.chain(in_strips(parts.vae.config(), plan)) {
         progress.say(&format!("note: {line}"));
     }
@@ -68,6 +77,34 @@ fn turbo(variant: &str, by_default: bool) -> Option<&'static str> {
         "SD3.5-Large and SD3.5-Large-Turbo have the same tensors, and these settings are Large's; \
          for Turbo give `--steps 4 --guidance 1`",
     )
+}
+
+/// Only small models are named: the large ones were trained at many sizes, and the last is what their settings say.
+fn other_size(plan: &Plan, side_px: Option<usize>) -> Option<String> {
+    const MANY_SIZES_PX: usize = 512;
+    let side = side_px.filter(|side| *side < MANY_SIZES_PX && (plan.width, plan.height) != (*side, *side))?;
+    Some(format!(
+        "the model was trained with pictures of {side}x{side}; at {}x{} things may be doubled or torn",
+        plan.width, plan.height
+    ))
+}
+
+fn unknown(plan: &Plan, known: Option<&KnownWords>) -> Option<String> {
+    const NAMED: usize = 12;
+    let mut words: Vec<&str> =
+        plan.prompts.iter().flat_map(|prompt| known.map_or_else(Vec::new, |known| known.unknown(prompt))).collect();
+    words.dedup();
+    let count = words.len();
+    words.truncate(NAMED);
+    let named: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
+    (count > 0).then(|| {
+        format!(
+            "the model was never told of {}{more}: it draws what it can; its words are in {}",
+            named.join(", "),
+            KnownWords::FILE
+        )
+    })
 }
 
 fn markup(plan: &Plan) -> Option<String> {

@@ -52,7 +52,7 @@ fn settings_that_cannot_be_carried_out() {
         ("generate a --model {sd3/model} --height 4096", &["longest side is 384"]),
         ("generate a --model {sd3/model} --steps 0", &["--steps 0"]),
         ("generate --model {sd3/model}", &["no prompt given", "hint"]),
-        ("generate a", &["no model given", "--model PATH", "fixtures/sd3/model"]),
+        ("generate a", &["no model given", "--model PATH", "models/sprites"]),
         ("generate a --model some/model", &["no file or folder `some/model`", "not downloaded yet"]),
     ] {
         refused(&desk, line, parts);

@@ -1,26 +1,11 @@
 //! A model whose T5 reads bytes.
 
-use std::path::Path;
-
-use crate::support::{Desk, fixture, read, write};
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
+use crate::support::{Desk, copy_folder, fixture, read, write};
 
 /// `m`, a copy of a fixture without a T5 tokenizer, whose T5 has only the first 384 vectors.
 fn byte_model(desk: &Desk) {
     let model = desk.path("m");
-    copy(&fixture("sd3/model"), &model);
+    copy_folder(&fixture("sd3/model"), &model);
     let weights = model.join("text_encoder_3/model.safetensors");
     let mut tensors = read(&weights);
     let table = tensors.get_mut("shared.weight").unwrap();
@@ -56,12 +41,12 @@ fn a_tokenizer_of_words_is_refused_for_an_encoder_of_bytes_and_the_other_way_rou
     let desk = Desk::new();
     byte_model(&desk);
     let folder = desk.path("m/tokenizer_3");
-    copy(&fixture("sd3/model/tokenizer_3"), &folder);
+    copy_folder(&fixture("sd3/model/tokenizer_3"), &folder);
     let error = desk.fail("generate apple --model m --width 64 --height 48 --steps 1");
     assert!(error.contains("the encoder has 384 vectors"), "{error}");
 
     let words = desk.path("m");
-    copy(&fixture("sd3/model"), &words);
+    copy_folder(&fixture("sd3/model"), &words);
     std::fs::write(folder.join("tokenizer_config.json"), br#"{"tokenizer_class": "ByT5Tokenizer"}"#).unwrap();
     let error = desk.fail("generate apple --model m --width 64 --height 48 --steps 1");
     assert!(error.contains("makes bytes"), "{error}");

@@ -1,7 +1,7 @@
 use std::io::BufReader;
 use std::path::Path;
 
-use crate::support::{Desk, read, text};
+use crate::support::{Desk, copy_folder, fixture, read, text};
 
 const SMALL: &str = "--width 64 --height 48 --steps 2";
 
@@ -133,7 +133,7 @@ fn what_of_the_files_has_no_effect_is_said() {
     let stderr = said(&desk, &format!("generate a --model {{sd3/model}} {SMALL} --out a.png"));
     let own = "tokens by the model's own tables, not the built-in ones: CLIP-L, CLIP-G, T5";
     assert!(stderr.contains(own) && stderr.contains("computes in f32 on cpu"), "{stderr}");
-    let stderr = said(&desk, "generate a --model {empty/model} --width 32 --height 32 --steps 1 --out a.png");
+    let stderr = said(&desk, "generate a --model {empty/model} --steps 1 --out a.png");
     assert!(!stderr.contains("note:"), "nothing to say: {stderr}");
 }
 
@@ -260,4 +260,23 @@ fn phases_are_printed_with_time_and_memory() {
         assert!(line.is_some(), "{phase}: {stderr}");
     }
     assert!(stderr.contains("denoise: step 2/2"), "plain lines where there is no terminal: {stderr}");
+}
+
+#[test]
+fn a_small_model_says_which_words_and_sizes_it_does_not_know() {
+    let desk = Desk::new();
+    copy_folder(&fixture("empty/model"), &desk.path("model"));
+    let config = desk.path("model/transformer/config.json");
+    let mut settings: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    settings["sample_size"] = serde_json::json!(4);
+    std::fs::write(&config, settings.to_string()).unwrap();
+    std::fs::write(desk.path("model/known_words.txt"), "a\nred\napple\nword\nthe\n").unwrap();
+    let notes = said(&desk, "generate -m model --steps 1 -o x.png --width 48 --height 32 Apple zeppelin zeppelin");
+    assert!(notes.contains("32x32") && notes.contains("48x32"), "{notes}");
+    assert!(notes.contains("never told of \"zeppelin\":") && notes.contains("known_words.txt"), "{notes}");
+    let notes = said(&desk, "generate -m model --steps 1 -o y.png Apple");
+    assert!(!notes.contains("never told of") && !notes.contains("torn"), "{notes}");
+    std::fs::write(desk.path("model/known_words.txt"), [0xff]).unwrap();
+    let error = desk.fail("generate -m model --steps 1 -o z.png -p a");
+    assert!(error.contains("known_words.txt cannot be read") && error.contains("hint: "), "{error}");
 }

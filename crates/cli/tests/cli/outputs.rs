@@ -1,10 +1,9 @@
 //! Nothing that is written takes the place of something else, and what cannot be written is said, early if it can be.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::support::{Desk, failed, fixture, text};
+use crate::support::{Desk, copy_folder, failed, fixture, text};
 
 const TINY: &str = "--model {empty/model} --width 32 --height 32 --steps 1";
 
@@ -227,16 +226,4 @@ fn in_shell(desk: &Desk, before: &str, line: &str, after: &str) -> Command {
 #[cfg(unix)]
 fn shell(desk: &Desk, before: &str, line: &str, after: &str) -> Output {
     in_shell(desk, before, line, after).output().unwrap()
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
-        if from.is_dir() {
-            copy_folder(&from, &to);
-        } else {
-            std::fs::copy(from, to).unwrap();
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{Desk, failed, text};
+use crate::support::{Desk, copy_folder, failed, text};
 use crate::training::{FLOW, Training};
 
 /// A training without pictures on the way, whose start costs less, and with steps that do not depend on how many follow.
@@ -12,19 +12,6 @@ fn desk() -> Desk {
     let without: Vec<&str> = recipe.lines().filter(|line| !line.trim().starts_with("samples")).collect();
     std::fs::write(desk.path("recipe.toml"), without.join("\n").replace("\"cosine\"", "\"constant\"")).unwrap();
     desk
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target)
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// A way to damage the checkpoint in a folder.
@@ -76,7 +63,7 @@ fn damaged_checkpoints_are_passed_over_said_and_made_up_for() {
 
     for (damage, expected) in DAMAGES {
         let training = Training { desk: &desk, run: "damaged" };
-        copy(&desk.path("ended"), &desk.path("damaged"));
+        copy_folder(&desk.path("ended"), &desk.path("damaged"));
         damage(&training.checkpoint(17));
         let said = training.finish("--resume");
         for part in ["step-000017 is damaged (", expected, "going on from", "step-000016"] {
@@ -88,7 +75,7 @@ fn damaged_checkpoints_are_passed_over_said_and_made_up_for() {
 
     // What a later program wrote may be whole.
     let training = Training { desk: &desk, run: "later" };
-    copy(&desk.path("ended"), &desk.path("later"));
+    copy_folder(&desk.path("ended"), &desk.path("later"));
     change_text(&file(&training.checkpoint(17), "checkpoint.json"), "\"format\": 2", "\"format\": 9");
     let said = desk.fail(&training.line("--resume"));
     assert!(said.contains("is of format 9") && said.contains("hint: go on with the program that wrote it"), "{said}");
