@@ -9,7 +9,8 @@ use crate::Watch;
 use crate::plan::Plan;
 use crate::prompt::Told;
 
-/// Follows the plan's schedule from `noise` `[1, 16, H/8, W/8]` to a latent of the same shape.
+/// Follows the plan's schedule from `noise` `[N, 16, H/8, W/8]` to latents of the same shape. What is told has a row for
+/// each of the N: several prompts are drawn at once, and each becomes what it would alone.
 ///
 /// # Errors
 /// A step gave values that are not finite, or the watcher stopped the run.
@@ -58,10 +59,12 @@ struct Model<'a> {
     ready_bytes_max: usize,
 }
 
-/// Conditionings that are asked together: their contexts are equally long.
+/// Conditionings that are asked together: their contexts are equally long. Each has as many rows as there are latents.
 struct Batch {
     /// Of each, among all conditionings.
     places: Vec<usize>,
+    /// Of all of them together.
+    rows: usize,
     text: EmbeddedText,
     /// Modulations of noise levels that come.
     ready: Vec<(f32, Modulations)>,
@@ -121,8 +124,9 @@ impl Batch {
         let chosen = || places.iter().map(|&place| conditionings[place]);
         let context = Tensor::cat(chosen().map(|one| one.context.clone()).collect(), 0);
         let pooled = Tensor::cat(chosen().map(|one| one.pooled.clone()).collect(), 0);
+        let rows = pooled.dims()[0];
         let text = transformer.embed_text(context, pooled);
-        Batch { places: places.into(), text, ready: Vec::new(), other: None }
+        Batch { places: places.into(), rows, text, ready: Vec::new(), other: None }
     }
 
     /// The modulations at `sigma`: ready, or made now with those of the levels that come after, as far as `bytes_max`
@@ -134,7 +138,7 @@ impl Batch {
         sigmas: &[f32],
         bytes_max: usize,
     ) -> (&EmbeddedText, &Modulations) {
-        let bytes = transformer.config().modulation_bytes() * self.places.len();
+        let bytes = transformer.config().modulation_bytes() * self.rows;
         let at_once = (bytes_max / bytes).max(1);
         if !self.ready.iter().any(|(ready, _)| *ready == sigma)
             && let Some(first) = sigmas.iter().position(|known| *known == sigma)
@@ -152,7 +156,7 @@ impl Batch {
     }
 
     fn made(&self, transformer: &Mmdit, sigmas: &[f32]) -> Vec<(f32, Modulations)> {
-        let (levels, batch) = (sigmas.len(), self.places.len());
+        let (levels, batch) = (sigmas.len(), self.rows);
         let timesteps = sigmas.iter().flat_map(|sigma| vec![sigma * 1000.0; batch]).collect();
         let timesteps = from_f32(timesteps, [levels, batch], &self.text.device());
         sigmas.iter().copied().zip(transformer.modulations(&self.text, timesteps)).collect()

@@ -5,7 +5,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rectiflow_nn::{Tensor, to_f32};
+use rayon::prelude::*;
+use rectiflow_nn::{Device, Tensor, from_f32, to_f32};
 use rectiflow_weights::{IfThere, shown, write_whole};
 
 use crate::compat::Quantise;
@@ -91,6 +92,22 @@ impl Image {
     }
 }
 
+/// Pictures of one size, given as their RGB bytes, as networks see them: `[B, 3, height, width]` in -1..1.
+///
+/// # Panics
+/// There are none, or one has another size: bugs of the caller.
+pub fn to_network(pictures: &[&[u8]], [height, width]: [usize; 2], device: &Device) -> Tensor<4> {
+    assert!(!pictures.is_empty(), "a batch of at least one picture");
+    let size = 3 * width * height;
+    let mut values = vec![0.0; pictures.len() * size];
+    values.par_chunks_mut(size.max(1)).zip(pictures).for_each(|(values, rgb)| {
+        assert_eq!(rgb.len(), size, "pictures of one size");
+        let bytes = (0..3).flat_map(|channel| rgb.iter().skip(channel).step_by(3));
+        values.iter_mut().zip(bytes).for_each(|(value, byte)| *value = f32::from(*byte) / 127.5 - 1.0);
+    });
+    from_f32(values, [pictures.len(), 3, height, width], device)
+}
+
 fn next_step(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space, or give a path on another disk",
@@ -106,7 +123,6 @@ fn next_step(error: &io::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rectiflow_nn::{Device, from_f32};
 
     #[test]
     fn values_become_bytes_as_each_reference_does() {
@@ -116,6 +132,15 @@ mod tests {
         // Planes become pixels: R = values 0 and 1, G = 2 and 3, B = 4 and 5. 0 is 127.5: to the even byte.
         assert_eq!(round, [0, 128, 255, 0, 128, 255]);
         assert_eq!(truncate, [0, 127, 255, 0, 127, 255]);
+    }
+
+    #[test]
+    fn bytes_that_a_network_sees_become_the_same_bytes() {
+        let rgb: Vec<u8> = (0..=254).collect();
+        let seen = to_network(&[&rgb, &rgb], [5, 17], &Device::flex());
+        assert_eq!(seen.dims(), [2, 3, 5, 17]);
+        let back = Image::from_decoded(&seen.narrow(0, 1, 1), Quantise::Round);
+        assert_eq!((back.width, back.height, back.rgb), (17, 5, rgb));
     }
 
     #[test]

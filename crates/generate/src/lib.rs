@@ -24,6 +24,7 @@ mod parts;
 mod plan;
 mod prompt;
 mod settings;
+mod sheet;
 mod tiling;
 
 use std::ops::ControlFlow;
@@ -37,7 +38,7 @@ pub use denoise::denoise;
 pub use encoders::{EncodedText, Encoders};
 pub use error::{GenerateError, OpenError};
 pub use files::{EncoderFiles, FORMULATION, ModelFiles};
-pub use image::{Image, ImageError};
+pub use image::{Image, ImageError, to_network};
 pub use known_words::KnownWords;
 pub use markup::plain_markup;
 pub use notes::Note;
@@ -45,6 +46,7 @@ pub use parts::Parts;
 pub use plan::{ModelFacts, Plan, PlanError, Request};
 pub use prompt::{Encoder, PromptTokens, TextEncoders, Told};
 pub use settings::{ModelName, Settings};
+pub use sheet::{columns, sheet};
 pub use tiling::Tiling;
 
 /// A picture and how it came about.
@@ -154,8 +156,9 @@ impl Plan {
     }
 }
 
-/// The noise that diffusers draws with `torch.Generator("cpu").manual_seed(seed)`.
-fn draw_noise(plan: &Plan, seed: u64, device: &rectiflow_nn::Device) -> Tensor<4> {
+/// The noise of a plan's picture `[1, 16, H/8, W/8]`: what diffusers draws with
+/// `torch.Generator("cpu").manual_seed(seed)`.
+pub fn draw_noise(plan: &Plan, seed: u64, device: &rectiflow_nn::Device) -> Tensor<4> {
     let shape = plan.latent_shape;
     from_f32(TorchRng::new(seed).standard_normal(shape.iter().product()), shape, device)
 }

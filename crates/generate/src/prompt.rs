@@ -197,6 +197,34 @@ impl TextEncoders {
             .collect()
     }
 
+    /// What the transformer is told of each of these texts, and what an encoder does not see of them; the encoders stay,
+    /// for programs that draw many pictures.
+    ///
+    /// # Errors
+    /// A tokenizer's own table does not cover a text; an encoder's output does not fit the transformer or is not finite.
+    pub fn conditionings(
+        &self,
+        texts: &[&str],
+        compat: Compat,
+        t5_length: usize,
+        watch: &mut dyn Watch,
+    ) -> Result<Vec<Conditioning>, GenerateError> {
+        let widths = self.widths(compat, t5_length)?;
+        let tokens = texts.iter().map(|text| self.tokenize(text, compat, t5_length));
+        let tokens = tokens.collect::<Result<Vec<_>, GenerateError>>()?;
+        tokens.iter().for_each(|tokens| tokens.report_cuts(watch));
+        let features = self.features(&tokens, compat)?;
+        let whole = |features: TextFeatures| {
+            let row = |clip: ClipFeatures| ClipOutput {
+                penultimate: clip.penultimate.unsqueeze(),
+                pooled: clip.pooled.unsqueeze(),
+            };
+            let TextFeatures { clip_l, clip_g, t5 } = features;
+            Ok(assemble(clip_l.map(row), clip_g.map(row), t5.map(Tensor::unsqueeze), widths, &self.device)?)
+        };
+        features.into_iter().map(whole).collect()
+    }
+
     /// What each encoder gives for each of these texts; the encoders stay.
     ///
     /// # Errors

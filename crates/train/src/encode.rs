@@ -14,7 +14,7 @@ use rectiflow_dataset::{
     CacheError, CachePlan, CacheWriter, CachedSample, CaptionMix, Captions, Dataset, DoesNotFit, Drawn, Findings, Kept,
     Reason, ShardWriter, StoredAs,
 };
-use rectiflow_generate::Encoders;
+use rectiflow_generate::{Encoders, to_network};
 use rectiflow_nn::{Device, Rng, Tensor, TensorData, from_f32};
 use rectiflow_text::{ClipFeatures, TextFeatures};
 
@@ -146,15 +146,8 @@ impl Pictures {
 /// There are none, or of different sizes: bugs of the caller.
 pub fn batch_of(pictures: &[RgbImage], device: &Device) -> Tensor<4> {
     let (width, height) = pictures.first().expect("a batch of at least one picture").dimensions();
-    let (width, height) = (width as usize, height as usize);
-    let mut values = vec![0.0; pictures.len() * 3 * width * height];
-    values.par_chunks_mut(3 * width * height).zip(pictures).for_each(|(values, picture)| {
-        assert_eq!(picture.as_raw().len(), 3 * width * height, "pictures of one size");
-        let channel = |channel: usize| picture.as_raw().iter().skip(channel).step_by(3);
-        let bytes = (0..3).flat_map(channel);
-        values.iter_mut().zip(bytes).for_each(|(value, byte)| *value = f32::from(*byte) / 127.5 - 1.0);
-    });
-    from_f32(values, [pictures.len(), 3, height, width], device)
+    let bytes: Vec<&[u8]> = pictures.iter().map(|picture| &picture.as_raw()[..]).collect();
+    to_network(&bytes, [height as usize, width as usize], device)
 }
 
 /// Where a caption's features are in a cache: its column and its number there.

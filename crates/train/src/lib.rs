@@ -32,7 +32,6 @@ pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod setup;
-pub mod sheet;
 #[cfg(test)]
 mod sparse;
 pub mod tensorboard;

@@ -10,8 +10,7 @@ use std::fmt::Write as _;
 use std::path::{Component, Path};
 use std::{fs, io};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use rectiflow_page::{escaped, number, picture, row, section, table};
 use rectiflow_weights::{IfThere, write_whole};
 
 use crate::journal;
@@ -21,7 +20,6 @@ mod axis;
 mod chart;
 mod history;
 
-use axis::number;
 use chart::{Look, figure};
 use history::{History, smoothed};
 
@@ -65,28 +63,13 @@ pub fn write(root: &Path, plan: &str) -> io::Result<()> {
 
 fn page(history: &History, root: &Path, plan: &str) -> String {
     let name = root.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
-    let name = escaped(name.as_deref().unwrap_or("run"));
-    let mut out = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{name}</title>\n<style>\n{}</style>\n<h1>{name}</h1>\n<p>{}</p>\n",
-        include_str!("report/style.css"),
-        escaped(&state(history)),
-    );
+    let mut out = String::new();
     section(&mut out, "Settings", &settings(plan));
     section(&mut out, "Curves", &curves(history));
     section(&mut out, "Samples", &sheets(history, root));
     section(&mut out, "Notes", &notes(history));
     section(&mut out, "Values at the end", &last_values(history));
-    out.push_str("</html>\n");
-    out
-}
-
-/// With its heading; nothing if it is empty.
-fn section(out: &mut String, title: &str, content: &str) {
-    if !content.is_empty() {
-        let _ = write!(out, "<h2>{title}</h2>\n{content}");
-    }
+    rectiflow_page::page(name.as_deref().unwrap_or("run"), &state(history), &out)
 }
 
 /// How the run stands, in a sentence.
@@ -136,17 +119,13 @@ fn settings(plan: &str) -> String {
             row(&mut rows, path, &value);
         }
     }
-    let rows = if rows.is_empty() { rows } else { format!("<table>{rows}</table>\n") };
+    let rows = table(&rows);
     let all = escaped(plan.trim_end());
     if all.is_empty() {
         rows
     } else {
         format!("{rows}<details><summary>The whole plan</summary><pre>{all}</pre></details>\n")
     }
-}
-
-fn row(out: &mut String, name: &str, value: &str) {
-    let _ = writeln!(out, "<tr><th>{}<td>{}", escaped(name), escaped(value));
 }
 
 fn curves(history: &History) -> String {
@@ -181,9 +160,7 @@ fn sheets(history: &History, root: &Path) -> String {
         let (step, file) = &all[index];
         let step = number(*step as f64, 9);
         let content = match sheet(root, file) {
-            Ok(png) => {
-                format!("<img alt=\"samples at step {step}\" src=\"data:image/png;base64,{}\">", STANDARD.encode(png))
-            }
+            Ok(png) => picture(&format!("samples at step {step}"), &png),
             Err(problem) => format!(
                 "<span class=\"pale\">{}: {}</span>",
                 escaped(&file.display().to_string()),
@@ -216,7 +193,7 @@ fn notes(history: &History) -> String {
     for (step, note) in &history.notes {
         row(&mut rows, &format!("step {}", number(*step as f64, 9)), note);
     }
-    if rows.is_empty() { rows } else { format!("<table>{rows}</table>\n") }
+    table(&rows)
 }
 
 fn last_values(history: &History) -> String {
@@ -231,12 +208,7 @@ fn last_values(history: &History) -> String {
     if let Some((step, loss)) = history.validation.best() {
         row(&mut rows, &format!("least validation loss, step {}", number(step as f64, 9)), &number(loss, 5));
     }
-    if rows.is_empty() { rows } else { format!("<table>{rows}</table>\n") }
-}
-
-/// A text that is no markup.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    table(&rows)
 }
 
 #[cfg(test)]

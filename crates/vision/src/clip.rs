@@ -11,12 +11,25 @@
 use burn::tensor::activation::log_softmax;
 use rectiflow_nn::layers::{Conv2d, Embedding, LayerNorm, Linear};
 use rectiflow_nn::ops::Window;
-use rectiflow_nn::{DType, Init, Int, Module, Param, Params, Tensor};
+use rectiflow_nn::{DType, Init, Int, Module, Param, Params, Tensor, from_f32};
 use rectiflow_text::{Activation, ClipBlocks, ClipConfig, Sees};
 
 /// The temperature at the start, 0.07, and the largest factor that logits are multiplied with: section 2.5.
 const TEMPERATURE: f64 = 0.07;
 const FACTOR_MAX: f64 = 100.0;
+
+/// Mean and deviation of red, green and blue in CLIP's training pictures, 0 to 1: `OPENAI_CLIP_MEAN` and
+/// `OPENAI_CLIP_STD` in transformers. Image towers are given pictures without them.
+pub const PICTURE_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// See [`PICTURE_MEAN`].
+pub const PICTURE_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+
+/// Pictures `[B, 3, H, W]` in -1..1 as [`ClipImageTower::forward`] takes them.
+pub fn without_mean(pictures_B3HW: Tensor<4>) -> Tensor<4> {
+    let device = pictures_B3HW.device();
+    let each = |numbers: [f32; 3]| from_f32(numbers.to_vec(), [1, 3, 1, 1], &device);
+    ((pictures_B3HW + 1.0) * 0.5 - each(PICTURE_MEAN)) / each(PICTURE_STD)
+}
 
 /// The sizes of an image tower.
 #[derive(Clone, Debug, PartialEq)]

@@ -21,7 +21,9 @@ mod patch_gan;
 mod perceptual;
 mod source;
 
-pub use clip::{ClipImageConfig, ClipImageTower, LogitScale, contrastive_loss};
+pub use clip::{
+    ClipImageConfig, ClipImageTower, LogitScale, PICTURE_MEAN, PICTURE_STD, contrastive_loss, without_mean,
+};
 pub use detector::{Detection, Detector, DetectorConfig, DetectorError};
 pub use efficientnet::{EfficientNetLite0, SIDE_PX_MIN};
 pub use patch_gan::PatchGan;

@@ -111,6 +111,11 @@ impl Scenes {
         self.settings
     }
 
+    /// The words of the list that are short enough. A scene may have others, which nobody knows.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        self.words.iter().map(|word| &word[..])
+    }
+
     /// What a scene is called: by its number, and by what else tells it from the first training's scenes of that number.
     pub fn id(&self, number: u64) -> String {
         let Settings { seed, split, .. } = self.settings;

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use rectiflow_nn::{Module, ParamNames};
 use rectiflow_text::{ClipKind, ClipTokenizer, T5Encoder, T5Tokenizer, TokenizerFile};
-use rectiflow_vision::ClipImageConfig;
+use rectiflow_vision::{ClipImageConfig, PICTURE_MEAN, PICTURE_STD};
 use rectiflow_weights::{IfThere, write_whole};
 use serde_json::{Value, json};
 
 use super::{at, complete, write_json, write_part};
 use crate::objective::Problem;
-use crate::objective::clip::{ClipNetwork, PICTURE_MEAN, PICTURE_STD};
+use crate::objective::clip::ClipNetwork;
 use crate::trainee::Trainee;
 
 /// What transformers calls the weights of a model.

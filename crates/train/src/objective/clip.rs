@@ -13,20 +13,14 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use rectiflow_dataset::{Dataset, DatasetError, Drawn};
-use rectiflow_nn::{Device, Int, Module, Tensor, from_f32, from_id_rows, to_f32};
+use rectiflow_nn::{Device, Int, Module, Tensor, from_id_rows, to_f32};
 use rectiflow_text::{ClipEncoder, ClipTokenizer, Pooling, TokenizerError};
-use rectiflow_vision::{ClipImageTower, LogitScale, contrastive_loss};
+use rectiflow_vision::{ClipImageTower, LogitScale, contrastive_loss, without_mean};
 
 use super::split::Split;
 use super::{Objective, Problem, StepError, Values, not_finite, take_step};
 use crate::encode::{EncodeError, batch_of, caption, picture};
 use crate::trainee::{StateError, Trainee};
-
-/// Mean and deviation of red, green and blue in CLIP's training pictures, 0 to 1: `OPENAI_CLIP_MEAN` and
-/// `OPENAI_CLIP_STD` in transformers. Image towers are given pictures without them.
-pub const PICTURE_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-/// See [`PICTURE_MEAN`].
-pub const PICTURE_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// Both towers, and what their similarities are multiplied with.
 #[derive(Module, Debug)]
@@ -162,9 +156,7 @@ impl ClipData {
         let (pictures, captions): (Vec<_>, Vec<_>) = read.into_iter().unzip();
         let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
         let captions = CaptionBatch::new(&self.tokenizer, &captions, device)?.ok_or("a batch without pairs")?;
-        let each = |numbers: [f32; 3]| from_f32(numbers.to_vec(), [1, 3, 1, 1], device);
-        let pictures_B3HW = (batch_of(&pictures, device) + 1.0) * 0.5 - each(PICTURE_MEAN);
-        Ok(Pairs { captions, pictures_B3HW: pictures_B3HW / each(PICTURE_STD) })
+        Ok(Pairs { captions, pictures_B3HW: without_mean(batch_of(&pictures, device)) })
     }
 }
 

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use rectiflow_dataset::Drawn;
 use rectiflow_flow::{Formulation, Level};
-use rectiflow_mmdit::{NetworkInputs, Origin, Recompute, VelocityNetwork, last_blocks};
+use rectiflow_generate::{columns, sheet};
+pub use rectiflow_mmdit::{FlowBatch, LOSS_BANDS, flow_gradients, flow_losses};
+use rectiflow_mmdit::{Origin, Recompute, VelocityNetwork, asked, band_name, band_of, last_blocks};
 use rectiflow_nn::ops::runs_on_kernels;
-use rectiflow_nn::{Device, Module, ParamGradients, Rng, Tensor, from_f32, to_f32};
+use rectiflow_nn::{Device, Module, Rng, from_f32, to_f32};
 use rectiflow_text::{Conditioning, Keep};
 
 use super::ahead::Ahead;
 use super::{Objective, Problem, StepError, Values, not_finite, take_step, turned};
-use crate::sheet::{columns, sheet};
 use crate::trainee::{StateError, Trainee};
 
 pub mod data;
@@ -24,86 +25,6 @@ mod draw;
 
 pub use data::FlowData;
 pub use draw::Drawing;
-
-/// Latents with their conditioning, and how they are made noisy.
-#[derive(Clone, Debug)]
-pub struct FlowBatch {
-    /// `[B, C, H, W]`, in the scale that the network is trained in.
-    pub latents_BCHW: Tensor<4>,
-    /// Standard normal, `[B, C, H, W]`.
-    pub noise_BCHW: Tensor<4>,
-    /// What is done at each sample's noise level.
-    pub levels: Vec<Level>,
-    /// Text tokens `[B, T, D]`.
-    pub context_BTD: Tensor<3>,
-    /// Pooled text `[B, P]`.
-    pub pooled_BP: Tensor<2>,
-}
-
-/// What the network sees of a batch, and what it is asked `[B, C, H, W]`.
-///
-/// Source: arXiv:2403.03206, equations 8, 12 and 13; what is asked, and its weight, is the formulation's
-/// ([`rectiflow_flow::Formulation::level`]).
-fn asked(batch: FlowBatch, origin: Origin) -> (NetworkInputs, Asked) {
-    let FlowBatch { latents_BCHW, noise_BCHW, levels, context_BTD, pooled_BP } = batch;
-    let device = latents_BCHW.device();
-    let each = |of: fn(&Level) -> f64| -> Tensor<1> {
-        from_f32(levels.iter().map(|level| of(level) as f32).collect(), [levels.len()], &device)
-    };
-    let factor = |of: fn(&Level) -> f64| each(of).reshape([-1, 1, 1, 1]);
-    let latent_BCHW = latents_BCHW.clone() * factor(|level| level.input_scale * level.noisy.image)
-        + noise_BCHW.clone() * factor(|level| level.input_scale * level.noisy.noise);
-    let target_BCHW =
-        latents_BCHW * factor(|level| level.target.image) + noise_BCHW * factor(|level| level.target.noise);
-    let timestep_B = each(|level| level.timestep);
-    let inputs = NetworkInputs { latent_BCHW, timestep_B, context_BTC: context_BTD, pooled_BP, origin };
-    (inputs, Asked { target_BCHW, weight_B: each(|level| level.weight) })
-}
-
-/// What a network should say.
-struct Asked {
-    target_BCHW: Tensor<4>,
-    weight_B: Tensor<1>,
-}
-
-impl Asked {
-    /// Each sample's loss `[B]`: the weighted mean square of what the network says less what it is asked.
-    fn losses(self, found_BCHW: Tensor<4>) -> Tensor<1> {
-        let square_B: Tensor<2> = (found_BCHW - self.target_BCHW).square().flatten(1, 3);
-        square_B.mean_dim(1).squeeze_dim::<1>(1) * self.weight_B
-    }
-}
-
-/// Each sample's loss `[B]`, in the middle of the positional grid.
-pub fn flow_losses(network: &VelocityNetwork, batch: FlowBatch) -> Tensor<1> {
-    let (inputs, asked) = asked(batch, Origin::Centre);
-    asked.losses(network.forward_at(inputs))
-}
-
-/// The mean of [`flow_losses`], one number, and its gradients with regard to every parameter; blocks that `recompute` takes
-/// are computed again on the way back.
-pub fn flow_gradients(
-    network: &VelocityNetwork,
-    batch: FlowBatch,
-    recompute: Recompute,
-) -> (Tensor<1>, ParamGradients) {
-    let (inputs, asked) = asked(batch, Origin::Centre);
-    network.gradients(inputs, recompute, |found_BCHW| asked.losses(found_BCHW).mean())
-}
-
-/// Noise levels that losses are told apart by: eighths. The paper's validation loss is the mean of all but the last
-/// (arXiv:2403.03206, section 5.3.3).
-const BANDS: usize = 8;
-
-/// The name of a loss at or around a noise level.
-fn band_name(band: usize) -> String {
-    format!("loss/sigma_{:.3}", band as f64 / BANDS as f64)
-}
-
-/// The band whose middle is nearest; the lowest is the first above 0.
-fn band_of(sigma: f64) -> usize {
-    ((sigma * BANDS as f64).round() as usize).clamp(1, BANDS)
-}
 
 /// What the objective does, as the plan has it.
 #[derive(Clone, Copy, Debug)]
@@ -289,19 +210,6 @@ impl BatchMaker {
     }
 }
 
-impl FlowBatch {
-    /// The same values where gradients are tracked.
-    fn tracked(self) -> FlowBatch {
-        FlowBatch {
-            latents_BCHW: Tensor::from_inner(self.latents_BCHW),
-            noise_BCHW: Tensor::from_inner(self.noise_BCHW),
-            levels: self.levels,
-            context_BTD: Tensor::from_inner(self.context_BTD),
-            pooled_BP: Tensor::from_inner(self.pooled_BP),
-        }
-    }
-}
-
 impl Objective for Flow {
     fn step(&mut self, step: u64, learning_rate: f64) -> Result<Values, StepError> {
         let FlowSettings { accumulate, gradient_norm_max, recompute, .. } = self.maker.settings;
@@ -353,12 +261,12 @@ impl Objective for Flow {
         let network = self.trainee.averaged().valid();
         let mut values = Values::new();
         let mut sum = 0.0;
-        for band in 1..=BANDS {
-            let loss = self.losses_at(&network, band as f64 / BANDS as f64)?;
+        for band in 1..=LOSS_BANDS {
+            let loss = self.losses_at(&network, band as f64 / LOSS_BANDS as f64)?;
             values.insert(band_name(band), loss);
-            sum += if band < BANDS { loss } else { 0.0 };
+            sum += if band < LOSS_BANDS { loss } else { 0.0 };
         }
-        values.insert("loss".to_owned(), sum / (BANDS - 1) as f64);
+        values.insert("loss".to_owned(), sum / (LOSS_BANDS - 1) as f64);
         self.probe(&network, &mut values)?;
         Ok(values)
     }
@@ -391,7 +299,7 @@ impl Objective for Flow {
 #[derive(Default)]
 struct Bands {
     all: (f64, usize),
-    bands: [(f64, usize); BANDS + 1],
+    bands: [(f64, usize); LOSS_BANDS + 1],
 }
 
 impl Bands {

@@ -83,41 +83,6 @@ impl Axis {
     }
 }
 
-/// A number as people read it, with at most `digits` that count: `0.25`, `20 000`, `3e-5`.
-pub(super) fn number(value: f64, digits: usize) -> String {
-    if value == 0.0 {
-        return "0".to_owned();
-    }
-    if !value.is_finite() {
-        return value.to_string();
-    }
-    let magnitude = value.abs().log10().floor() as i32;
-    if !(-3..9).contains(&magnitude) {
-        let text = format!("{value:.*e}", digits.saturating_sub(1));
-        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        return format!("{}e{exponent}", without_zeros(mantissa));
-    }
-    let decimals = (digits as i32 - 1 - magnitude).max(0) as usize;
-    let text = format!("{value:.decimals$}");
-    grouped(without_zeros(&text))
-}
-
-fn without_zeros(text: &str) -> &str {
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
-}
-
-/// With a narrow space before each three digits of a number above 9999.
-fn grouped(text: &str) -> String {
-    let (whole, fraction) = text.find('.').map_or((text, ""), |point| text.split_at(point));
-    let (sign, digits) = whole.strip_prefix('-').map_or(("", whole), |digits| ("-", digits));
-    if digits.len() < 5 {
-        return text.to_owned();
-    }
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap_or_default()).collect();
-    format!("{sign}{}{fraction}", groups.join("\u{202f}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,24 +122,5 @@ mod tests {
             assert!((Axis::of([value].into_iter()).share(value).unwrap() - 0.5).abs() < 1e-9);
         }
         assert_eq!(Axis::of(std::iter::empty()).share(0.5), Some(0.5));
-    }
-
-    #[test]
-    fn numbers_read_as_people_write_them() {
-        for (value, expected) in [
-            (0.25, "0.25"),
-            (20_000.0, "20\u{202f}000"),
-            (-1_234_567.0, "-1\u{202f}234\u{202f}567"),
-            (1e-5, "1e-5"),
-            (0.001, "0.001"),
-            (0.000_12, "1.2e-4"),
-            (31.24, "31.2"),
-            (1234.6, "1235"),
-            (0.0, "0"),
-            (2.5e12, "2.5e12"),
-            (f64::NAN, "NaN"),
-        ] {
-            assert_eq!(number(value, 3), expected);
-        }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::axis::{Axis, number};
-use super::escaped;
+use rectiflow_page::{escaped, number};
+
+use super::axis::Axis;
 
 /// Of the picture, in its own units; it is as wide as its place. Narrow, so that letters are readable on a phone.
 const SIZE: [f64; 2] = [520.0, 308.0];

@@ -5,7 +5,7 @@ use rectiflow_generate::Image;
 use rectiflow_weights::IfThere;
 
 use crate::journal::{Event, Journal};
-use crate::sheet::sheet;
+use rectiflow_generate::sheet;
 
 const PLAN: &str = "steps = 20000\nbatch = 64\n[objective]\nkind = \"flow\"\nformulation = \"rf/lognorm(0.00,1.00)\"\n\
                     [schedule]\nlearning_rate = 1e-4\n";

@@ -1,9 +1,7 @@
 use super::record::{crc32c, framed};
 use super::*;
-use rectiflow_generate::Image;
+use rectiflow_generate::{Image, sheet};
 use rectiflow_weights::IfThere;
-
-use crate::sheet::sheet;
 
 /// What a record says.
 #[derive(Debug, PartialEq)]

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use rectiflow_dataset::Drawn;
-use rectiflow_generate::{Image, Quantise};
+use rectiflow_generate::{Image, Quantise, sheet};
 use rectiflow_nn::{Device, Module, Rng, Tensor, from_f32, to_f32};
 use rectiflow_vae::{LatentStatistics, Posterior, Vae, VaeConfig};
 use rectiflow_vision::{PatchGan, PerceptualDistance};
@@ -18,7 +18,6 @@ use super::{
 use crate::objective::pictures::PictureData;
 use crate::objective::{Objective, Problem, StepError, Values, not_finite, turned};
 use crate::recipe::TrainedParts;
-use crate::sheet::sheet;
 use crate::trainee::{StateError, Trainee};
 
 /// Pictures whose latents tell mean and deviation. With SD3's sizes at 256 px that is 32 million numbers.

@@ -1,6 +1,6 @@
 //! Pictures side by side.
 
-use rectiflow_generate::Image;
+use crate::image::Image;
 
 /// Space between pictures.
 const GAP_PX: usize = 2;
