@@ -1,5 +1,6 @@
 //! `rectiflow dataset`
 
+mod prompts;
 mod sprites;
 
 use std::process::ExitCode;
@@ -14,10 +15,12 @@ pub(crate) struct DatasetArgs {
 #[derive(clap::Subcommand)]
 enum Command {
     Sprites(sprites::SpritesArgs),
+    Prompts(prompts::PromptsArgs),
 }
 
 pub(crate) fn run(args: DatasetArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Sprites(args) => sprites::run(args),
+        Command::Prompts(args) => prompts::run(&args),
     }
 }

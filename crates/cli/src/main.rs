@@ -6,6 +6,7 @@ mod cache;
 mod dataset;
 mod ema;
 mod embedded;
+mod evaluate;
 mod formulations;
 mod generate;
 mod inspect;
@@ -42,6 +43,7 @@ enum Command {
     Train(train::TrainArgs),
     Cache(cache::CacheArgs),
     Ema(ema::EmaArgs),
+    Evaluate(Box<evaluate::EvaluateArgs>),
     Bench(bench::BenchArgs),
     Formulations(formulations::FormulationsArgs),
     Dataset(dataset::DatasetArgs),
@@ -60,6 +62,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Train(args) => train::run(args),
         Command::Cache(args) => cache::run(args),
         Command::Ema(args) => ema::run(args),
+        Command::Evaluate(args) => evaluate::run(*args),
         Command::Bench(args) => bench::run(args),
         Command::Formulations(args) => formulations::run(&args),
         Command::Dataset(args) => dataset::run(args),

@@ -6,6 +6,7 @@ mod bytes;
 mod cache;
 mod dataset;
 mod ema;
+mod evaluate;
 mod formulations;
 mod generate;
 mod inspect;
