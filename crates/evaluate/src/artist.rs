@@ -59,6 +59,12 @@ impl Drawing {
     }
 }
 
+/// A picture, and the text chunks of its file.
+pub(crate) struct Drawn {
+    pub(crate) image: Image,
+    pub(crate) texts: [(&'static str, String); 2],
+}
+
 /// A model that draws, and how.
 pub(crate) struct Artist {
     parts: Parts,
@@ -93,16 +99,12 @@ impl Artist {
         Ok(self.parts.text.conditionings(texts, compat, t5_length, &mut OneDrawing(watch))?)
     }
 
-    /// A picture of each prompt with its seed, and the text chunks of its file. Each is what `rectiflow generate` draws
+    /// A picture of each prompt with its seed. Each is what `rectiflow generate` draws
     /// of the same settings, however many are drawn at once.
     ///
     /// # Errors
     /// Values that are not finite, or the watcher stopped it.
-    pub(crate) fn draw(
-        &self,
-        asked: &[(&str, u64)],
-        watch: &mut dyn Watch,
-    ) -> Result<Vec<(Image, [(&'static str, String); 2])>, EvaluateError> {
+    pub(crate) fn draw(&self, asked: &[(&str, u64)], watch: &mut dyn Watch) -> Result<Vec<Drawn>, EvaluateError> {
         let Artist { parts, plan, negative } = self;
         let texts: Vec<&str> = asked.iter().map(|(prompt, _)| *prompt).collect();
         let prompts = stacked(&self.told(&texts, watch)?);
@@ -119,7 +121,7 @@ impl Artist {
                 return Err(EvaluateError::NotFinite { what: "a drawn picture" });
             }
             let settings = Settings::of(plan, &parts.name, prompt, *seed, false);
-            Ok((Image::from_decoded(&decoded, plan.compat.quantise()), settings.texts()))
+            Ok(Drawn { image: Image::from_decoded(&decoded, plan.compat.quantise()), texts: settings.texts() })
         });
         each.collect()
     }

@@ -48,7 +48,7 @@ pub use towers::Towers;
 pub use watch::{Unwatched, Watch};
 
 use measure::Ground;
-use model::Model;
+use model::{LeftOut, Model};
 use watch::go_on;
 
 /// What a user asks for.
@@ -98,7 +98,7 @@ pub struct Evaluation {
     side_px: usize,
     device: Device,
     parts: Vec<Part>,
-    left_out: Vec<(Part, String)>,
+    left_out: LeftOut,
 }
 
 impl Evaluation {
@@ -204,8 +204,8 @@ impl Evaluation {
             let asked: Vec<(&str, u64)> =
                 some.iter().map(|(prompt, place)| (&prompt.prompt[..], prompt.seed + *place as u64)).collect();
             let pictures = artist.draw(&asked, watch)?;
-            for ((prompt, place), (image, texts)) in some.iter().zip(pictures) {
-                self.gallery.store(prompt, *place, &image, &texts, watch)?;
+            for ((prompt, place), drawn) in some.iter().zip(pictures) {
+                self.gallery.store(prompt, *place, &drawn.image, &drawn.texts, watch)?;
                 done += 1;
             }
             watch.step(done, missing.len());
@@ -236,7 +236,7 @@ impl Evaluation {
             (Part::Spelling, Some(_), Some(vae)) => match &self.tesseract {
                 Some(tesseract) => {
                     let (figures, read) = measure::spelling::measure(&ground, tesseract, vae, watch)?;
-                    results.read = read.into_iter().collect();
+                    results.read = read;
                     figures
                 }
                 None => Vec::new(),

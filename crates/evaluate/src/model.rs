@@ -150,6 +150,9 @@ pub(crate) fn detector(
     Ok(Some((blake3::hash(&weights).to_hex().to_string(), detector)))
 }
 
+/// The parts that are not measured, and why.
+pub(crate) type LeftOut = Vec<(Part, String)>;
+
 /// What there is to measure with.
 pub(crate) struct Can<'a> {
     pub(crate) files: &'a Files,
@@ -164,7 +167,7 @@ impl Can<'_> {
     ///
     /// # Errors
     /// A part was asked for by name and cannot be measured.
-    pub(crate) fn choose(&self, asked: Option<&[Part]>) -> Result<(Vec<Part>, Vec<(Part, String)>), EvaluateError> {
+    pub(crate) fn choose(&self, asked: Option<&[Part]>) -> Result<(Vec<Part>, LeftOut), EvaluateError> {
         let (mut parts, mut left_out) = (Vec::new(), Vec::new());
         for part in Part::ALL.into_iter().filter(|part| asked.is_none_or(|asked| asked.contains(part))) {
             match self.lacks(part) {

@@ -8,7 +8,9 @@ use serde_json::json;
 
 use crate::Evaluation;
 use crate::gallery::Decided;
+use crate::measure::spelling::Read;
 use crate::measure::tasks::Verdicts;
+use crate::model::LeftOut;
 use crate::prompts::Prompt;
 use crate::results::{Figure, Of, Part, Unit};
 
@@ -18,11 +20,11 @@ pub struct Results {
     pub figures: Vec<Figure>,
     settings: Decided,
     judges: Decided,
-    left_out: Vec<(Part, String)>,
+    left_out: LeftOut,
     /// Whether each picture of a prompt shows what was asked, where that was measured.
     pub(crate) verdicts: Verdicts,
     /// What was read in each picture of a prompt, where that was measured.
-    pub(crate) read: BTreeMap<String, Vec<String>>,
+    pub(crate) read: Read,
     /// Prompts, places and files of the pictures on the page.
     pub(crate) shown: Vec<(Prompt, usize, Vec<u8>)>,
 }

@@ -3,6 +3,8 @@
 //! Beside the drawn pictures stand the real scenes of the same prompts, which say how well Tesseract reads such pictures,
 //! and what the autoencoder makes of them, which says what the transformer could reach at most.
 
+use std::collections::BTreeMap;
+
 use rectiflow_generate::Image;
 use rectiflow_vae::Vae;
 
@@ -14,13 +16,16 @@ use crate::prompts::{Prompt, Task};
 use crate::results::{Figure, Of, Part, Tally, Unit};
 use crate::watch::{Watch, go_on};
 
+/// What was read in each picture of a prompt, by the prompt's name.
+pub(crate) type Read = BTreeMap<String, Vec<String>>;
+
 pub(crate) fn measure(
     ground: &Ground<'_>,
     tesseract: &Tesseract,
     vae: &Vae,
     watch: &mut dyn Watch,
-) -> Result<(Vec<Figure>, Vec<(String, Vec<String>)>), EvaluateError> {
-    let (mut figures, mut read) = (Vec::new(), Vec::new());
+) -> Result<(Vec<Figure>, Read), EvaluateError> {
+    let (mut figures, mut read) = (Vec::new(), Read::new());
     let total = ground.prompts.all.iter().filter(|prompt| prompt.task.is_spelling()).count();
     let mut done = 0;
     for (task, kind) in [(Task::SpellingKnown, "known words"), (Task::SpellingHeldOut, "held-out words")] {
@@ -44,7 +49,7 @@ pub(crate) fn measure(
                 drawn.add(&asked, own);
                 real.add(&asked, &of_real[at..=at]);
                 reconstructed.add(&asked, &of_reconstructed[at..=at]);
-                read.push((prompt.name(), own.to_vec()));
+                read.insert(prompt.name(), own.to_vec());
             }
             done += some.len();
             watch.step(done, total);
