@@ -117,13 +117,18 @@ impl Tesseract {
                 let said = String::from_utf8_lossy(&output.stderr);
                 return Err(failed(said.lines().last().unwrap_or("it failed without a word").to_owned()));
             }
-            for (page, word, confidence) in words(&String::from_utf8_lossy(&output.stdout)) {
-                if let Some(votes) = votes.get_mut(page / VIEWS) {
-                    *votes.entry(word).or_default() += confidence;
-                }
-            }
+            count(&String::from_utf8_lossy(&output.stdout), &mut votes);
         }
         Ok(votes.into_iter().map(surest).collect())
+    }
+}
+
+/// Adds what Tesseract's table says to the votes of each picture.
+fn count(table: &str, votes: &mut [BTreeMap<String, f64>]) {
+    for (page, word, confidence) in words(table) {
+        if let Some(votes) = votes.get_mut(page / VIEWS) {
+            *votes.entry(word).or_default() += confidence;
+        }
     }
 }
 
@@ -179,8 +184,14 @@ mod tests {
 
     #[test]
     fn the_word_that_most_ways_agree_on_is_the_surest() {
-        let votes = [("hello".to_owned(), 60.0 + 70.0), ("nello".to_owned(), 95.0)].into();
-        assert_eq!(surest(votes), Reading { word: "hello".to_owned(), confidence: 130.0 });
+        let line = |page: usize, word: &str, sure: f64| format!("5\t{page}\t1\t1\t1\t1\t3\t4\t5\t6\t{sure}\t{word}\n");
+        // Pages 1 and 2 are the views of the first picture, 3 and 4 of the second.
+        let mut votes = vec![BTreeMap::new(); 2];
+        count(&(line(1, "Hello", 60.0) + &line(1, "nello", 95.0) + &line(4, "sun", 20.0)), &mut votes);
+        count(&(line(2, "HELLO", 70.0) + &line(9, "lost", 99.0)), &mut votes);
+        let readings: Vec<Reading> = votes.into_iter().map(surest).collect();
+        let reading = |word: &str, confidence| Reading { word: word.to_owned(), confidence };
+        assert_eq!(readings, [reading("hello", 130.0), reading("sun", 20.0)]);
         assert_eq!(surest(BTreeMap::new()), Reading::default());
     }
 

@@ -176,6 +176,8 @@ mod tests {
         tally.add([1.0, 1.0, 1.0, 1.0]);
         let figure = tally.figure(Part::Tasks, "counting", Of::Drawn, Unit::Share);
         assert_eq!((figure.value, figure.n, figure.pictures, figure.interval), (0.75, 2, 8, [0.5, 1.0]));
+        assert_eq!(tally.mean(), 0.75);
+        assert!(tally.again("key").iter().all(|mean| [0.5, 0.75, 1.0].contains(mean)));
         let figure = mean_of(&[2.0, 2.0, 2.0], Part::Loss, "loss", Of::Model, Unit::Number);
         assert_eq!((figure.value, figure.n, figure.interval), (2.0, 3, [2.0, 2.0]));
     }

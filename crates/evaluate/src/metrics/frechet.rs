@@ -167,5 +167,11 @@ mod tests {
         let [low, high] = frechet_interval(value, &drawn, &real, &prompts);
         assert!(low < value && value < high && low < 3.0 && 3.0 < high, "{low} {value} {high}");
         assert_eq!([low, high], frechet_interval(value, &drawn, &real, &prompts));
+        // Of one kind and few: pictures that come twice alone put all resamples above the value.
+        let mut wide = || -> Vec<Vec<f32>> { (0..40).map(|_| rng.normals(20)).collect() };
+        let (drawn, real, prompts) = (&wide(), &wide(), &prompts[..40]);
+        let value = frechet(&of(drawn), &of(real));
+        let [low, high] = frechet_interval(value, drawn, real, prompts);
+        assert!(low < value && value < high, "{low} {value} {high}");
     }
 }

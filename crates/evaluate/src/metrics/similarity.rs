@@ -91,6 +91,8 @@ mod tests {
     fn a_shift_of_brightness_has_the_psnr_and_the_ssim_of_the_formulas() {
         let (dark, bright) = (picture(|_, _| 100), picture(|_, _| 110));
         assert!((psnr(&dark, &bright) - 20.0 * 25.5_f64.log10()).abs() < 1e-9);
+        // 6.5025 and 58.5225 in the authors' program.
+        assert!((C1 - 6.5025).abs() < 1e-9 && (C2 - 58.5225).abs() < 1e-9);
         // No variance: only the means count.
         let expected = (2.0 * 100.0 * 110.0 + C1) / (100.0_f64.powi(2) + 110.0_f64.powi(2) + C1);
         assert!((ssim(&dark, &bright) - expected).abs() < 1e-9);
