@@ -28,8 +28,6 @@ pub struct ModelFolder {
     pub shift: f64,
     /// What it was trained by, which its scheduler is told too.
     pub formulation: String,
-    /// All words of its captions, where they are so few that a user should hear of others.
-    pub known_words: KnownWords,
 }
 
 mod text;
@@ -54,7 +52,8 @@ const PARTS: [&str; 10] = [
 ];
 
 /// Writes a velocity network as the transformer of a model in `to`, with all else that the model needs where the
-/// encoders are a diffusers folder; else the transformer alone.
+/// encoders are a diffusers folder; else the transformer alone. `known`: all words of its captions, where they are so few
+/// that a user should hear of others; else none.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -62,6 +61,7 @@ pub fn write_transformer(
     network: &VelocityNetwork,
     names: &ParamNames,
     folder: &ModelFolder,
+    known: &KnownWords,
     to: &Path,
 ) -> Result<(), Problem> {
     let tensors = Trainee::weights(network, names);
@@ -82,8 +82,8 @@ pub fn write_transformer(
             FORMULATION: folder.formulation,
         }),
     )?;
-    if !folder.known_words.is_empty() {
-        let text = folder.known_words.to_text();
+    if !known.is_empty() {
+        let text = known.to_text();
         write_whole(&to.join(KnownWords::FILE), IfThere::Replace, |out| out.write_all(text.as_bytes()))?;
     }
     complete(to, Some(&folder.encoders), &["scheduler", "transformer"])

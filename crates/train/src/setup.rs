@@ -2,11 +2,10 @@
 //!
 //! What this module does not do: train, or say anything. What the user should know comes back in [`Ready::notes`].
 
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rectiflow_dataset::{Cache, DataSettings, Dataset, Findings, Kind, Size, Texts};
+use rectiflow_dataset::{Cache, Dataset, Findings, Kind, Size};
 use rectiflow_flow::{EdmReading, Formulation};
 use rectiflow_generate::{EncoderFiles, Encoders, KnownWords};
 use rectiflow_mmdit::{BaselineConfig, MmditConfig, NetworkConfig, Recompute, UvitConfig, VelocityNetwork};
@@ -184,13 +183,14 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
     let image_tokens = (latent_px / sizes.patch).pow(2);
     let operations = config.operations(image_tokens, widths.clip_tokens + encoding.t5_tokens);
     let trainee = Trainee::new("transformer", network, names.clone(), plan.adamw(), recipe.ema.clone());
-    let folder = ModelFolder {
-        encoders: encoders_at.to_owned(),
-        shift: flow.shift,
-        formulation: flow.formulation.clone(),
-        known_words: known_words(&recipe.data.source)?,
+    let folder =
+        ModelFolder { encoders: encoders_at.to_owned(), shift: flow.shift, formulation: flow.formulation.clone() };
+    // Words of scenes come again and again; those of other data nobody counts.
+    let is_of_few_words = recipe.data.source.kind == Some(Kind::Sprites);
+    let export = move |network: &VelocityNetwork, data: &FlowData, to: &Path| {
+        let known = if is_of_few_words { data.known_words()? } else { KnownWords::default() };
+        write_transformer(network, &names, &folder, &known, to)
     };
-    let export = move |network: &VelocityNetwork, to: &Path| write_transformer(network, &names, &folder, to);
     let objective = Flow::new(settings, trainee, data, drawing, device, Box::new(export));
     Ok(Ready {
         objective,
@@ -417,19 +417,6 @@ fn from_scratch(
             return Err(impossible("model.token_sets", format!("is {sets}"), hint));
         }
     })
-}
-
-/// The words of captions of scenes, which come again and again; none of other data, whose words nobody counts.
-fn known_words(source: &DataSettings) -> Result<KnownWords, Problem> {
-    /// Even the rarest word comes a few times.
-    const SCENES: NonZeroU64 = NonZeroU64::new(20_000).expect("it is not 0");
-    let mut known = KnownWords::default();
-    let Some(count) = source.count.filter(|_| source.kind == Some(Kind::Sprites)) else { return Ok(known) };
-    let (texts, _) = Texts::open(&DataSettings { count: Some(count.min(SCENES)), ..source.clone() })?;
-    for sample in texts.kept() {
-        known.learn(&texts.text(0, 0, *sample)?);
-    }
-    Ok(known)
 }
 
 /// What samples are drawn of, if the recipe wants some.

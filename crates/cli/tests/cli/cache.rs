@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::time::Duration;
 
-use crate::support::{Desk, fixture, text};
+use crate::support::{Desk, copy_folder, fixture, text};
 use crate::training::{Started, pictures};
 
 /// Data and a recipe that caches them.
@@ -187,4 +187,23 @@ fn pictures_without_captions_are_trained_on_from_a_cache_as_without_one() {
         desk.succeed("cache recipe.toml");
         desk.succeed(&format!("train recipe.toml --out run-{without}"));
     }
+}
+
+#[test]
+fn scenes_are_trained_on_without_their_art_and_the_model_lists_their_words() {
+    let desk = Desk::new();
+    copy_folder(&fixture("../assets/sprites"), &desk.path("art"));
+    recipe(&desk, "path = \"pictures\"", "path = \"art\", kind = \"sprites\", count = 12");
+    desk.succeed("cache recipe.toml");
+    std::fs::remove_dir_all(desk.path("art")).unwrap();
+    desk.succeed("train recipe.toml --out run");
+    let words = std::fs::read_to_string(desk.path("run/model/known_words.txt")).unwrap();
+    let words: Vec<&str> = words.lines().collect();
+    assert!(words.len() > 20 && words.is_sorted() && words.contains(&"a") && !words.contains(&""), "{words:?}");
+
+    // Of other pictures nobody counts the words.
+    let desk = self::desk(5);
+    desk.succeed("cache recipe.toml");
+    desk.succeed("train recipe.toml --out run");
+    assert!(desk.path("run/model/transformer").is_dir() && !desk.path("run/model/known_words.txt").exists());
 }

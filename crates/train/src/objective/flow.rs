@@ -51,8 +51,8 @@ pub struct FlowSettings {
     pub patch: usize,
 }
 
-/// Writes a trained network as a model into a folder.
-pub type Export = Box<dyn Fn(&VelocityNetwork, &Path) -> Result<(), Problem>>;
+/// Writes a network that was trained on these data as a model into a folder.
+pub type Export = Box<dyn Fn(&VelocityNetwork, &FlowData, &Path) -> Result<(), Problem>>;
 
 /// A velocity network in training.
 pub struct Flow {
@@ -291,7 +291,7 @@ impl Objective for Flow {
     }
 
     fn export(&self, folder: &Path) -> Result<(), Problem> {
-        (self.export)(&self.trainee.averaged().valid(), folder)
+        (self.export)(&self.trainee.averaged().valid(), &self.maker.data, folder)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use image::RgbImage;
 use rayon::prelude::*;
 use rectiflow_dataset::{Cache, CaptionMix, Captions, Dataset, Drawn};
-use rectiflow_generate::Encoders;
+use rectiflow_generate::{Encoders, KnownWords};
 use rectiflow_nn::{DType, Device, Tensor};
 use rectiflow_text::{ClipFeatures, Conditioning, ConditioningWidths, Keep, Pads, TextFeatures, assemble_features};
 
@@ -141,6 +141,32 @@ impl FlowData {
             }
             Source::Live(live) => live.dataset.id(sample),
         }
+    }
+
+    /// The words of all captions of its first samples.
+    ///
+    /// # Errors
+    /// A caption cannot be read any more.
+    pub fn known_words(&self) -> Result<KnownWords, Problem> {
+        /// Of a few hundred words even the rarest comes a few times.
+        const SAMPLES: usize = 20_000;
+        let mut known = KnownWords::default();
+        let mut learn = |captions: &Captions| {
+            captions.columns().flat_map(|column| captions.texts(column)).for_each(|caption| known.learn(caption));
+        };
+        match &self.source {
+            Source::Cached(cache) => {
+                for number in cache.numbers().take(SAMPLES) {
+                    learn(&captions_of(&cache.entry(number)?.texts()?));
+                }
+            }
+            Source::Live(live) => {
+                for one in live.dataset.kept().iter().take(SAMPLES) {
+                    learn(&live.dataset.captions(one.sample)?);
+                }
+            }
+        }
+        Ok(known)
     }
 
     /// The latents and text features of samples of one size.
