@@ -6,7 +6,7 @@ use std::path::Path;
 
 use image::RgbImage;
 use image::imageops::{FilterType, resize};
-use rectiflow_generate::{Image, to_network};
+use rectiflow_generate::{Compat, Image, to_network};
 use rectiflow_nn::{Device, Params, Precision, Tensor, from_id_rows, to_f32};
 use rectiflow_text::{Activation, ClipConfig, ClipEncoder, ClipKind, ClipTokenizer, Pooling};
 use rectiflow_vision::{ClipImageConfig, ClipImageTower, NamedTensors, without_mean};
@@ -19,6 +19,8 @@ use crate::EvaluateError;
 const FOLDER: &str = "image_encoder";
 /// Texts or pictures that go through at once.
 const AT_ONCE: usize = 16;
+/// What towers give.
+const VECTOR: &str = "a vector of CLIP";
 
 /// A text tower and an image tower that were trained together.
 pub struct Towers {
@@ -64,11 +66,8 @@ impl Towers {
             }
             let encoder = ClipEncoder::new(Params::new(&mut source, device, Precision::F32), &text);
             source.finish()?;
-            let tokenizer = match checkpoint.tokenizer_folder(part.kind()) {
-                Some(folder) => ClipTokenizer::from_folder(folder, kind)?,
-                None => ClipTokenizer::embedded(kind),
-            };
-            let tokenizer = tokenizer.with_pad_inside_texts();
+            let folder = checkpoint.tokenizer_folder(part.kind());
+            let tokenizer = Compat::Diffusers.clip_tokenizer(folder, kind, &text)?;
             let digest = blake3::hash(&weights).to_hex().to_string();
             return Ok(Towers { tokenizer, text: encoder, image, device: device.clone(), digest });
         }
@@ -90,7 +89,7 @@ impl Towers {
             let tokens = some.iter().map(|text| self.tokenizer.tokenize(text)).collect::<Result<Vec<_>, _>>()?;
             let ids: Vec<&[u32]> = tokens.iter().map(|tokens| &tokens.ids[..]).collect();
             let ids_BL = from_id_rows(&ids, &self.device);
-            all.extend(rows(&self.text.forward(ids_BL, Pooling::Projected).pooled)?);
+            all.extend(finite_rows(&self.text.forward(ids_BL, Pooling::Projected).pooled, VECTOR)?);
         }
         Ok(all)
     }
@@ -105,16 +104,20 @@ impl Towers {
             let sized: Vec<Vec<u8>> = some.iter().map(|picture| at_side(picture, self.side_px())).collect();
             let bytes: Vec<&[u8]> = sized.iter().map(|rgb| &rgb[..]).collect();
             let pictures_B3HW = to_network(&bytes, [self.side_px(); 2], &self.device);
-            all.extend(rows(&self.image.forward(without_mean(pictures_B3HW)))?);
+            all.extend(finite_rows(&self.image.forward(without_mean(pictures_B3HW)), VECTOR)?);
         }
         Ok(all)
     }
 }
 
-fn rows(x_BP: &Tensor<2>) -> Result<Vec<Vec<f32>>, EvaluateError> {
+/// The rows of what networks gave; `what` names one.
+///
+/// # Errors
+/// Values are not finite.
+pub(crate) fn finite_rows(x_BP: &Tensor<2>, what: &'static str) -> Result<Vec<Vec<f32>>, EvaluateError> {
     let values = to_f32(x_BP);
     if values.iter().any(|value| !value.is_finite()) {
-        return Err(EvaluateError::NotFinite { what: "a vector of CLIP" });
+        return Err(EvaluateError::NotFinite { what });
     }
     Ok(values.chunks(x_BP.dims()[1]).map(<[f32]>::to_vec).collect())
 }

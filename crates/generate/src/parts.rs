@@ -86,13 +86,7 @@ impl Tokenizers {
         let folder = |part| files.checkpoint.tokenizer_folder(part);
         let clip = |part, kind, config: &Option<ClipConfig>| {
             let Some(config) = config else { return Ok(None) };
-            let tokenizer = match (folder(part), compat) {
-                (Some(folder), Compat::Diffusers) => ClipTokenizer::from_folder(folder, kind)?.with_pad_inside_texts(),
-                (Some(folder), Compat::Stability) => ClipTokenizer::from_folder(folder, kind)?,
-                (None, compat) => compat.clip_tokenizer(kind, config.size()),
-            };
-            tokenizer.check_encoder(config.size())?;
-            Ok::<_, OpenError>(Some(tokenizer))
+            Ok::<_, OpenError>(Some(compat.clip_tokenizer(folder(part), kind, config)?))
         };
         let t5 = match &files.t5 {
             None => None,

@@ -1,10 +1,13 @@
 //! Prompts to conditionings, one encoder after the other.
 
+use std::path::Path;
+
 use rectiflow_nn::ops::runs_on_kernels;
 use rectiflow_nn::{Device, Int, Tensor, from_id_rows, is_finite};
 use rectiflow_text::{
-    ClipEncoder, ClipFeatures, ClipKind, ClipOutput, ClipSize, ClipTokenizer, Conditioning, ConditioningWidths,
-    Pooling, T5Encoder, T5Length, T5Rule, T5Tokenizer, TextFeatures, Tokens, assemble,
+    ClipConfig, ClipEncoder, ClipFeatures, ClipKind, ClipOutput, ClipSize, ClipTokenizer, Conditioning,
+    ConditioningWidths, Pooling, T5Encoder, T5Length, T5Rule, T5Tokenizer, TextFeatures, TokenizerError, Tokens,
+    assemble,
 };
 
 use crate::compat::Compat;
@@ -98,12 +101,26 @@ impl Compat {
         }
     }
 
-    /// The built-in CLIP tokenizer: only in transformers is CLIP-G's padding token, `!`, found inside texts.
-    pub(crate) fn clip_tokenizer(self, kind: ClipKind, size: ClipSize) -> ClipTokenizer {
-        match self {
-            Compat::Diffusers => ClipTokenizer::sized(kind, size).with_pad_inside_texts(),
-            Compat::Stability => ClipTokenizer::sized(kind, size),
-        }
+    /// The tokenizer of a CLIP encoder: that of its folder, else the built-in one of its size. Only in transformers is
+    /// CLIP-G's padding token, `!`, found inside texts.
+    ///
+    /// # Errors
+    /// The folder's is broken, or of an encoder of another size.
+    pub fn clip_tokenizer(
+        self,
+        folder: Option<&Path>,
+        kind: ClipKind,
+        encoder: &ClipConfig,
+    ) -> Result<ClipTokenizer, TokenizerError> {
+        let tokenizer = match folder {
+            Some(folder) => ClipTokenizer::from_folder(folder, kind)?,
+            None => ClipTokenizer::sized(kind, encoder.size()),
+        };
+        tokenizer.check_encoder(encoder.size())?;
+        Ok(match self {
+            Compat::Diffusers => tokenizer.with_pad_inside_texts(),
+            Compat::Stability => tokenizer,
+        })
     }
 
     /// Whether CLIP-L's pooled vector is projected, where the file has a projection. CLIP-G's always is.

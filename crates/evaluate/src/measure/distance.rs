@@ -4,7 +4,7 @@
 //! FID and KID of papers, whose numbers cannot be compared with these.
 
 use rectiflow_generate::Image;
-use rectiflow_nn::{Precision, to_f32};
+use rectiflow_nn::Precision;
 use rectiflow_vision::{EfficientNetLite0, SIDE_PX_MIN};
 
 use super::{AT_ONCE, Ground};
@@ -12,6 +12,7 @@ use crate::EvaluateError;
 use crate::metrics::{Gaussian, Kid, frechet, frechet_interval, kid};
 use crate::prompts::Prompt;
 use crate::results::{Figure, Of, Part, Unit};
+use crate::towers::finite_rows;
 use crate::watch::{Watch, go_on};
 
 pub(crate) fn measure(ground: &Ground<'_>, watch: &mut dyn Watch) -> Result<Vec<Figure>, EvaluateError> {
@@ -74,10 +75,5 @@ fn features(
     pictures: &[Image],
 ) -> Result<Vec<Vec<f32>>, EvaluateError> {
     let deepest = network.features(ground.tensor(pictures)).pop().expect("a network has maps");
-    let channels = deepest.dims()[1];
-    let values = to_f32(&deepest.flatten::<3>(2, 3).mean_dim(2));
-    if values.iter().any(|value| !value.is_finite()) {
-        return Err(EvaluateError::NotFinite { what: "a feature of a picture" });
-    }
-    Ok(values.chunks(channels).map(<[f32]>::to_vec).collect())
+    finite_rows(&deepest.flatten::<3>(2, 3).mean_dim(2).squeeze_dim(2), "a feature of a picture")
 }

@@ -103,7 +103,7 @@ impl ClipTokenizer {
         assert!(size.is_possible(), "a CLIP tokenizer of {size:?}");
         let table = parse_vocab(VOCABULARY)
             .map(|vocab| smaller(vocab, size))
-            .and_then(|vocab| build(first_merges(size), vocab))
+            .and_then(|vocab| build(parse_merges(&merges_file(size), &vocab)?, vocab))
             .map(|tokenizer| Table::new(tokenizer, Origin::Embedded))
             .expect("the embedded tables are tested");
         let (pad_token, pad) = default_pad(kind, size);
@@ -243,11 +243,6 @@ pub(super) fn vocabulary_file(size: ClipSize) -> Vec<u8> {
 pub(super) fn merges_file(size: ClipSize) -> String {
     // The first line is the format's version.
     MERGES.lines().take(1 + size.merges()).map(|line| format!("{line}\n")).collect()
-}
-
-fn first_merges(size: ClipSize) -> Merges {
-    let halves = |line: &str| line.split_once(' ').map(|(left, right)| (left.into(), right.into()));
-    MERGES.lines().skip(1).filter_map(halves).take(size.merges()).collect()
 }
 
 /// The older form of a CLIP tokenizer folder.
