@@ -101,7 +101,9 @@ pub trait Objective {
     ///
     /// # Errors
     /// They cannot be drawn.
-    fn samples(&mut self) -> Result<Option<Image>, Problem>;
+    fn samples(&mut self) -> Result<Option<Image>, Problem> {
+        Ok(None)
+    }
 
     /// Writes all that a later process needs to go on.
     ///

@@ -1,5 +1,7 @@
 //! What is said before a run: what will be drawn, by what, and what of the user's files and words has no effect.
 
+use std::collections::HashSet;
+
 use rectiflow_generate::{KnownWords, Parts, Plan, plain_markup};
 use rectiflow_vae::{Decoding, VaeConfig};
 
@@ -93,7 +95,8 @@ fn unknown(plan: &Plan, known: Option<&KnownWords>) -> Option<String> {
     const NAMED: usize = 12;
     let mut words: Vec<&str> =
         plan.prompts.iter().flat_map(|prompt| known.map_or_else(Vec::new, |known| known.unknown(prompt))).collect();
-    words.dedup();
+    let mut said = HashSet::new();
+    words.retain(|word| said.insert(word.to_lowercase()));
     let count = words.len();
     words.truncate(NAMED);
     let named: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();

@@ -3,8 +3,9 @@
 //! Source: Radford et al. 2021, arXiv:2103.00020, section 2 and figure 3.
 //!
 //! The tokenizer is that of SD3's CLIPs, with 49,408 tokens, or the first merges of it. Captions are padded as for drawing,
-//! to 77 tokens or to as many as the encoder has places: SD3 takes what it gives at the places of the padding too. What this module does not do: build the towers, or train with more than one batch at once; all pairs of
-//! a batch are compared with each other.
+//! to 77 tokens or to as many as the encoder has places: SD3 takes what it gives at the places of the padding too. What
+//! this module does not do: build the towers, or train with more than one batch at once; all pairs of a batch are compared
+//! with each other.
 //!
 //! Shape letters: B pairs, L tokens, H and W pixels, P width that both towers' outputs are compared in.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
@@ -225,10 +226,6 @@ impl Objective for ClipPair {
             count += 1.0;
         }
         Ok([("loss".to_owned(), loss / count), ("accuracy".to_owned(), accuracy / count)].into())
-    }
-
-    fn samples(&mut self) -> Result<Option<rectiflow_generate::Image>, Problem> {
-        Ok(None)
     }
 
     fn save(&self, folder: &Path) -> Result<(), StateError> {

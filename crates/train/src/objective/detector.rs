@@ -132,8 +132,13 @@ impl Objective for DetectorTraining {
         let drawn = self.data.split.drawn(step, self.turn);
         let mut values = Values::new();
         for part in drawn.chunks(self.settings.batch / self.settings.accumulate) {
-            let Pictures { pictures_B3HW, things, .. } =
-                self.data.read(part, true, &self.device).map_err(StepError::Failed)?;
+            let Pictures { pictures_B3HW, things, .. } = match self.data.read(part, true, &self.device) {
+                Ok(pictures) => pictures,
+                Err(problem) => {
+                    self.trainee.forget();
+                    return Err(StepError::Failed(problem));
+                }
+            };
             let DetectorLoss { total, parts } = detector_loss(&self.trainee.module().forward(pictures_B3HW), &things);
             self.trainee.add(total.backward());
             let share = part.len() as f64 / drawn.len() as f64;
@@ -179,10 +184,6 @@ impl Objective for DetectorTraining {
         let shares = right.into_iter().map(|(task, [count, all])| (format!("right/{}", task.name()), count / all));
         values.extend(shares);
         Ok(values)
-    }
-
-    fn samples(&mut self) -> Result<Option<rectiflow_generate::Image>, Problem> {
-        Ok(None)
     }
 
     fn save(&self, folder: &Path) -> Result<(), StateError> {

@@ -189,10 +189,6 @@ impl Objective for T5 {
         Ok(sums.means())
     }
 
-    fn samples(&mut self) -> Result<Option<rectiflow_generate::Image>, Problem> {
-        Ok(None)
-    }
-
     fn save(&self, folder: &Path) -> Result<(), StateError> {
         self.trainee.save(folder)
     }
