@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod cache;
+mod convert;
 mod dataset;
 mod ema;
 mod embedded;
@@ -42,6 +43,7 @@ enum Command {
     Generate(Box<generate::GenerateArgs>),
     Train(train::TrainArgs),
     Cache(cache::CacheArgs),
+    Convert(convert::ConvertArgs),
     Ema(ema::EmaArgs),
     Evaluate(Box<evaluate::EvaluateArgs>),
     Bench(bench::BenchArgs),
@@ -61,6 +63,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Generate(args) => generate::run(*args),
         Command::Train(args) => train::run(args),
         Command::Cache(args) => cache::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Ema(args) => ema::run(args),
         Command::Evaluate(args) => evaluate::run(*args),
         Command::Bench(args) => bench::run(args),

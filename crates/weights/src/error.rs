@@ -61,6 +61,8 @@ pub enum WeightsError {
     MixedDtypes { file: PathBuf, names: Vec<String> },
     #[error("{} is damaged: {}\nhint: download it again; if it is a training result, use an earlier checkpoint", shown(.file), not_finite(.tensors))]
     NotFinite { file: PathBuf, tensors: Vec<(String, u64)> },
+    #[error("tensor {} of {} has the value {value:e}, which {dtype} does not reach\nhint: store it as BF16", quoted(.name), shown(.file))]
+    TooLargeFor { file: PathBuf, name: String, dtype: Dtype, value: f32 },
     #[error("{} has no tensor {}\nhint: `rectiflow inspect` lists what a file has", shown(.file), quoted(.name))]
     NoSuchTensor { file: PathBuf, name: String },
 }

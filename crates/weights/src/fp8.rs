@@ -10,6 +10,21 @@ pub(crate) fn widen(byte: u8) -> bf16 {
     bf16::from_bits(BF16_BITS[usize::from(byte)])
 }
 
+/// The stored byte nearest to a value, the even one of two. Values beyond 448, the largest, become that.
+pub(crate) fn narrow(value: f32) -> u8 {
+    let sign = if value.is_sign_negative() { 0x80 } else { 0 };
+    let size = value.abs();
+    if size.is_nan() {
+        return sign | 0x7f;
+    }
+    // The exponent of the step between neighbours: 3 bits below the highest, at least that of subnormals.
+    let exponent = (i32::try_from(size.to_bits() >> 23).unwrap_or(0) - 127).clamp(-6, 8);
+    let steps = (f64::from(size) * f64::from(3 - exponent).exp2()).round_ties_even();
+    // A value that rounds up to the next exponent carries into it.
+    let byte = f64::from((exponent + 6) * 8) + steps;
+    sign | byte.min(f64::from(0x7e)) as u8
+}
+
 const BF16_BITS: [u16; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -62,6 +77,22 @@ mod tests {
             assert!(ours == exact || ours.is_nan() && exact.is_nan(), "{byte:#04x}: {ours} {exact}");
             assert_eq!(ours.is_sign_negative(), byte & 0x80 != 0, "{byte:#04x}");
         }
+    }
+
+    #[test]
+    fn every_value_is_stored_as_the_nearest() {
+        for byte in (0..=u8::MAX).filter(|byte| byte & 0x7f != 0x7f) {
+            assert_eq!(narrow(widen(byte).to_f32()), byte, "{byte:#04x}");
+        }
+        for step in -2000..2000 {
+            let wanted = (step as f32 / 100.0).sinh() * 1e-3;
+            let distance = |byte: u8| (value(byte) - f64::from(wanted)).abs();
+            let nearest = (0..=u8::MAX).filter(|byte| byte & 0x7f != 0x7f).map(distance).fold(f64::MAX, f64::min);
+            assert_eq!(distance(narrow(wanted)), nearest, "{wanted}");
+        }
+        // Halfway between neighbours: the even one.
+        assert_eq!((narrow(1.0625), narrow(1.1875), narrow(2_f32.powi(-10))), (0x38, 0x3a, 0));
+        assert_eq!((narrow(1e9), narrow(-1e9), narrow(f32::NAN)), (0x7e, 0xfe, 0x7f));
     }
 
     #[test]

@@ -49,6 +49,7 @@
 mod atomic;
 mod checkpoint;
 mod config;
+mod convert;
 mod dtype;
 mod error;
 mod file;
@@ -70,6 +71,7 @@ mod write;
 
 pub use atomic::{IfThere, sync_folder, write_whole};
 pub use checkpoint::{Checkpoint, ModelPaths};
+pub use convert::convert_file;
 pub use dtype::Dtype;
 pub use error::{Mismatch, Misshaped, WeightsError, quoted, shown};
 pub use file::{RawTensor, TensorFile, read_all};

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
@@ -49,17 +50,36 @@ pub fn write_tensor_by_tensor<E: From<WeightsError>>(
     mut values: impl FnMut(&str) -> Result<TensorData, E>,
 ) -> Result<(), E> {
     let path = path.as_ref();
-    let outlines = in_file_order(outlines);
+    let outlines: BTreeMap<String, TensorOutline> =
+        outlines.into_iter().map(|outline| (outline.name.clone(), outline)).collect();
+    let entries = outlines.values().map(Entry::of).collect::<io::Result<Vec<_>>>();
+    let entries = entries.map_err(|problem| WeightsError::Unwritable { path: path.to_owned(), problem })?;
+    write_entries(path, entries, metadata, |name| {
+        let data = values(name)?;
+        assert_eq!(TensorOutline::of(name, &data), outlines[name], "what was outlined, and what came");
+        Ok(data)
+    })
+}
+
+/// Writes a file of these tensors, whose stored bytes `values` gives by name, in the order of the file.
+pub(crate) fn write_entries<E: From<WeightsError>, B: StoredBytes>(
+    path: &Path,
+    entries: Vec<Entry>,
+    metadata: &BTreeMap<String, String>,
+    mut values: impl FnMut(&str) -> Result<B, E>,
+) -> Result<(), E> {
+    let entries = in_file_order(entries);
     let mut failed = None;
     let written = write_whole(path, IfThere::Replace, |out| {
-        write_header(out, &outlines, metadata)?;
-        for outline in &outlines {
-            let data = values(&outline.name).map_err(|problem| {
+        write_header(out, &entries, metadata)?;
+        for entry in &entries {
+            let bytes = values(&entry.name).map_err(|problem| {
                 failed = Some(problem);
                 io::Error::other("a tensor has no values")
             })?;
-            assert_eq!(TensorOutline::of(&outline.name, &data), *outline, "what was outlined, and what came");
-            write_values(out, &data)?;
+            let bytes = bytes.stored();
+            assert_eq!(bytes.len() as u64, entry.bytes(), "bytes of {}", entry.name);
+            out.write_all(&bytes)?;
         }
         Ok(())
     });
@@ -85,50 +105,84 @@ pub fn safetensors_into(
     tensors: &[(&str, &TensorData)],
     metadata: &BTreeMap<String, String>,
 ) -> io::Result<()> {
-    let outlines = in_file_order(tensors.iter().map(|(name, data)| TensorOutline::of(name, data)).collect());
-    write_header(out, &outlines, metadata)?;
+    let outlined = tensors.iter().map(|(name, data)| Entry::of(&TensorOutline::of(name, data)));
+    let entries = in_file_order(outlined.collect::<io::Result<_>>()?);
+    write_header(out, &entries, metadata)?;
     // No name came twice, or there would be no header.
     let by_name: BTreeMap<&str, &TensorData> = tensors.iter().copied().collect();
-    outlines.iter().try_for_each(|outline| write_values(out, by_name[&outline.name[..]]))
+    entries.iter().try_for_each(|entry| out.write_all(&by_name[&entry.name[..]].stored()))
 }
 
 impl TensorOutline {
     fn of(name: &str, data: &TensorData) -> Self {
         TensorOutline { name: name.to_owned(), dtype: data.dtype(), shape: data.shape().to_vec() }
     }
+}
 
-    fn bytes(&self) -> usize {
-        self.dtype.size() * self.shape.iter().product::<usize>()
+/// A tensor's bytes as the file has them.
+pub(crate) trait StoredBytes {
+    fn stored(&self) -> Cow<'_, [u8]>;
+}
+
+impl StoredBytes for Vec<u8> {
+    fn stored(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self)
+    }
+}
+
+impl StoredBytes for TensorData {
+    /// The format is little-endian.
+    fn stored(&self) -> Cow<'_, [u8]> {
+        if cfg!(target_endian = "little") {
+            return Cow::Borrowed(self.bytes());
+        }
+        Cow::Owned(
+            self.bytes().chunks_exact(self.dtype().size()).flat_map(|value| value.iter().rev().copied()).collect(),
+        )
+    }
+}
+
+/// A tensor as the header has it.
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+}
+
+impl Entry {
+    fn of(outline: &TensorOutline) -> io::Result<Entry> {
+        let TensorOutline { name, dtype, shape } = outline;
+        Ok(Entry { name: name.clone(), dtype: stored_dtype(*dtype)?, shape: shape.clone() })
+    }
+
+    fn bytes(&self) -> u64 {
+        (self.dtype.bits() * self.shape.iter().map(|&side| side as u64).product::<u64>()).div_ceil(8)
     }
 }
 
 /// Wide numbers first, so that every tensor is aligned for its type; then by name.
-fn in_file_order(mut outlines: Vec<TensorOutline>) -> Vec<TensorOutline> {
-    outlines.sort_by(|one, two| (two.dtype.size(), &one.name).cmp(&(one.dtype.size(), &two.name)));
-    outlines
+fn in_file_order(mut entries: Vec<Entry>) -> Vec<Entry> {
+    entries.sort_by(|one, two| (two.dtype.bits(), &one.name).cmp(&(one.dtype.bits(), &two.name)));
+    entries
 }
 
-fn write_header(
-    out: &mut dyn Write,
-    outlines: &[TensorOutline],
-    metadata: &BTreeMap<String, String>,
-) -> io::Result<()> {
-    let header = header(outlines, metadata)?;
+fn write_header(out: &mut dyn Write, entries: &[Entry], metadata: &BTreeMap<String, String>) -> io::Result<()> {
+    let header = header(entries, metadata)?;
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)
 }
 
 /// JSON in the order of the data, filled up with blanks so that the data begins at a multiple of 8.
-fn header(outlines: &[TensorOutline], metadata: &BTreeMap<String, String>) -> io::Result<Vec<u8>> {
+fn header(tensors: &[Entry], metadata: &BTreeMap<String, String>) -> io::Result<Vec<u8>> {
     let mut entries = Map::new();
     if !metadata.is_empty() {
         entries.insert("__metadata__".to_owned(), json!(metadata));
     }
     let mut begin = 0;
-    for outline in outlines {
-        let TensorOutline { name, dtype, shape } = outline;
-        let end = begin + outline.bytes();
-        let entry = json!({ "dtype": stored_dtype(*dtype)?.name(), "shape": shape, "data_offsets": [begin, end] });
+    for tensor in tensors {
+        let Entry { name, dtype, shape } = tensor;
+        let end = begin + tensor.bytes();
+        let entry = json!({ "dtype": dtype.name(), "shape": shape, "data_offsets": [begin, end] });
         if name == "__metadata__" || entries.insert(name.clone(), entry).is_some() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the name `{name}` is taken")));
         }
@@ -142,15 +196,4 @@ fn header(outlines: &[TensorOutline], metadata: &BTreeMap<String, String>) -> io
 fn stored_dtype(dtype: DType) -> io::Result<Dtype> {
     let unwritten = || io::Error::new(io::ErrorKind::InvalidInput, format!("tensors of {dtype:?} are not written"));
     Dtype::of_elements(dtype).ok_or_else(unwritten)
-}
-
-/// The format is little-endian.
-fn write_values(out: &mut dyn Write, data: &TensorData) -> io::Result<()> {
-    if cfg!(target_endian = "little") {
-        return out.write_all(data.bytes());
-    }
-    data.bytes().chunks_exact(data.dtype().size()).try_for_each(|value| {
-        let reversed: Vec<u8> = value.iter().rev().copied().collect();
-        out.write_all(&reversed)
-    })
 }

@@ -4,6 +4,7 @@
 mod bad_input;
 mod bytes;
 mod cache;
+mod convert;
 mod dataset;
 mod ema;
 mod evaluate;
