@@ -59,7 +59,7 @@ pub(crate) struct EvaluateArgs {
     /// Solver: euler, heun or dpmpp_2m [default: euler]
     #[arg(long, value_name = "NAME")]
     solver: Option<Solver>,
-    /// Most T5 tokens, 77 to 512: those that the model was trained with [default: 256]
+    /// Most T5 tokens, 8 to 512 [default: those the model says it was trained with, else 256]
     #[arg(long, value_name = "TOKENS")]
     t5_length: Option<usize>,
     /// Pictures that are drawn at once; they do not depend on it

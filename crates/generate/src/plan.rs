@@ -171,7 +171,7 @@ pub enum PlanError {
     #[error("--guidance {0} is not possible\nhint: give 0 or more; 1 or less turns guidance off, 4.5 to 7 is usual")]
     Guidance(f32),
     /// A length that T5 contexts do not have.
-    #[error("--t5-length {0} is not possible\nhint: give 77 to 512; 256 is diffusers' default")]
+    #[error("--t5-length {0} is not possible\nhint: give 8 to 512; 256 is diffusers' default")]
     T5Length(usize),
     /// Noise levels that do not exist.
     #[error(transparent)]
@@ -306,7 +306,7 @@ mod tests {
         refused(Request { steps: Some(0), ..request() }, "1 or more");
         refused(Request { count: 0, ..request() }, "--count 0");
         refused(Request { guidance: Some(f32::NAN), ..request() }, "guidance");
-        refused(Request { t5_length: Some(76), ..request() }, "77 to 512");
+        refused(Request { t5_length: Some(7), ..request() }, "8 to 512");
         refused(Request { shift: Some(0.0), ..request() }, "shift");
         refused(Request { prompts: vec![], ..request() }, "no prompt");
         refused(Request { count: 2, seed: u64::MAX, ..request() }, "at most 18446744073709551614");

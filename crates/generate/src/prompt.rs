@@ -6,8 +6,8 @@ use rectiflow_nn::ops::runs_on_kernels;
 use rectiflow_nn::{Device, Int, Tensor, from_id_rows, is_finite};
 use rectiflow_text::{
     ClipConfig, ClipEncoder, ClipFeatures, ClipKind, ClipOutput, ClipSize, ClipTokenizer, Conditioning,
-    ConditioningWidths, Pooling, T5Encoder, T5Length, T5Rule, T5Tokenizer, TextFeatures, TokenizerError, Tokens,
-    assemble,
+    ConditioningWidths, Pooling, STABILITY_LENGTH_MIN, T5Encoder, T5Length, T5Rule, T5Tokenizer, TextFeatures,
+    TokenizerError, Tokens, assemble,
 };
 
 use crate::compat::Compat;
@@ -97,7 +97,10 @@ impl Compat {
     pub fn t5_rule(self, length: usize) -> T5Rule {
         match self {
             Compat::Diffusers => T5Rule::diffusers(length),
-            Compat::Stability => T5Rule { length: T5Length::AtLeast { min: 77, max: length }, ..T5Rule::stability() },
+            Compat::Stability => {
+                let min = STABILITY_LENGTH_MIN.min(length);
+                T5Rule { length: T5Length::AtLeast { min, max: length }, ..T5Rule::stability() }
+            }
         }
     }
 
@@ -135,7 +138,7 @@ impl Compat {
     fn t5_absent(self, length: usize) -> usize {
         match self {
             Compat::Diffusers => length,
-            Compat::Stability => 77,
+            Compat::Stability => STABILITY_LENGTH_MIN.min(length),
         }
     }
 }

@@ -59,4 +59,4 @@ pub use config::ConfigError;
 pub use features::{ClipFeatures, FeaturesError, Keep, Pads, TextFeatures, assemble_features};
 pub use t5::{Corrupted, Sentinels, SpanCorruption, T5Config, T5Decoder, T5Encoder};
 pub use tokenizer::{ClipSize, ClipTokenizer, END_OF_TEXT, Origin, T5Tokenizer, TokenizerError, TokenizerFile};
-pub use tokens::{Cut, T5_LENGTHS, T5Length, T5Rule, Tokens};
+pub use tokens::{Cut, STABILITY_LENGTH_MIN, T5_LENGTHS, T5Length, T5Rule, Tokens};

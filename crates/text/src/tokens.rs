@@ -1,8 +1,11 @@
 use std::ops::RangeInclusive;
 
-/// The lengths of T5's token list that SD3 is used with. Stability-AI/sd3.5 never goes below 77; diffusers
-/// refuses more than 512.
-pub const T5_LENGTHS: RangeInclusive<usize> = 77..=512;
+/// The lengths that T5's token list may have. diffusers refuses more than 512; fewer than SD3's 77 are for encoders that
+/// were trained with them.
+pub const T5_LENGTHS: RangeInclusive<usize> = 8..=512;
+
+/// What Stability-AI/sd3.5 never goes below.
+pub const STABILITY_LENGTH_MIN: usize = 77;
 
 /// A text as an encoder takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +58,7 @@ impl T5Rule {
 
     /// Stability-AI/sd3.5: 77 tokens or more, of the first 226 characters (`text[:226]` in `sd3_infer.py`).
     pub fn stability() -> Self {
-        let length = T5Length::AtLeast { min: *T5_LENGTHS.start(), max: *T5_LENGTHS.end() };
+        let length = T5Length::AtLeast { min: STABILITY_LENGTH_MIN, max: *T5_LENGTHS.end() };
         T5Rule { length, t5_chars_max: Some(226) }
     }
 

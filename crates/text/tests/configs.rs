@@ -145,8 +145,7 @@ fn tensors_that_are_not_t5s_are_errors() {
     t5_fails(&clip, None, "`shared.weight` is missing");
     let attention = "encoder.block.0.layer.0.SelfAttention";
     for (name, shape, expected) in [
-        ("shared.weight".to_owned(), vec![32000, 128], "no row for each of T5's"),
-        ("shared.weight".to_owned(), vec![385, 128], "nor the 384 of an encoder of bytes"),
+        ("shared.weight".to_owned(), vec![102, 128], "no row for each of T5's three marks and a hundred sentinels"),
         (format!("{attention}.relative_attention_bias.weight"), vec![6, 4], "near and far buckets"),
         (format!("{attention}.relative_attention_bias.weight"), vec![32, 5], "is not 5 heads"),
         (format!("{attention}.q.weight"), vec![64], "1 axes instead of 2"),

@@ -136,6 +136,27 @@ fn an_encoder_of_words_is_given_no_bytes() {
     }
     assert!(T5Tokenizer::built_in(32128).check_vectors(32128).is_ok());
     assert!(T5Tokenizer::embedded().check_vectors(384).is_err());
+    let cut_short = T5Tokenizer::embedded().check_vectors(32228).unwrap_err().to_string();
+    assert!(cut_short.contains("makes 32100 ids") && cut_short.contains("32228 vectors"), "{cut_short}");
+}
+
+#[test]
+fn a_vocabulary_of_words_has_those_that_are_common_and_spells_the_rest() {
+    let texts = ["a red fox, in the snow", "the word \"fox\" in red"].repeat(10);
+    let tokenizer = T5Tokenizer::of_words(texts.iter().map(|text| &text[..]));
+    let again = T5Tokenizer::of_words(texts.iter().map(|text| &text[..]));
+    let length = |text: &str| tokenizer.whole_text(text).unwrap().len();
+    assert_eq!(length("the red fox in a word"), 6);
+    assert_eq!(length("the fox,"), 3, "punctuation is a token of its own");
+    assert_eq!(length("\"fox\""), 5, "an opening quote, three letters, a closing quote");
+    assert_eq!(length("wolf"), 5, "a space and four letters");
+    assert_eq!(length("é"), 3, "a space and two bytes");
+    let ids = |text: &str| tokenizer.whole_text(text).unwrap();
+    assert_eq!(ids("\"fox\"")[1..4], ids("Xfox")[2..], "letters are the same wherever they stand");
+    assert!(!ids("Ünïcödé \u{1f98a} \"ﬁ\"").contains(&2), "nothing is unknown");
+    assert_eq!(ids("the red fox"), again.whole_text("the red fox").unwrap());
+    assert_eq!(tokenizer.rows() % 128, 0);
+    assert_eq!(tokenizer.sentinels().count, 100);
 }
 
 #[test]
@@ -443,7 +464,7 @@ fn a_table_that_was_cut_short_is_an_error() {
     content["model"]["vocab"].as_array_mut().unwrap().truncate(3);
     write(copy.path(), "tokenizer.json", &content);
     let message = T5Tokenizer::from_folder(copy.path()).map(drop).unwrap_err().to_string();
-    assert!(message.contains("it holds 3 tokens, and every T5 tokenizer 32100 or more"), "{message}");
+    assert!(message.contains("it holds 3 tokens, and every T5 tokenizer 100 or more"), "{message}");
 
     let copy = copy_of("sd35m/model/tokenizer", &["vocab.json", "merges.txt"]);
     let mut vocab = json(&copy.path().join("vocab.json"));

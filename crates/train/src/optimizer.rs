@@ -1,4 +1,4 @@
-//! AdamW over a module: the norm of all gradients, then one pass over each parameter with its state and average.
+//! AdamW, or AdamW and Muon, over a module: the norm of all gradients, then one pass over each parameter with its state and average.
 //!
 //! A step is two calls. [`ModuleGradients::of`] takes the norm of all gradients and refuses those that are not finite,
 //! while nothing has changed yet; [`Optimizer::step`] takes only what passed, and cannot fail.
@@ -12,8 +12,10 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use rectiflow_nn::ops::{self, AdamwMoments, AdamwStep};
 use rectiflow_nn::{ParamGradients, ParamNames};
+use serde::{Deserialize, Serialize};
 
 mod joined;
+mod muon;
 mod places;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,19 @@ pub struct AdamW {
     pub eps: f64,
     /// Share of a parameter that is lost in a step, before the learning rate is multiplied with it.
     pub weight_decay: f64,
+    /// What updates the matrices of a network's blocks.
+    pub matrices: Matrices,
+}
+
+/// What updates the matrices of a network's blocks; everything else is AdamW's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Matrices {
+    /// As everything else.
+    #[default]
+    Adamw,
+    /// Muon, at the same learning rate and decay. The second moment of such a matrix stays 0.
+    Muon,
 }
 
 /// The gradients of a module, all of them finite, and their norm.
@@ -148,7 +163,7 @@ pub struct StateMismatch {
     pub why: String,
 }
 
-/// AdamW and its memory of each parameter.
+/// AdamW, with or without Muon, and its memory of each parameter.
 pub struct Optimizer {
     settings: AdamW,
     averages: Vec<Ema>,
@@ -185,7 +200,8 @@ impl Optimizer {
     #[must_use]
     pub fn step<M: Module>(&mut self, module: M, mut gradients: ModuleGradients, learning_rate: f64) -> M {
         self.steps += 1;
-        let updated = joined::update(self, &module, &mut gradients, learning_rate);
+        let mut updated = muon::update(self, &module, &mut gradients, learning_rate);
+        updated.extend(joined::update(self, &module, &mut gradients, learning_rate));
         module.map(&mut Update { optimizer: self, gradients, learning_rate, updated })
     }
 
@@ -245,7 +261,7 @@ impl Optimizer {
     }
 
     fn rates(&self, number: NonZeroU64, learning_rate: f64, gradient_factor: f64) -> AdamwStep {
-        let AdamW { beta_1, beta_2, eps, weight_decay } = self.settings;
+        let AdamW { beta_1, beta_2, eps, weight_decay, .. } = self.settings;
         let ema_decay = self.kept(0).unwrap_or(0.0);
         AdamwStep { learning_rate, beta_1, beta_2, eps, weight_decay, number, gradient_factor, ema_decay }
     }
@@ -272,6 +288,11 @@ impl Optimizer {
         let more_averages = self.followed(more_averages, &param);
         self.states.insert(id, ParamState { updates: number.get(), moments, more_averages });
         param
+    }
+
+    /// Whether Muon updates it.
+    fn is_muons<const D: usize>(&self, id: ParamId, param: &Tensor<D>) -> bool {
+        self.settings.matrices == Matrices::Muon && muon::serves(&places::name_of(&self.names, id), &param.dims())
     }
 
     /// Averages begin with the parameter as it is.
@@ -304,7 +325,7 @@ struct Update<'a> {
     optimizer: &'a mut Optimizer,
     gradients: ModuleGradients,
     learning_rate: f64,
-    /// Parameters that were updated together, flat.
+    /// Parameters that were updated before, flat.
     updated: HashMap<ParamId, Tensor<1>>,
 }
 

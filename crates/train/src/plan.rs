@@ -127,7 +127,7 @@ impl Plan {
     pub fn adamw(&self) -> AdamW {
         let settings = self.recipe.optimizer;
         let [beta_1, beta_2] = settings.betas;
-        AdamW { beta_1, beta_2, eps: settings.eps, weight_decay: settings.weight_decay }
+        AdamW { beta_1, beta_2, eps: settings.eps, weight_decay: settings.weight_decay, matrices: settings.matrices }
     }
 
     /// The norm that longer gradients are shortened to.
@@ -317,6 +317,7 @@ fn check_objective(recipe: &Recipe) -> Result<(), RecipeError> {
         Objective::Clip(_) | Objective::Detector(_) => {}
         Objective::SpanCorruption(span) => {
             within("objective.noise_density", span.noise_density, 0.01..=0.9, "T5 has 0.15")?;
+            within("objective.repeated", span.repeated, 0.0..=1.0, "0.5 is half of the texts")?;
             within("objective.mean_span", span.mean_span, 1.0..=64.0, "T5 has 3")?;
         }
     }
@@ -427,6 +428,7 @@ fn check_data(recipe: &Recipe) -> Result<(), RecipeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::optimizer::Matrices;
 
     const SMALL: &str = r#"
         steps = 100
@@ -452,7 +454,10 @@ mod tests {
         let plan = plan(SMALL).unwrap();
         let Objective::Flow(flow) = &plan.recipe.objective else { panic!("{:?}", plan.recipe.objective) };
         assert_eq!((flow.formulation.as_str(), flow.shift, flow.dropout.t5), ("rf/lognorm(0.00,1.00)", 1.0, 0.464));
-        assert_eq!(plan.adamw(), AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 });
+        assert_eq!(
+            plan.adamw(),
+            AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01, matrices: Matrices::Adamw }
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use burn::module::Module;
 use rectiflow_nn::layers::Linear;
 use rectiflow_nn::{Device, Init, Named, Params, Precision, RandomInit, from_f32};
 use rectiflow_train::ema::Ema;
-use rectiflow_train::optimizer::AdamW;
+use rectiflow_train::optimizer::{AdamW, Matrices};
 use rectiflow_train::trainee::Trainee;
 
 struct Counting;
@@ -66,7 +66,7 @@ fn trainee() -> Trainee<Net> {
     let mut params = Params::new(&mut source, &device, Precision::F32);
     let layers = (0..LAYERS).map(|layer| Linear::new(params.at(layer), WIDTH, WIDTH, Init::XavierUniform)).collect();
     let averages = vec![Ema::Decay { decay: 0.9, every: NonZeroU64::MIN }, Ema::Power { sigma_rel: 0.1 }];
-    let settings = AdamW { beta_1: 0.9, beta_2: 0.99, eps: 1e-8, weight_decay: 0.05 };
+    let settings = AdamW { beta_1: 0.9, beta_2: 0.99, eps: 1e-8, weight_decay: 0.05, matrices: Matrices::Adamw };
     Trainee::new("net", Net { layers }, source.names(), settings, averages)
 }
 

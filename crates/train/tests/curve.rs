@@ -17,7 +17,7 @@ use rectiflow_nn::{
     Device, Module, Named, Param, ParamGradients, ParamId, ParamNames, Params, Precision, Tensor, from_f32, to_f32,
 };
 use rectiflow_train::objective::flow::{FlowBatch, flow_losses};
-use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
+use rectiflow_train::optimizer::{AdamW, Matrices, ModuleGradients, Optimizer};
 use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
 use safetensors::SafeTensors;
 
@@ -95,7 +95,7 @@ fn train(model: &Path, curve: &Path, precision: Precision) -> Vec<Step> {
     let (mut network, names) = network(model, &device, precision);
     let curve = Curve::read(curve);
     let (losses, norms) = (curve.numbers("losses").0, curve.numbers("norms").0);
-    let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+    let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01, matrices: Matrices::Adamw };
     let mut optimizer = Optimizer::new(settings, vec![], names.clone());
     let mut steps = Vec::new();
     for (step, (loss, norm)) in losses.into_iter().zip(norms).enumerate() {

@@ -10,7 +10,7 @@ use rectiflow_nn::{
     Device, Init, Named, ParamGradients, ParamSource, Params, Precision, RandomInit, Tensor, WithNew, from_f32, to_f32,
 };
 use rectiflow_train::objective::flow::{FlowBatch, flow_losses};
-use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
+use rectiflow_train::optimizer::{AdamW, Matrices, ModuleGradients, Optimizer};
 use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
 
 fn checkpoint() -> Checkpoint {
@@ -55,7 +55,7 @@ fn a_model_without_qk_norm_gets_it_and_trains() {
         context_BTD: some("context", [2, 7, config.context_width], &device),
         pooled_BP: some("pooled", [2, config.pooled_width], &device),
     };
-    let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-15, weight_decay: 0.0 };
+    let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-15, weight_decay: 0.0, matrices: Matrices::Adamw };
     let mut optimizer = Optimizer::new(settings, vec![], names.clone());
     let mut losses = Vec::new();
     for _ in 0..10 {

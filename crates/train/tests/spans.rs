@@ -11,7 +11,7 @@ use rectiflow_nn::{
 };
 use rectiflow_text::{SpanCorruption, T5Config, T5Decoder, T5Encoder, T5Tokenizer};
 use rectiflow_train::objective::span::{NumberedText, SpanBatch, guess};
-use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
+use rectiflow_train::optimizer::{AdamW, Matrices, ModuleGradients, Optimizer};
 use safetensors::SafeTensors;
 
 /// `fixtures/text_gradients/t5.safetensors`.
@@ -101,7 +101,7 @@ fn a_small_t5_of_bytes_learns_its_text() {
     let encoder = T5Encoder::new(Params::new(&mut named, &device, Precision::F32), &config);
     let decoder = T5Decoder::new(Params::new(&mut named, &device, Precision::F32), &config, 1);
     let (mut network, names) = (T5 { encoder, decoder }, named.names());
-    let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+    let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.0, matrices: Matrices::Adamw };
     let mut optimizer = Optimizer::new(settings, vec![], names.clone());
     let corruption = SpanCorruption::standard(tokenizer.sentinels());
     let tokens = tokenizer.whole_text("a red fox").unwrap();

@@ -7,7 +7,7 @@ use rectiflow_flow::Formulation;
 use rectiflow_mmdit::{MmditConfig, NetworkConfig, Recompute, VelocityNetwork};
 use rectiflow_nn::{DeviceChoice, Module, Named, Params, Precision, RandomInit, to_f32};
 use rectiflow_train::objective::flow::{FlowBatch, flow_gradients};
-use rectiflow_train::optimizer::{AdamW, ModuleGradients, Optimizer};
+use rectiflow_train::optimizer::{AdamW, Matrices, ModuleGradients, Optimizer};
 
 use super::networks::{number_bytes, random};
 use super::{Case, Limit, Maker, Work};
@@ -54,7 +54,7 @@ fn train_step(name: &str, recompute: Recompute, precision: Precision) -> anyhow:
         context_BTD: random(3, [BATCH, TEXT, config.context_width], &device),
         pooled_BP: random(4, [BATCH, config.pooled_width], &device),
     };
-    let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+    let settings = AdamW { beta_1: 0.9, beta_2: 0.999, eps: 1e-8, weight_decay: 0.01, matrices: Matrices::Adamw };
     let mut optimizer = Optimizer::new(settings, vec![], names.clone());
     let mut network = Some(network);
     let mut step = move || -> anyhow::Result<f32> {

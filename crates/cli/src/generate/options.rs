@@ -58,7 +58,7 @@ pub(crate) struct GenerateArgs {
     /// Solver: euler, heun or dpmpp_2m [default: euler; with --compat stability dpmpp_2m]
     #[arg(long, visible_aliases = ["sampler", "sampling-method"], value_name = "NAME")]
     pub(super) solver: Option<Solver>,
-    /// Most T5 tokens, 77 to 512 [default: 256; with --compat stability 512]
+    /// Most T5 tokens, 8 to 512 [default: those the model says it was trained with, at most 256; with --compat stability 512]
     #[arg(long, value_name = "TOKENS")]
     pub(super) t5_length: Option<usize>,
     /// Whose picture to draw where the references differ: diffusers or stability; also sets the defaults

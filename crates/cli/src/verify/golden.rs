@@ -35,7 +35,7 @@ impl GoldenArgs {
             }
             PlanError::NoSteps => "`steps` is 0".into(),
             PlanError::Guidance(guidance) => format!("`cfg` is {guidance}: it is 0 or more"),
-            PlanError::T5Length(length) => format!("`seqlen` is {length}: it is 77 to 512"),
+            PlanError::T5Length(length) => format!("`seqlen` is {length}: it is 8 to 512"),
             other => return other.into(),
         };
         anyhow!("{what}\nhint: was it made with this model? `rectiflow verify --help` says what a golden file holds")

@@ -39,7 +39,7 @@ fn settings_that_cannot_be_carried_out() {
         ("--guidance -2", &["--guidance -2"]),
         ("--shift inf", &["shift"]),
         ("--shift -1", &["shift"]),
-        ("--t5-length 1000", &["77 to 512"]),
+        ("--t5-length 1000", &["8 to 512"]),
         ("--count 0", &["--count 0"]),
         ("--seed -2", &["--seed", "0 to 18446744073709551615", "random"]),
         ("--out absent/x", &["NAME.png", "absent/x/ to have the folder made"]),

@@ -20,6 +20,8 @@ const GROUNDS: usize = 12;
 const COUNT_MAX: u64 = 4;
 /// Share of words that are in no list: whoever is to write words that it never saw must learn letters, not a list.
 const INVENTED: f64 = 0.5;
+/// Share of captions that begin with a capital letter.
+const CAPITALS: f64 = 0.1;
 const CONSONANTS: &[u8] = b"bcdfghjklmnpqrstvwxz";
 
 /// Things of one concept, all alike.
@@ -153,7 +155,11 @@ impl Scenes {
             }
             _ => None,
         };
-        let caption = caption::write(content, background, lettering.as_ref(), rng);
+        let mut caption = caption::write(content, background, lettering.as_ref(), rng);
+        if Rng::keyed(self.settings.seed, "capital", number).uniform() < CAPITALS {
+            // The first letters of captions are ASCII.
+            caption[..1].make_ascii_uppercase();
+        }
         let (style, relation) = (content.style, content.relation);
         Some(Scene { number, split, caption, style, background, objects, relation, lettering })
     }

@@ -78,7 +78,9 @@ fn named<'a>(scenes: &Scenes, caption: &'a str, group: &[&Object]) -> (usize, Ve
 
 #[track_caller]
 fn check_caption(scenes: &Scenes, scene: &Scene) {
-    let caption = &scene.caption;
+    // Some begin with a capital letter.
+    let (first, rest) = scene.caption.split_at(1);
+    let caption = &(first.to_lowercase() + rest);
     let groups = groups(scene);
     let mut at = Vec::new();
     for group in &groups {
@@ -172,6 +174,8 @@ fn check_relation(caption: &str, bounds: [[f32; 4]; 2], at: [usize; 2]) {
 fn captions_say_what_is_in_the_record() {
     let mut kinds = BTreeMap::<String, u32>::new();
     for scenes in [&*TRAIN, &*HELD_OUT] {
+        let capitals = (0..1000).filter(|number| scenes.scene(*number).caption.starts_with(char::is_uppercase)).count();
+        assert!((70..130).contains(&capitals), "{capitals} of 1000 begin with a capital letter");
         for number in 0..3000 {
             let scene = scenes.scene(number);
             check_caption(scenes, &scene);

@@ -2,7 +2,6 @@ use rectiflow_nn::ParamSource;
 use serde_json::{Value, json};
 
 use crate::config::{ConfigError, Evidence};
-use crate::tokenizer::{BYTES, PIECES};
 
 /// `relative_attention_max_distance` of every T5. No tensor tells it.
 const MAX_DISTANCE: usize = 128;
@@ -101,11 +100,14 @@ impl T5Config {
     }
 }
 
+/// What every T5 has beside the pieces of words.
+const VOCABULARY_MIN: usize = 103;
+
 fn sizes(evidence: &Evidence<'_>) -> Result<T5Config, ConfigError> {
     let [vocabulary, width] = evidence.shape(TOKENS)?;
-    // The tables of the released encoders of words have 28 rows more, for alignment.
-    if vocabulary < PIECES && vocabulary != BYTES {
-        let why = "has no row for each of T5's 32,100 tokens, nor the 384 of an encoder of bytes";
+    // Which tokens there are is known by the tokenizer, which checks the rows against its own.
+    if vocabulary < VOCABULARY_MIN {
+        let why = "has no row for each of T5's three marks and a hundred sentinels";
         return Err(evidence.bad_shape(TOKENS, &[vocabulary, width], why));
     }
     let [buckets, heads] = evidence.shape(TABLE)?;

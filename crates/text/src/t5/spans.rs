@@ -24,6 +24,9 @@ pub struct SpanCorruption {
     pub mean_span: f64,
     /// Of the vocabulary.
     pub sentinels: Sentinels,
+    /// Share of texts, 0 to 1, of which nothing is hidden and all has to be said. No part of the paper: the decoder finds
+    /// the next token only by what the encoder makes of it, so the encoder learns to tell where in a word a letter stands.
+    pub repeated: f64,
 }
 
 /// A text with hidden runs. Neither half has an end mark.
@@ -38,7 +41,7 @@ pub struct Corrupted {
 impl SpanCorruption {
     /// The paper's, with these sentinels.
     pub fn standard(sentinels: Sentinels) -> Self {
-        SpanCorruption { density: 0.15, mean_span: 3.0, sentinels }
+        SpanCorruption { density: 0.15, mean_span: 3.0, sentinels, repeated: 0.0 }
     }
 
     /// Hides runs of `tokens`, a text without its end mark. Which ones is a function of the seed and the sample's number
@@ -48,6 +51,9 @@ impl SpanCorruption {
     /// tokens, of which nothing can be hidden with something left.
     pub fn corrupt(&self, tokens: &[u32], seed: u64, sample: u64) -> Option<Corrupted> {
         let counts = self.counts(tokens.len())?;
+        if Rng::keyed(seed, "repeated", sample).uniform() < self.repeated {
+            return Some(Corrupted { inputs: tokens.to_vec(), targets: tokens.to_vec() });
+        }
         let mut rng = Rng::keyed(seed, "spans", sample);
         let hidden_lengths = segments(&mut rng, counts.hidden, counts.spans);
         let left_lengths = segments(&mut rng, tokens.len() - counts.hidden, counts.spans);
@@ -109,8 +115,12 @@ fn segments(rng: &mut Rng, items: usize, count: usize) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    const STANDARD: SpanCorruption =
-        SpanCorruption { density: 0.15, mean_span: 3.0, sentinels: Sentinels { first: 999, count: 100 } };
+    const STANDARD: SpanCorruption = SpanCorruption {
+        density: 0.15,
+        mean_span: 3.0,
+        sentinels: Sentinels { first: 999, count: 100 },
+        repeated: 0.0,
+    };
 
     /// Tokens that tell their place.
     fn text(length: usize) -> Vec<u32> {
@@ -176,6 +186,22 @@ mod tests {
         assert!(
             counts.iter().all(|(lengths, count)| lengths.iter().sum::<usize>() == 5 && (880..1120).contains(count))
         );
+    }
+
+    #[test]
+    fn a_text_that_is_repeated_is_asked_for_whole() {
+        let half = SpanCorruption { repeated: 0.5, ..STANDARD };
+        let mut repeated = 0;
+        for sample in 0..2000 {
+            let corrupted = half.corrupt(&text(30), 1, sample).unwrap();
+            if corrupted.targets == text(30) {
+                assert_eq!(corrupted.inputs, text(30));
+                repeated += 1;
+            } else {
+                assert_eq!(Some(corrupted), STANDARD.corrupt(&text(30), 1, sample), "the others are hidden as before");
+            }
+        }
+        assert!((900..1100).contains(&repeated), "{repeated} of 2000");
     }
 
     #[test]

@@ -95,6 +95,18 @@ pub enum TokenizerError {
         /// Rows of the encoder's embedding table.
         rows: usize,
     },
+    /// The encoder has vectors for many more tokens.
+    #[error(
+        "the tokenizer ({origin}) makes {ids} ids, the encoder has {rows} vectors; they are not of the same model, or the tokenizer was cut short"
+    )]
+    TooManyVectors {
+        /// Where the tokenizer is from.
+        origin: String,
+        /// How many ids it makes.
+        ids: usize,
+        /// Rows of the encoder's embedding table.
+        rows: usize,
+    },
     /// The encoder is not one whose tokens are bytes.
     #[error(
         "the tokenizer ({origin}) makes bytes, for which an encoder has {wanted} vectors; this one has {rows}: they are not of the same model"

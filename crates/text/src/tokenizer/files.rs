@@ -1,4 +1,4 @@
-//! The built-in tokenizers as files of a model's folder, for encoders that were trained with them: what transformers
+//! Tokenizers as files of a model's folder, for encoders that were trained with them: what transformers
 //! reads, and [`ClipTokenizer::from_folder`] and [`T5Tokenizer::from_folder`] too.
 
 use std::borrow::Cow;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::clip::{ClipSize, ClipTokenizer, default_pad};
 use super::t5::T5Tokenizer;
-use super::{BYTES, TokenizerError, bytes, clip, folder, t5};
+use super::{TokenizerError, bytes, clip, folder, t5};
 use crate::ClipKind;
 
 /// Name and content of a file.
@@ -41,17 +41,18 @@ impl ClipTokenizer {
 }
 
 impl T5Tokenizer {
-    /// The built-in tokenizer of an encoder with `rows` vectors in its token table, as the files of its folder. `length`:
-    /// tokens of a text that it was trained with, as [`Self::stated_length`] finds it again.
-    pub fn built_in_files(rows: usize, length: usize) -> Vec<TokenizerFile> {
+    /// The files of its folder. `length`: tokens of a text that its encoder was trained with, as [`Self::stated_length`]
+    /// finds it again.
+    pub fn files(&self, length: usize) -> Vec<TokenizerFile> {
         let marks = json!({ "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>" });
         let map = ("special_tokens_map.json", text(&marks));
-        if rows == BYTES {
-            let class = json!({ "tokenizer_class": t5::BYTES_CLASS, "extra_ids": bytes::SENTINELS, "model_max_length": length });
-            return vec![map, ("tokenizer_config.json", text(&joined(class, marks)))];
-        }
-        let class = json!({ "tokenizer_class": "T5Tokenizer", "extra_ids": 0, "model_max_length": length });
-        vec![("tokenizer.json", Cow::Borrowed(t5::TABLE)), map, ("tokenizer_config.json", text(&joined(class, marks)))]
+        let (table, class) = match self.table_file() {
+            Some(table) => (Some(table), json!({ "tokenizer_class": "T5Tokenizer", "extra_ids": 0 })),
+            None => (None, json!({ "tokenizer_class": t5::BYTES_CLASS, "extra_ids": bytes::SENTINELS })),
+        };
+        let class = joined(joined(class, json!({ "model_max_length": length })), marks);
+        let table = table.map(|table| ("tokenizer.json", Cow::Owned(table)));
+        table.into_iter().chain([map, ("tokenizer_config.json", text(&class))]).collect()
     }
 }
 
@@ -139,16 +140,18 @@ mod tests {
 
     #[test]
     fn the_files_of_a_t5_tokenizer_are_read_back_as_the_same() {
-        for rows in [BYTES, 32128] {
-            let folder = written(T5Tokenizer::built_in_files(rows, 96));
+        let words = T5Tokenizer::of_words(std::iter::repeat_n("a photo of a cat", 10));
+        for tokenizer in [T5Tokenizer::bytes(), T5Tokenizer::embedded(), words] {
+            let folder = written(tokenizer.files(96));
             let read = T5Tokenizer::from_folder(folder.path()).unwrap();
             assert_eq!(T5Tokenizer::stated_length(folder.path()).unwrap(), Some(96));
-            read.check_vectors(rows).unwrap();
+            read.check_vectors(tokenizer.rows()).unwrap();
             assert!(matches!(read.origin(), Origin::File(_)));
+            assert_eq!((read.sentinels(), read.rows()), (tokenizer.sentinels(), tokenizer.rows()));
             for text in TEXTS {
                 let rule = T5Rule::diffusers(77);
-                let built_in = T5Tokenizer::built_in(rows).tokenize(text, &rule).unwrap();
-                assert_eq!(read.tokenize(text, &rule).unwrap(), built_in, "{text}");
+                let before = tokenizer.tokenize(text, &rule).unwrap();
+                assert_eq!(read.tokenize(text, &rule).unwrap(), before, "{text}");
             }
         }
     }

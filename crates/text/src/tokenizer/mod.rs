@@ -6,6 +6,7 @@ mod folder;
 mod patterns;
 mod t5;
 mod table;
+mod words;
 
 pub use clip::{ClipSize, ClipTokenizer, END_OF_TEXT};
 pub use error::TokenizerError;
@@ -13,6 +14,4 @@ pub use files::TokenizerFile;
 pub use t5::T5Tokenizer;
 pub use table::Origin;
 
-pub(crate) use bytes::VOCABULARY as BYTES;
 pub(crate) use clip::CLIP_LENGTH;
-pub(crate) use t5::PIECES;

@@ -6,18 +6,20 @@ use super::TokenizerError;
 use super::bytes;
 use super::folder;
 use super::table::{Kind, Mark, Origin, Table};
+use super::words;
 use crate::t5::Sentinels;
 use crate::tokens::{Cut, Pieces, T5Rule, Tokens};
 
 const END_OF_SENTENCE: u32 = 1;
 const PAD: u32 = 0;
 
-/// 32,000 pieces and 100 sentinels; no merges.
+/// Marks and sentinels at least; no merges. How many pieces there must be is known by the encoder.
 fn kind() -> Kind {
     let marks = vec![Mark { token: "</s>", id: END_OF_SENTENCE }, Mark { token: "<pad>", id: PAD }];
-    Kind { model: "T5", marks, tokens_min: PIECES, merges_min: 0 }
+    Kind { model: "T5", marks, tokens_min: words::SENTINELS, merges_min: 0 }
 }
-pub(crate) const PIECES: usize = 32100;
+/// Vectors of a token table come in such numbers: T5 v1.1 has 32,128 for 32,100 tokens.
+const ALIGNMENT: usize = 128;
 
 /// The built-in table of T5 v1.1.
 pub(super) const TABLE: &[u8] = include_bytes!("../../data/t5_tokenizer.json");
@@ -46,6 +48,12 @@ impl T5Tokenizer {
     pub fn embedded() -> Self {
         let tokenizer = Tokenizer::from_bytes(TABLE).expect("the embedded table is tested");
         T5Tokenizer { vocabulary: Vocabulary::Pieces(Table::new(tokenizer, Origin::Embedded)) }
+    }
+
+    /// A tokenizer whose tokens are the words that `texts` often have, and letters for everything else and for what stands
+    /// in quotes. The same texts give the same ids.
+    pub fn of_words<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
+        T5Tokenizer { vocabulary: Vocabulary::Pieces(Table::new(words::tokenizer(texts), Origin::Texts)) }
     }
 
     /// The tokenizer whose tokens are bytes: ByT5's.
@@ -128,17 +136,21 @@ impl T5Tokenizer {
     ///
     /// The released ByT5 took the last bytes instead, which no text has; its vocabulary has room for others.
     pub fn sentinels(&self) -> Sentinels {
-        match self.vocabulary {
-            Vocabulary::Pieces(_) => Sentinels { first: PIECES as u32 - 1, count: 100 },
+        match &self.vocabulary {
+            Vocabulary::Pieces(table) => {
+                let ids = (0..).map_while(|number| table.id(&format!("<extra_id_{number}>")));
+                let first = ids.clone().next().unwrap_or(0);
+                let count = ids.zip(0..).take_while(|(id, number)| first.checked_sub(*number) == Some(*id)).count();
+                Sentinels { first, count }
+            }
             Vocabulary::Bytes(_) => Sentinels { first: bytes::VOCABULARY as u32 - 1, count: bytes::SENTINELS },
         }
     }
 
-    /// Vectors that the token table of a new encoder has: those of the released ones, T5 v1.1 and ByT5.
+    /// Vectors that the token table of a new encoder has: of T5 v1.1's and ByT5's, as many as the released ones.
     pub fn rows(&self) -> usize {
-        match self.vocabulary {
-            // 28 more than tokens, for alignment.
-            Vocabulary::Pieces(_) => PIECES + 28,
+        match &self.vocabulary {
+            Vocabulary::Pieces(table) => table.ids().next_multiple_of(ALIGNMENT),
             Vocabulary::Bytes(_) => bytes::VOCABULARY,
         }
     }
@@ -158,11 +170,24 @@ impl T5Tokenizer {
     /// It has not: the tokenizer is of another model.
     pub fn check_vectors(&self, vectors: usize) -> Result<(), TokenizerError> {
         match &self.vocabulary {
+            Vocabulary::Pieces(table) if vectors >= table.ids() + ALIGNMENT => Err(TokenizerError::TooManyVectors {
+                origin: table.origin.to_string(),
+                ids: table.ids(),
+                rows: vectors,
+            }),
             Vocabulary::Pieces(table) => table.check_vectors(vectors),
             Vocabulary::Bytes(_) if vectors == bytes::VOCABULARY => Ok(()),
             Vocabulary::Bytes(origin) => {
                 Err(TokenizerError::NotOfBytes { origin: origin.to_string(), rows: vectors, wanted: bytes::VOCABULARY })
             }
+        }
+    }
+
+    /// The table as a file, if there is one.
+    pub(super) fn table_file(&self) -> Option<Vec<u8>> {
+        match &self.vocabulary {
+            Vocabulary::Pieces(table) => Some(table.to_json(Mark { token: "</s>", id: END_OF_SENTENCE })),
+            Vocabulary::Bytes(_) => None,
         }
     }
 

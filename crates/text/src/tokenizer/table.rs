@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 use tokenizers::processors::PostProcessorWrapper;
+use tokenizers::processors::template::TemplateProcessing;
 
 use super::TokenizerError;
 use crate::printable;
@@ -19,6 +20,8 @@ pub enum Origin {
     /// The program itself, because this file of the model is in a form that is not read. Its tables are the
     /// same ones.
     InsteadOf(PathBuf),
+    /// The texts of a training.
+    Texts,
 }
 
 impl std::fmt::Display for Origin {
@@ -26,6 +29,7 @@ impl std::fmt::Display for Origin {
         match self {
             Origin::Embedded => f.write_str("built in"),
             Origin::File(path) => write!(f, "`{}`", path.display()),
+            Origin::Texts => f.write_str("made of the training's texts"),
             Origin::InsteadOf(path) => write!(f, "built in, instead of `{}`", path.display()),
         }
     }
@@ -138,6 +142,26 @@ impl Table {
             let special = tokenizers::AddedToken::from(token, true);
             self.tokenizer.add_special_tokens([special]).expect("a token with an id and no normalisation");
         }
+    }
+
+    /// One more than the largest id.
+    pub(super) fn ids(&self) -> usize {
+        self.largest as usize + 1
+    }
+
+    /// A `tokenizer.json` that puts `end` behind a text.
+    pub(super) fn to_json(&self, end: Mark) -> Vec<u8> {
+        let Mark { token, id } = end;
+        let template = TemplateProcessing::builder()
+            .try_single(format!("$A {token}"))
+            .and_then(|builder| builder.try_pair(format!("$A {token} $B {token}")))
+            .expect("a template of a text and a mark")
+            .special_tokens(vec![(token, id)])
+            .build()
+            .expect("its mark has an id");
+        let mut tokenizer = self.tokenizer.clone();
+        tokenizer.with_post_processor(Some(template));
+        tokenizer.to_string(true).expect("a tokenizer is made of what JSON has").into_bytes()
     }
 
     /// Checks that an embedding table of `rows` vectors has one for every id.

@@ -51,13 +51,13 @@ pub fn write_clip(
 pub fn write_t5(
     encoder: &T5Encoder,
     names: &ParamNames,
+    tokenizer: &T5Tokenizer,
     tokens: usize,
     beside: Option<&Path>,
     to: &Path,
 ) -> Result<(), Problem> {
     write_module(encoder, names, &to.join("text_encoder_3"), &encoder.config().settings())?;
-    let files = T5Tokenizer::built_in_files(encoder.config().vocabulary, tokens);
-    write_tokenizer(&to.join("tokenizer_3"), &files)?;
+    write_tokenizer(&to.join("tokenizer_3"), &tokenizer.files(tokens))?;
     complete(to, beside, &["text_encoder_3", "tokenizer_3"])
 }
 

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     const CORRUPTION: SpanCorruption =
-        SpanCorruption { density: 0.3, mean_span: 2.0, sentinels: Sentinels { first: 99, count: 9 } };
+        SpanCorruption { density: 0.3, mean_span: 2.0, sentinels: Sentinels { first: 99, count: 9 }, repeated: 0.0 };
 
     fn texts(lengths: &[u32]) -> Vec<NumberedText> {
         let text = |(number, &length)| NumberedText { number, tokens: (10..10 + length).collect() };

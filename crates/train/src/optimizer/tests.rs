@@ -7,7 +7,7 @@ use rectiflow_nn::{Init, Named, Params, Precision, RandomInit, from_f32, to_f32}
 
 use super::*;
 
-const SETTINGS: AdamW = AdamW { beta_1: 0.9, beta_2: 0.99, eps: 1e-8, weight_decay: 0.05 };
+const SETTINGS: AdamW = AdamW { beta_1: 0.9, beta_2: 0.99, eps: 1e-8, weight_decay: 0.05, matrices: Matrices::Adamw };
 const RATE: f64 = 1e-2;
 
 fn decay(decay: f64) -> Ema {
@@ -110,7 +110,7 @@ impl Plain {
     }
 
     fn step(&mut self, gradients: &BTreeMap<String, Vec<f64>>, norm_max: f64, decay: f64) {
-        let AdamW { beta_1, beta_2, eps, weight_decay } = SETTINGS;
+        let AdamW { beta_1, beta_2, eps, weight_decay, .. } = SETTINGS;
         let clip = norm_max / (norm(gradients) + 1e-6);
         let factor = if clip < 1.0 { clip } else { 1.0 };
         self.steps += 1;
@@ -200,7 +200,7 @@ fn decay_takes_a_share_of_the_parameter_itself() {
     let start = net();
     let before = values(&start);
     let signs = values_of_gradients(&start, &gradients(&start, 1, 1.0));
-    let settings = AdamW { beta_1: 0.0, beta_2: 0.0, eps: 0.0, weight_decay: 0.5 };
+    let settings = AdamW { beta_1: 0.0, beta_2: 0.0, eps: 0.0, weight_decay: 0.5, matrices: Matrices::Adamw };
     let after = values(&step(&mut Optimizer::new(settings, vec![], names()), start, 1, 1e9));
     let expected = before.iter().map(|(path, before)| {
         let moved = before.iter().zip(&signs[path]).map(|(x, g)| x * (1.0 - RATE * 0.5) - RATE * g.signum());
@@ -334,4 +334,42 @@ fn every_average_is_that_of_the_formula() {
     assert_near(&averaged(0), &averaged(2), 1e-7);
     assert_ne!(averaged(0), averaged(1));
     assert_eq!(averaged(3), values(&net), "no such average");
+}
+
+/// What is taken from a matrix is Muon's direction; the average follows.
+#[test]
+fn muon_updates_matrices_in_blocks_and_adamw_the_rest() {
+    let (device, mut source) = (device(), RandomInit { seed: 5 });
+    let mut source = Named::new(&mut source);
+    let mut params = Params::new(&mut source, &device, Precision::F32);
+    let (net, names) = (Linear::new(params.at("blocks.0.fc"), 16, 24, Init::XavierUniform), source.names());
+    let settings = AdamW { matrices: Matrices::Muon, ..SETTINGS };
+    let mut optimizer = Optimizer::new(settings, vec![decay(0.9)], names.clone());
+    let x = from_f32((0..4 * 16).map(|i| ((i * 37) % 19) as f32 / 9.0 - 1.0).collect(), [4, 16], &device);
+    let mut gathered = ParamGradients::default();
+    gathered.add(&net, net.forward(x).square().sum().backward());
+    let flat = |values: &[f32]| from_f32(values.to_vec(), [24 * 16], &device.clone().inner());
+    let weight = |net: &Linear| {
+        let weights = crate::trainee::Trainee::<Linear>::weights(net, &names);
+        weights["blocks.0.fc.weight"].try_to_vec::<f32>().unwrap()
+    };
+    let before = weight(&net);
+    let place = &places::places(&net, &names)["blocks.0.fc.weight"];
+    let gradient = gathered.get(place.id).unwrap().clone();
+    let gradients = ModuleGradients::of(&net, &names, gathered, NonZeroU64::MIN).unwrap();
+    let net = optimizer.step(net, gradients, RATE);
+
+    let zeros = flat(&[0.0; 24 * 16]);
+    let (momentum, direction) = muon::direction("blocks.0.fc.weight", &[24, 16], gradient, zeros);
+    let expected = flat(&before) * (1.0 - RATE * SETTINGS.weight_decay) - direction * RATE;
+    let apart = |found: Tensor<1>, expected: Tensor<1>| (found - expected).abs().max().into_scalar::<f32>();
+    let off = apart(flat(&weight(&net)), expected.clone());
+    assert!(off < 1e-6, "{off}");
+    let states = optimizer.states(&net);
+    let state = states["blocks.0.fc.weight"];
+    assert_eq!(to_f32(&state.moments.first), to_f32(&momentum));
+    assert_eq!(to_f32(&state.moments.second), [0.0; 24 * 16]);
+    let off = apart(state.moments.ema.clone().unwrap(), flat(&before) * 0.9 + expected * 0.1);
+    assert!(off < 1e-6, "{off}");
+    assert!(to_f32(&states["blocks.0.fc.bias"].moments.second).iter().any(|x| *x > 0.0), "a bias is AdamW's");
 }

@@ -90,7 +90,7 @@ mod tests {
             (CLIP, "side_px = 64", "side_px = 64, crop = \"buckets\"", "`data.source.crop` is of several sizes"),
             (CLIP, ", side_px = 64", "", "`data.source.side_px` is missing"),
             (CLIP, "side_px = 64", "side_px = 64, kind = \"texts\"", "`data.source.kind` is \"texts\""),
-            (T5, "tokens = 77", "tokens = 76", "`model.tokens` is 76"),
+            (T5, "tokens = 77", "tokens = 7", "`model.tokens` is 7,"),
         ] {
             let changed = text.replace(from, to);
             assert_ne!(changed, text, "{from}");

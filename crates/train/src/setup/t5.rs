@@ -20,9 +20,11 @@ use crate::trainee::Trainee;
 pub fn t5(plan: &Plan, span: &SpanObjective, on: DeviceChoice) -> Result<Ready<T5>, Problem> {
     let recipe = &plan.recipe;
     let Model::T5(model) = &recipe.model else { return Err("the plan's model is no T5".into()) };
+    let (texts, findings) = Texts::open(&recipe.data.source)?;
     let tokenizer = match model.vocabulary {
         VocabularyRecipe::Bytes => T5Tokenizer::bytes(),
         VocabularyRecipe::Unigram => T5Tokenizer::embedded(),
+        VocabularyRecipe::Words => of_words(&texts, recipe.seed)?,
     };
     let config = config(model, &tokenizer);
     let settings = T5Settings {
@@ -34,6 +36,7 @@ pub fn t5(plan: &Plan, span: &SpanObjective, on: DeviceChoice) -> Result<Ready<T
             density: span.noise_density,
             mean_span: span.mean_span,
             sentinels: tokenizer.sentinels(),
+            repeated: span.repeated,
         },
         gradient_norm_max: plan.gradient_norm_max(),
     };
@@ -42,9 +45,8 @@ pub fn t5(plan: &Plan, span: &SpanObjective, on: DeviceChoice) -> Result<Ready<T
         let why = format!("is {}, and the CLIPs beside it are {clips} wide together", config.width);
         return Err(impossible("model.width", why, "give at least that: their tokens are as wide as T5's").into());
     }
-    let (texts, findings) = Texts::open(&recipe.data.source)?;
     let apart = if recipe.validation.every > 0 { recipe.validation.samples } else { 0 };
-    let data = T5Data::new(texts, tokenizer, settings.batch, apart, recipe.seed)?;
+    let data = T5Data::new(texts, tokenizer.clone(), settings.batch, apart, recipe.seed)?;
 
     let device = on.open()?.autodiff();
     let mut source = RandomInit { seed: recipe.seed };
@@ -56,10 +58,26 @@ pub fn t5(plan: &Plan, span: &SpanObjective, on: DeviceChoice) -> Result<Ready<T
     let parameters = network.num_params();
     let trainee = Trainee::new("t5", network, names.clone(), plan.adamw(), recipe.ema.clone());
     let tokens = model.tokens.get();
-    let export = move |encoder: &T5Encoder, to: &Path| write_t5(encoder, &names, tokens, beside.as_deref(), to);
+    let export =
+        move |encoder: &T5Encoder, to: &Path| write_t5(encoder, &names, &tokenizer, tokens, beside.as_deref(), to);
     let operations = 3.0 * recipe.batch.get() as f64 * forward(&config, model, &settings);
     let objective = T5::new(settings, trainee, data, device, Box::new(export));
     Ok(Ready { objective, parameters, operations, findings: Some(findings), notes: Vec::new() })
+}
+
+/// Texts that are counted for a vocabulary: enough for every word that is common.
+const COUNTED: usize = 50_000;
+
+fn of_words(texts: &Texts, seed: u64) -> Result<T5Tokenizer, Problem> {
+    let text = |sample: &u64| texts.text(seed, 0, *sample);
+    let counted: Vec<String> = texts
+        .kept()
+        .iter()
+        .take(COUNTED)
+        .map(text)
+        .collect::<Result<_, _>>()
+        .map_err(|reason| format!("the texts changed while they were counted: {reason}"))?;
+    Ok(T5Tokenizer::of_words(counted.iter().map(String::as_str)))
 }
 
 /// The widths of a model's CLIPs together, where it can be opened already.

@@ -8,9 +8,10 @@ use rectiflow_nn::{Init, Named, Params, Precision, RandomInit, from_f32};
 use rectiflow_weights::{read_all, write_safetensors};
 
 use super::*;
+use crate::optimizer::Matrices;
 use crate::sparse;
 
-const SETTINGS: AdamW = AdamW { beta_1: 0.9, beta_2: 0.99, eps: 1e-8, weight_decay: 0.05 };
+const SETTINGS: AdamW = AdamW { beta_1: 0.9, beta_2: 0.99, eps: 1e-8, weight_decay: 0.05, matrices: Matrices::Adamw };
 
 fn trainee(inputs: usize) -> Trainee<Linear> {
     let device = Device::flex().autodiff();
