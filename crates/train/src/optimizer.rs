@@ -280,8 +280,7 @@ impl Optimizer {
         learning_rate: f64,
         factor: f64,
     ) -> Tensor<D> {
-        let kept = self.states.remove(&id);
-        let ParamState { updates, moments, more_averages } = kept.unwrap_or_else(|| self.first_state(&param));
+        let ParamState { updates, moments, more_averages } = self.take_state(id, &param);
         let number = NonZeroU64::MIN.saturating_add(updates);
         let step = self.rates(number, learning_rate, factor);
         let (param, moments) = ops::adamw_step(param, gradient, moments, &step);
@@ -290,9 +289,17 @@ impl Optimizer {
         param
     }
 
-    /// Whether Muon updates it.
-    fn is_muons<const D: usize>(&self, id: ParamId, param: &Tensor<D>) -> bool {
-        self.settings.matrices == Matrices::Muon && muon::serves(&places::name_of(&self.names, id), &param.dims())
+    /// What is remembered of a parameter, or what an optimizer begins with.
+    fn take_state<const D: usize>(&mut self, id: ParamId, param: &Tensor<D>) -> ParamState {
+        self.states.remove(&id).unwrap_or_else(|| self.first_state(param))
+    }
+
+    /// The first average one step on, where no update of the moments computes it.
+    fn first_followed<const D: usize>(&self, ema: Option<Tensor<1>>, param: &Tensor<D>) -> Option<Tensor<1>> {
+        match (self.kept(0), ema) {
+            (Some(kept), Some(ema)) => Some(ops::ema_step(param.clone(), ema, kept)),
+            (_, ema) => ema,
+        }
     }
 
     /// Averages begin with the parameter as it is.
@@ -313,9 +320,7 @@ impl Optimizer {
     /// The averages of a parameter that had updates before and none in this step.
     fn rest<const D: usize>(&mut self, id: ParamId, param: Tensor<D>) {
         let Some(mut state) = self.states.remove(&id) else { return };
-        if let (Some(kept), Some(ema)) = (self.kept(0), state.moments.ema.take()) {
-            state.moments.ema = Some(ops::ema_step(param.clone(), ema, kept));
-        }
+        state.moments.ema = self.first_followed(state.moments.ema.take(), &param);
         state.more_averages = self.followed(state.more_averages, &param);
         self.states.insert(id, state);
     }

@@ -43,9 +43,8 @@ pub fn convert_file(from: &Path, to: &Path, dtype: Dtype) -> Result<u64, Weights
     let mut total = 0;
     write_entries(to, entries, file.metadata(), |name| {
         let info = &file.tensors()[name];
-        let raw = file.raw(name).map(|raw| raw.bytes.to_vec()).unwrap_or_default();
         let bytes = match stored(info.dtype, info.shape.len()) {
-            same if same == info.dtype => raw,
+            same if same == info.dtype => file.raw(name).map(|raw| raw.bytes.to_vec()).unwrap_or_default(),
             other => narrowed(&file.data(name)?, other).map_err(|problem| problem.of(from, name, other))?,
         };
         total += bytes.len() as u64;

@@ -50,13 +50,13 @@ pub fn write_tensor_by_tensor<E: From<WeightsError>>(
     mut values: impl FnMut(&str) -> Result<TensorData, E>,
 ) -> Result<(), E> {
     let path = path.as_ref();
-    let outlines: BTreeMap<String, TensorOutline> =
-        outlines.into_iter().map(|outline| (outline.name.clone(), outline)).collect();
-    let entries = outlines.values().map(Entry::of).collect::<io::Result<Vec<_>>>();
+    let entries = outlines.iter().map(Entry::of).collect::<io::Result<Vec<_>>>();
     let entries = entries.map_err(|problem| WeightsError::Unwritable { path: path.to_owned(), problem })?;
+    // No name came twice, or there would be no header.
+    let by_name: BTreeMap<&str, &TensorOutline> = outlines.iter().map(|outline| (&outline.name[..], outline)).collect();
     write_entries(path, entries, metadata, |name| {
         let data = values(name)?;
-        assert_eq!(TensorOutline::of(name, &data), outlines[name], "what was outlined, and what came");
+        assert_eq!(TensorOutline::of(name, &data), *by_name[name], "what was outlined, and what came");
         Ok(data)
     })
 }

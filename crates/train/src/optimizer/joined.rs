@@ -90,7 +90,7 @@ impl ModuleVisitor for Collect<'_> {
         }
         let Some(gradient) = self.gradients.gradients.remove(param.id) else { return };
         let tensor = tensor.inner();
-        let state = self.optimizer.states.remove(&param.id).unwrap_or_else(|| self.optimizer.first_state(&tensor));
+        let state = self.optimizer.take_state(param.id, &tensor);
         let count = tensor.shape().num_elements();
         let member = Member { id: param.id, param: tensor.reshape([count]), gradient, state };
         self.groups.entry(member.state.updates).or_default().push(member);

@@ -14,10 +14,10 @@ use rayon::prelude::*;
 use rectiflow_nn::Precision;
 use rectiflow_nn::ops::{self, AdamwMoments, After, PackedWeight};
 
-use super::{ModuleGradients, Optimizer, ParamState, places};
+use super::{Matrices, ModuleGradients, Optimizer, ParamState, places};
 
 /// Share of the momentum that a step keeps.
-pub(super) const MOMENTUM: f64 = 0.95;
+const MOMENTUM: f64 = 0.95;
 /// Of the quintic polynomial, in odd powers.
 const COEFFICIENTS: [f64; 3] = [3.4445, -4.7750, 2.0315];
 const ITERATIONS: usize = 5;
@@ -44,6 +44,9 @@ pub(super) fn update<M: Module>(
     gradients: &mut ModuleGradients,
     learning_rate: f64,
 ) -> HashMap<ParamId, Tensor<1>> {
+    if optimizer.settings.matrices != Matrices::Muon {
+        return HashMap::new();
+    }
     let mut collect = Collect { optimizer, gradients, members: Vec::new() };
     module.visit(&mut collect);
     let members = collect.members;
@@ -54,10 +57,7 @@ pub(super) fn update<M: Module>(
         let AdamwMoments { first, second, ema } = state.moments;
         let (first, direction) = direction(&name, &dims, gradient * factor, first);
         let param = param * decay - direction * learning_rate;
-        let ema = match (by_optimizer.kept(0), ema) {
-            (Some(kept), Some(ema)) => Some(ops::ema_step(param.clone(), ema, kept)),
-            (_, ema) => ema,
-        };
+        let ema = by_optimizer.first_followed(ema, &param);
         let more_averages = by_optimizer.followed(state.more_averages, &param);
         let moments = AdamwMoments { first, second, ema };
         (id, param, ParamState { updates: state.updates.saturating_add(1), moments, more_averages })
@@ -78,21 +78,19 @@ struct Collect<'a> {
 
 impl ModuleVisitor for Collect<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val().inner();
-        if !self.optimizer.is_muons(param.id, &tensor) {
+        let (tensor, name) = (param.val().inner(), places::name_of(&self.optimizer.names, param.id));
+        if !serves(&name, &tensor.dims()) {
             return;
         }
         let Some(gradient) = self.gradients.gradients.remove(param.id) else { return };
-        let state = self.optimizer.states.remove(&param.id);
-        let state = state.unwrap_or_else(|| self.optimizer.first_state(&tensor));
+        let state = self.optimizer.take_state(param.id, &tensor);
         let (dims, count) = (tensor.dims().to_vec(), tensor.shape().num_elements());
-        let name = places::name_of(&self.optimizer.names, param.id);
         self.members.push(Member { id: param.id, name, dims, param: tensor.reshape([count]), gradient, state });
     }
 }
 
 /// Whether a parameter is the weight of a layer in one of a network's numbered blocks.
-pub(super) fn serves(name: &str, dims: &[usize]) -> bool {
+fn serves(name: &str, dims: &[usize]) -> bool {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let is_in_block = name.split('.').any(is_number);
     let is_end = ["modulation", "embed", "bias"].iter().any(|word| name.contains(word));

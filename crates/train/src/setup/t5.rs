@@ -20,6 +20,11 @@ use crate::trainee::Trainee;
 pub fn t5(plan: &Plan, span: &SpanObjective, on: DeviceChoice) -> Result<Ready<T5>, Problem> {
     let recipe = &plan.recipe;
     let Model::T5(model) = &recipe.model else { return Err("the plan's model is no T5".into()) };
+    let beside = beside(plan)?;
+    if let Some(clips) = beside.as_deref().and_then(clip_widths).filter(|clips| *clips > model.width.get()) {
+        let why = format!("is {}, and the CLIPs beside it are {clips} wide together", model.width.get());
+        return Err(impossible("model.width", why, "give at least that: their tokens are as wide as T5's").into());
+    }
     let (texts, findings) = Texts::open(&recipe.data.source)?;
     let tokenizer = match model.vocabulary {
         VocabularyRecipe::Bytes => T5Tokenizer::bytes(),
@@ -40,11 +45,6 @@ pub fn t5(plan: &Plan, span: &SpanObjective, on: DeviceChoice) -> Result<Ready<T
         },
         gradient_norm_max: plan.gradient_norm_max(),
     };
-    let beside = beside(plan)?;
-    if let Some(clips) = beside.as_deref().and_then(clip_widths).filter(|clips| *clips > config.width) {
-        let why = format!("is {}, and the CLIPs beside it are {clips} wide together", config.width);
-        return Err(impossible("model.width", why, "give at least that: their tokens are as wide as T5's").into());
-    }
     let apart = if recipe.validation.every > 0 { recipe.validation.samples } else { 0 };
     let data = T5Data::new(texts, tokenizer.clone(), settings.batch, apart, recipe.seed)?;
 

@@ -144,3 +144,15 @@ fn a_tensor_that_is_not_there_is_an_error() {
     let error = file.data("lattents").unwrap_err();
     assert!(message(&error).0.contains("`lattents`"), "{error}");
 }
+
+#[test]
+fn two_tensors_of_one_name_are_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("twice.safetensors");
+    let tensor = || ("same", TensorData::new(vec![1.0_f32], [1]));
+    let values = |_: &str| Ok::<_, WeightsError>(tensor().1);
+    let twice = outlines(&[tensor(), tensor()]);
+    let error = write_tensor_by_tensor(&path, twice, &BTreeMap::new(), values).unwrap_err();
+    assert!(error.to_string().contains("the name `same` is taken"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was left");
+}
