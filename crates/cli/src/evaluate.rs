@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rectiflow_evaluate::{Drawing, EvaluateError, Evaluation, Part, Request, Watch};
+use rectiflow_flow::{Shift, Spacing};
 use rectiflow_sample::Solver;
 
 use crate::args::{ComputeArgs, ModelArgs};
@@ -53,10 +54,15 @@ pub(crate) struct EvaluateArgs {
     /// Guidance scale; 1 or less turns guidance off [default: 4]
     #[arg(long, visible_alias = "cfg-scale", value_name = "SCALE", allow_negative_numbers = true)]
     guidance: Option<f32>,
-    /// Timestep shift: stretch of the noise levels towards noise [default: the model's, or 3]
+    /// Timestep shift: stretch of the noise levels towards noise; dynamic goes by the picture's size [default: the model's, or 3]
     #[arg(long, value_name = "SHIFT", allow_negative_numbers = true)]
-    shift: Option<f32>,
-    /// Solver: euler, heun or dpmpp_2m [default: euler]
+    shift: Option<Shift>,
+    /// How noise levels are spaced: released, simple, karras, exponential, beta or linear-quadratic [default: what suits
+    /// the solver]
+    #[arg(long, visible_alias = "scheduler", value_name = "NAME")]
+    schedule: Option<Spacing>,
+    /// Solver: euler, heun, midpoint, rk4, dopri5, dpmpp_2m, dpmpp_2m_flow, dpmpp_2m_sde, dpmpp_3m_sde, uni_pc,
+    /// deis, ipndm, euler_a or lcm; dopri5(1e-4) for another tolerance [default: euler]
     #[arg(long, value_name = "NAME")]
     solver: Option<Solver>,
     /// Most T5 tokens, 8 to 512 [default: those the model says it was trained with, else 256]
@@ -100,6 +106,7 @@ pub(crate) fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
             steps: args.steps,
             guidance: args.guidance,
             shift: args.shift,
+            spacing: args.schedule,
             solver: args.solver,
             t5_length: args.t5_length,
         },

@@ -1,16 +1,18 @@
 //! `rectiflow generate`
 
 mod clash;
+mod guidance;
 mod latents;
 mod names;
 mod options;
+mod prompts;
 mod say;
 mod studio;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use rectiflow_generate::{KnownWords, ModelFacts, ModelFiles, Parts, Plan, PlanError, Request, generate};
+use rectiflow_generate::{KnownWords, ModelFacts, ModelFiles, Parts, Plan, PlanError, Request, StepReuse, generate};
 use rectiflow_nn::{Device, Tensor};
 use rectiflow_weights::ModelPaths;
 
@@ -22,10 +24,11 @@ use crate::progress::Progress;
 use crate::writable::check_writable;
 
 pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
-    let prompts = args.prompts();
+    let prompts = args.prompts()?;
     if prompts.is_empty() {
         bail!(PlanError::NoPrompt);
     }
+    let seed = args.seed.number();
     let pictures = prompts.len().checked_mul(args.count).ok_or(PlanError::TooMany { count: args.count })?;
     let names = OutputNames::new(args.out.as_deref(), pictures)?;
     if let Some(path) = &args.latents_out {
@@ -40,7 +43,9 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     progress.phase("open and check");
     let files = ModelFiles::open(&paths)?;
     let facts = files.facts();
-    let (plan, noise) = resolve(&args, prompts, &facts, &device)?;
+    let (prompts, count) = prompts::chosen(prompts, args.count, seed, args.wildcards.as_deref())?;
+    let drawn = Drawn { prompts, count, seed };
+    let (plan, noise) = resolve(&args, drawn, &facts, &device)?;
     let words = known_words(&paths)?;
     let parts = Parts::load(&files, args.compute.device, args.compute.precision, args.compat)?;
     let lost_at_once = match &args.latents_out {
@@ -49,7 +54,7 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     };
     let interrupt = Interrupt::catch(lost_at_once)?;
     let known = say::Known { side_px: facts.side_px, words: words.as_ref() };
-    say::plan(&progress, &parts, &plan, &known, args.steps.is_none() && args.guidance.is_none());
+    say::plan(&progress, &parts, &plan, &known, args.steps.is_none() && args.guidance.guidance.is_none());
 
     let mut studio =
         Studio { progress, names, pictures, done: 0, latents_out: args.latents_out, latents: Vec::new(), interrupt };
@@ -68,10 +73,17 @@ fn known_words(paths: &ModelPaths) -> anyhow::Result<Option<KnownWords>> {
     })
 }
 
+/// Prompts, pictures of each, and the first one's seed.
+struct Drawn {
+    prompts: Vec<String>,
+    count: usize,
+    seed: u64,
+}
+
 /// What will be drawn, and what it starts from if a file gives that. Before any weight is read.
 fn resolve(
     args: &GenerateArgs,
-    prompts: Vec<String>,
+    drawn: Drawn,
     model: &ModelFacts,
     device: &Device,
 ) -> anyhow::Result<(Plan, Option<Tensor<4>>)> {
@@ -80,17 +92,22 @@ fn resolve(
     let side =
         |axis: usize, side: Option<usize>| side.or(noise.as_ref().map(|noise| noise.dims()[axis] * model.latent_px));
     let request = Request {
-        prompts,
+        prompts: drawn.prompts,
+        prompt_clip: args.prompt_clip.clone(),
+        prompt_t5: args.prompt_t5.clone(),
         negative: args.negative.clone(),
         width: side(3, args.width),
         height: side(2, args.height),
         steps: args.steps,
-        guidance: args.guidance,
+        guidance: args.guidance.request()?,
         shift: args.shift,
-        seed: args.seed.number(),
-        count: args.count,
+        spacing: args.schedule,
+        sigmas: args.sigmas.clone(),
+        seed: drawn.seed,
+        count: drawn.count,
         solver: args.solver,
         t5_length: args.t5_length,
+        reuse: args.cache_mode.map(|mode| StepReuse { mode, threshold: args.cache_threshold }),
         compat: args.compat,
         tiling: args.vae_tiling,
     };

@@ -5,7 +5,9 @@ mod golden;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rectiflow_generate::{Compat, Encoder, ModelFiles, Parts, Plan, PromptTokens, Told, Unwatched, denoise};
+use rectiflow_generate::{
+    Compat, Encoder, EncoderTexts, ModelFiles, Parts, Plan, PromptTokens, Told, Unwatched, denoise,
+};
 use rectiflow_nn::{Device, Precision, Tensor, from_f32, to_f32};
 use rectiflow_text::{Conditioning, Tokens};
 use serde::Serialize;
@@ -131,8 +133,8 @@ struct Check<'a> {
 impl Check<'_> {
     fn all(&mut self, parts: Parts, plan: &Plan, device: &Device) -> anyhow::Result<()> {
         let Parts { text, transformer, vae, .. } = parts;
-        let prompt = text.tokenize(&plan.prompts[0], plan.compat, plan.t5_length)?;
-        let negative = text.tokenize(&plan.negative, plan.compat, plan.t5_length)?;
+        let prompt = text.tokenize(EncoderTexts::same(&plan.prompts[0]), plan.compat, plan.t5_length)?;
+        let negative = text.tokenize(EncoderTexts::same(&plan.negative), plan.compat, plan.t5_length)?;
         let config = transformer.config();
         self.golden.check_fits(&expected(plan, &prompt, &negative, [config.context_width, config.pooled_width]))?;
         self.tokens("ids_clip", Encoder::ClipL, prompt.clip_l.as_ref())?;
@@ -158,7 +160,7 @@ impl Check<'_> {
         self.close("velocity", &velocity)?;
 
         let told = Told { prompt: &prompt, negative: plan.is_guided().then_some(&negative) };
-        let latents = denoise(&transformer, &told, noise, plan, &mut Unwatched)?;
+        let latents = denoise(&transformer, &told, noise, &[plan.seed], plan, &mut Unwatched)?;
         self.close("latents", &latents)?;
 
         self.close("decoded", &vae.decode(self.golden.tensor("latents")?))?;

@@ -1,8 +1,10 @@
 //! Draws prompts with the model, several at once.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
+use rectiflow_flow::{Shift, Spacing};
 use rectiflow_generate::{
-    Compat, GenerateError, Image, ModelFacts, Parts, Plan, Request, Settings, Tiling, Told, denoise, draw_noise,
+    Compat, GenerateError, GuidanceRequest, Image, ModelFacts, Parts, Plan, Request, Settings, Tiling, Told, denoise,
+    draw_noise,
 };
 use rectiflow_nn::{Tensor, is_finite};
 use rectiflow_sample::Solver;
@@ -21,7 +23,9 @@ pub struct Drawing {
     /// Guidance scale.
     pub guidance: Option<f32>,
     /// Stretch of the noise levels.
-    pub shift: Option<f32>,
+    pub shift: Option<Shift>,
+    /// How noise levels are spaced.
+    pub spacing: Option<Spacing>,
     /// Solver.
     pub solver: Option<Solver>,
     /// Most T5 tokens.
@@ -42,8 +46,9 @@ impl Drawing {
             width: self.side_px,
             height: self.side_px,
             steps: self.steps,
-            guidance: Some(self.guidance.unwrap_or(GUIDANCE)),
+            guidance: GuidanceRequest::of(self.guidance.unwrap_or(GUIDANCE)),
             shift: self.shift,
+            spacing: self.spacing,
             solver: self.solver,
             t5_length: self.t5_length,
             count: 1,
@@ -106,14 +111,18 @@ impl Artist {
     /// Values that are not finite, or the watcher stopped it.
     pub(crate) fn draw(&self, asked: &[(&str, u64)], watch: &mut dyn Watch) -> Result<Vec<Drawn>, EvaluateError> {
         let Artist { parts, plan, negative } = self;
+        if plan.solver.is_adaptive() && asked.len() > 1 {
+            return asked.iter().map(|one| Ok(self.draw(&[*one], watch)?.remove(0))).collect();
+        }
         let texts: Vec<&str> = asked.iter().map(|(prompt, _)| *prompt).collect();
         let prompts = stacked(&self.told(&texts, watch)?);
         let negative = negative.as_ref().map(|one| stacked(&vec![one.clone(); asked.len()]));
         let told = Told { prompt: &prompts, negative: negative.as_ref() };
-        let noise = asked.iter().map(|(_, seed)| draw_noise(plan, *seed, &parts.device)).collect();
+        let seeds: Vec<u64> = asked.iter().map(|(_, seed)| *seed).collect();
+        let noise = seeds.iter().map(|seed| draw_noise(plan, *seed, &parts.device)).collect();
         let mut watch = OneDrawing(watch);
-        let latents_BZhw =
-            denoise(&parts.transformer, &told, Tensor::cat(noise, 0), plan, &mut watch).map_err(GenerateError::from)?;
+        let latents_BZhw = denoise(&parts.transformer, &told, Tensor::cat(noise, 0), &seeds, plan, &mut watch)
+            .map_err(GenerateError::from)?;
         let each = latents_BZhw.chunk(asked.len(), 0).into_iter().zip(asked).map(|(latent, (prompt, seed))| {
             let decoding = plan.tiling.decoding(parts.vae.config(), plan.latent_size(), None);
             let decoded = parts.vae.decode_as(latent, decoding);

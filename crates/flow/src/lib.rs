@@ -19,5 +19,5 @@ mod shift;
 pub use formulation::{
     Conversion, Density, EdmReading, Formulation, FormulationError, Level, Mix, Path, Prediction, Weight, log_snr,
 };
-pub use schedule::{Schedule, ScheduleError};
-pub use shift::{shift_of_resolutions, shifted};
+pub use schedule::{Schedule, ScheduleError, Spacing, UnknownSpacing};
+pub use shift::{Shift, shift_of_resolutions, shifted};

@@ -1,16 +1,20 @@
+mod spacing;
+
 use std::num::NonZeroUsize;
 
 use crate::shifted;
 
+pub use spacing::{Spacing, UnknownSpacing};
+
 /// Levels in the training table, before the shift: 1/1000, 2/1000, ..., 1.
 const TRAINING_LEVELS: f32 = 1000.0;
 
-/// Noise levels: starts at 1, strictly decreases, ends at 0. Cannot be built otherwise.
+/// Noise levels: starts at 1 or below, strictly decreases, ends at 0. Cannot be built otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule(Vec<f32>);
 
 /// There is no schedule with these numbers.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ScheduleError {
     /// The shift divides by zero or turns levels negative.
     #[error("a shift of {shift} is not possible: give a finite number above 0 (SD3 models use 3)")]
@@ -28,6 +32,12 @@ pub enum ScheduleError {
         steps: NonZeroUsize,
         /// The shift asked for.
         shift: f32,
+    },
+    /// Levels that somebody gave.
+    #[error("{why}: give levels from 1 downwards, each lower than the one before, as in 1,0.9,0.6,0.2; 0 is added")]
+    Levels {
+        /// What is wrong with them.
+        why: String,
     },
 }
 
@@ -62,7 +72,38 @@ impl Schedule {
         strictly_decreasing(sigmas).map(Schedule).ok_or(ScheduleError::TooDense { steps, shift })
     }
 
-    /// Every level, from 1 to 0: one more than there are steps.
+    /// As many steps, spaced in another way between the same ends; [`Spacing::Released`] is [`Schedule::released`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn spaced(spacing: Spacing, steps: NonZeroUsize, shift: f32) -> Result<Schedule, ScheduleError> {
+        let released = Schedule::released(steps, shift)?;
+        let levels = spacing.between(&released.0[..steps.get()], shift);
+        strictly_decreasing(levels.into_iter().chain([0.0]))
+            .map(Schedule)
+            .ok_or(ScheduleError::TooDense { steps, shift })
+    }
+
+    /// These levels, and 0 if it is not the last of them.
+    ///
+    /// # Errors
+    /// A level is not between 0 and 1, not below the one before, or there is none.
+    pub fn custom(levels: &[f32]) -> Result<Schedule, ScheduleError> {
+        let above = levels.strip_suffix(&[0.0]).unwrap_or(levels);
+        let problem = |why: String| Err(ScheduleError::Levels { why });
+        if above.is_empty() {
+            return problem("there is no noise level to start from".to_owned());
+        }
+        if let Some(level) = above.iter().find(|level| !(**level > 0.0 && **level <= 1.0)) {
+            return problem(format!("{level} is no noise level"));
+        }
+        if let Some([before, level]) = above.array_windows().find(|[before, level]| level >= before) {
+            return problem(format!("the noise level {level} comes after {before}"));
+        }
+        Ok(Schedule([above, &[0.0]].concat()))
+    }
+
+    /// Every level, from the first to 0: one more than there are steps.
     pub fn sigmas(&self) -> &[f32] {
         &self.0
     }
@@ -117,6 +158,55 @@ mod tests {
             prop_assert_eq!(schedule.sigmas()[steps], 0.0);
             prop_assert!(schedule.steps().all(|(sigma, sigma_next)| sigma_next < sigma));
             prop_assert_eq!((schedule.len(), schedule.steps().len()), (steps, steps));
+        }
+    }
+
+    #[test]
+    fn other_spacings_are_diffusers() {
+        // FlowMatchEulerDiscreteScheduler(shift=3.0) with use_karras_sigmas, use_exponential_sigmas and use_beta_sigmas,
+        // set_timesteps(6); ComfyUI's linear_quadratic of 6 steps.
+        for (spacing, expected) in [
+            (Spacing::Simple, [1.0, 0.9375, 0.8571429, 0.75, 0.6, 0.375]),
+            (Spacing::Karras, [1.0000000, 0.4855076, 0.2168862, 0.0872319, 0.0306085, 0.0089286]),
+            (Spacing::Exponential, [1.0000000, 0.3891853, 0.1514652, 0.0589480, 0.0229417, 0.0089286]),
+            (Spacing::Beta, [1.0000000, 0.8781757, 0.6405374, 0.3683912, 0.1307528, 0.0089286]),
+            (Spacing::LinearQuadratic, [1.0000000, 0.9916667, 0.9833333, 0.975, 0.8611111, 0.5361111]),
+        ] {
+            let schedule = Schedule::spaced(spacing, NonZeroUsize::new(6).unwrap(), 3.0).unwrap();
+            for (found, expected) in schedule.sigmas().iter().zip(expected) {
+                assert!((found - expected).abs() < 2e-6, "{spacing}: {found}, expected {expected}");
+            }
+            assert_eq!((schedule.len(), schedule.sigmas()[6]), (6, 0.0), "{spacing}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_spacing_is_a_schedule(steps in 1_usize..100, shift in 0.1_f32..20.0) {
+            for spacing in Spacing::ALL {
+                let steps = NonZeroUsize::new(steps).unwrap();
+                let schedule = Schedule::spaced(spacing, steps, shift).unwrap();
+                prop_assert_eq!((schedule.len(), schedule.sigmas()[0]), (steps.get(), 1.0));
+                prop_assert!(schedule.steps().all(|(sigma, sigma_next)| sigma_next < sigma));
+            }
+        }
+    }
+
+    #[test]
+    fn levels_of_ones_own_end_at_0_and_go_down() {
+        let custom = |levels: &[f32]| Schedule::custom(levels).map(|schedule| schedule.sigmas().to_vec());
+        assert_eq!(custom(&[1.0, 0.5]).unwrap(), [1.0, 0.5, 0.0]);
+        assert_eq!(custom(&[0.8, 0.5, 0.0]).unwrap(), [0.8, 0.5, 0.0]);
+        for (levels, expected) in [
+            (&[][..], "no noise level to start"),
+            (&[0.0], "no noise level to start"),
+            (&[1.5, 0.5], "1.5 is no noise level"),
+            (&[1.0, f32::NAN], "NaN is no noise level"),
+            (&[1.0, 0.0, 0.5], "0 is no noise level"),
+            (&[0.5, 0.5], "0.5 comes after 0.5"),
+        ] {
+            let error = custom(levels).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("1,0.9,0.6,0.2"), "{error}");
         }
     }
 

@@ -18,9 +18,53 @@ pub fn shift_of_resolutions(px_from: NonZeroU64, px_to: NonZeroU64) -> f64 {
     (px_to.get() as f64 / px_from.get() as f64).sqrt()
 }
 
+/// How far [`shifted`] goes, as a user says it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Shift {
+    /// So far.
+    By(f32),
+    /// By the number of image tokens, as diffusers' `use_dynamic_shifting` with the usual settings: the logarithm is 0.5
+    /// for 256 tokens, 1.15 for 4096, and on the line through both for others.
+    Dynamic,
+}
+
+impl Shift {
+    /// The number, for pictures of so many image tokens.
+    pub fn of(self, tokens: usize) -> f32 {
+        const ENDS: [(f64, f64); 2] = [(256.0, 0.5), (4096.0, 1.15)];
+        let [(few, low), (many, high)] = ENDS;
+        match self {
+            Shift::By(shift) => shift,
+            Shift::Dynamic => (low + (high - low) * (tokens as f64 - few) / (many - few)).exp() as f32,
+        }
+    }
+}
+
+impl std::str::FromStr for Shift {
+    type Err = String;
+
+    /// A number, or `dynamic`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "dynamic" {
+            return Ok(Shift::Dynamic);
+        }
+        text.parse().map(Shift::By).map_err(|_| "give a number above 0, or `dynamic`".to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dynamic_shift_is_diffusers() {
+        for (tokens, mu) in [(256, 0.5_f32), (4096, 1.15), (1024, 0.63)] {
+            assert!((Shift::Dynamic.of(tokens).ln() - mu).abs() < 1e-6, "{tokens}");
+        }
+        assert_eq!(["3", "dynamic"].map(str::parse), [Ok(Shift::By(3.0)), Ok(Shift::Dynamic)]);
+        assert_eq!(Shift::By(3.0).of(7), 3.0);
+        assert!("auto".parse::<Shift>().unwrap_err().contains("dynamic"));
+    }
     use crate::log_snr;
 
     #[test]

@@ -1,16 +1,18 @@
 //! Noise to latent: the transformer, told what to draw, along a schedule.
 
-use rectiflow_mmdit::{EmbeddedText, Mmdit, Modulations};
-use rectiflow_nn::{Tensor, from_f32};
-use rectiflow_sample::{Conditional, Conditioned, Guided, SampleError, Step};
+use rectiflow_mmdit::{EmbeddedText, Mmdit, Modulations, Perturbation, StepCache};
+use rectiflow_nn::{Device, Rng, Tensor, from_f32};
+use rectiflow_sample::{Away, Conditional, Guided, SampleError, Step};
 use rectiflow_text::Conditioning;
 
 use crate::Watch;
 use crate::plan::Plan;
 use crate::prompt::Told;
+use crate::reuse::StepReuse;
 
 /// Follows the plan's schedule from `noise` `[N, 16, H/8, W/8]` to latents of the same shape. What is told has a row for
-/// each of the N: several prompts are drawn at once, and each becomes what it would alone.
+/// each of the N, and each has a seed, which decides what a stochastic solver adds in its steps: several prompts are drawn
+/// at once, and each becomes what it would alone. But a solver that chooses its steps, and what steps reuse, go by all latents.
 ///
 /// # Errors
 /// A step gave values that are not finite, or the watcher stopped the run.
@@ -18,33 +20,56 @@ pub fn denoise(
     transformer: &Mmdit,
     told: &Told<'_>,
     noise: Tensor<4>,
+    seeds: &[u64],
     plan: &Plan,
     watch: &mut dyn Watch,
 ) -> Result<Tensor<4>, SampleError> {
-    let conditionings: Vec<&Conditioning> = [told.prompt].into_iter().chain(told.negative).collect();
-    let sigmas = plan.schedule.steps().map(|(sigma, _)| sigma).collect();
-    let mut model = Model::new(transformer, &conditionings, sigmas, READY_BYTES_MAX);
+    assert_eq!(noise.dims()[0], seeds.len(), "seeds of latents");
+    let mut asked = vec![Asked::plainly(told.prompt)];
+    asked.extend(told.negative.map(Asked::plainly));
+    let first_hindered = asked.len();
+    asked.extend(
+        plan.hindered.iter().map(|hindered| Asked { told: told.prompt, perturbation: hindered.perturbation() }),
+    );
+    let hindered: Vec<usize> = (first_hindered..asked.len()).collect();
+    let mut model = Model::new(transformer, &asked, levels(plan), READY_BYTES_MAX);
+    for batch in &mut model.batches {
+        batch.cache = plan.reuse.map(StepReuse::cache);
+    }
     let told = Told { prompt: &0, negative: told.negative.map(|_| &1) };
-    follow(&mut model, &told, noise, plan, watch)
+    follow(&mut model, &told, &hindered, noise, seeds, plan, watch)
 }
 
-/// The same for any model that listens.
+/// Where the steps of a plan start.
+fn levels(plan: &Plan) -> Vec<f32> {
+    plan.schedule.steps().map(|(sigma, _)| sigma).collect()
+}
+
+/// The same for any model that listens. `hindered`: what it is told to be hindered as the plan says, one for each.
 fn follow<M: Conditional>(
     model: &mut M,
     told: &Told<'_, M::Conditioning>,
+    hindered: &[M::Conditioning],
     noise: Tensor<4>,
+    seeds: &[u64],
     plan: &Plan,
     watch: &mut dyn Watch,
 ) -> Result<Tensor<4>, SampleError> {
     let (schedule, steps) = (&plan.schedule, plan.schedule.len());
-    let watch = |step: Step<'_>| watch.step(step.index + 1, steps);
-    match told.negative {
-        None => plan.solver.run(&mut Conditioned { model, prompt: told.prompt }, noise, schedule, watch),
-        Some(negative) => {
-            let mut guided = Guided { model, prompt: told.prompt, negative, scale: plan.guidance };
-            plan.solver.run(&mut guided, noise, schedule, watch)
-        }
-    }
+    let (shape, device) = (noise.dims(), noise.device());
+    let mut fresh = |step: usize| fresh_noise(seeds, step, shape, &device);
+    let mut watch = |step: Step<'_>| watch.step(step.index + 1, steps);
+    let away = plan.hindered.iter().zip(hindered);
+    let away = away.map(|(how, told)| Away { told, scale: how.scale, window: how.window }).collect();
+    let mut guided = Guided::new(model, told.prompt, told.negative, away, &plan.guidance, levels(plan));
+    plan.solver.run(&mut guided, noise, schedule, &mut fresh, &mut watch)
+}
+
+/// What a stochastic solver adds in a step: of each latent's own seed and the step's number, of nothing else.
+fn fresh_noise(seeds: &[u64], step: usize, shape: [usize; 4], device: &Device) -> Tensor<4> {
+    let size = shape[1..].iter().product();
+    let of_each = seeds.iter().flat_map(|seed| Rng::keyed(*seed, "solver noise", step as u64).normals(size));
+    from_f32(of_each.collect(), shape, device)
 }
 
 /// What modulations may take that are made at once. All of 28 guided steps: 99 MB for SD3-Medium, 249 for SD3.5-Large.
@@ -59,13 +84,29 @@ struct Model<'a> {
     ready_bytes_max: usize,
 }
 
-/// Conditionings that are asked together: their contexts are equally long. Each has as many rows as there are latents.
+/// What the transformer is asked with.
+struct Asked<'a> {
+    told: &'a Conditioning,
+    perturbation: Perturbation,
+}
+
+impl<'a> Asked<'a> {
+    fn plainly(told: &'a Conditioning) -> Asked<'a> {
+        Asked { told, perturbation: Perturbation::None }
+    }
+}
+
+/// Conditionings that are asked together: their contexts are equally long, and nothing hinders the transformer or the same
+/// does. Each has as many rows as there are latents.
 struct Batch {
     /// Of each, among all conditionings.
     places: Vec<usize>,
     /// Of all of them together.
     rows: usize,
     text: EmbeddedText,
+    perturbation: Perturbation,
+    /// Of the steps before, where some are reused.
+    cache: Option<StepCache>,
     /// Modulations of noise levels that come.
     ready: Vec<(f32, Modulations)>,
     /// Of the last one that nobody knew of.
@@ -73,21 +114,20 @@ struct Batch {
 }
 
 impl<'a> Model<'a> {
-    /// All as one batch where the contexts are equally long: each weight is then read and widened once. Otherwise in
+    /// All that nothing hinders as one batch where the contexts are equally long: each weight is then read and widened once. Otherwise in
     /// turn. On a network of small weights it makes no difference: 12 steps of `fixtures/sd3/model` at 384x384 took
     /// 1.04 s (0.93 to 1.15) as one batch and 1.04 s (1.00 to 1.13) in turn, medians of 6 runs on 2 cores of an
     /// Intel Xeon. What it saves on large weights has not been measured.
-    fn new(
-        transformer: &'a Mmdit,
-        conditionings: &[&Conditioning],
-        sigmas: Vec<f32>,
-        ready_bytes_max: usize,
-    ) -> Model<'a> {
-        let tokens = |conditioning: &Conditioning| conditioning.context.dims()[1];
-        let places: Vec<usize> = (0..conditionings.len()).collect();
-        let together = conditionings.iter().all(|one| tokens(one) == tokens(conditionings[0]));
-        let size = if together { conditionings.len() } else { 1 };
-        let batches = places.chunks(size).map(|places| Batch::new(transformer, conditionings, places)).collect();
+    fn new(transformer: &'a Mmdit, asked: &[Asked<'_>], sigmas: Vec<f32>, ready_bytes_max: usize) -> Model<'a> {
+        let kind = |asked: &Asked<'_>| (asked.told.context.dims()[1], asked.perturbation.clone());
+        let mut kinds: Vec<((usize, Perturbation), Vec<usize>)> = Vec::new();
+        for (place, one) in asked.iter().enumerate() {
+            match kinds.iter_mut().find(|(other, _)| *other == kind(one)) {
+                Some((_, places)) => places.push(place),
+                None => kinds.push((kind(one), vec![place])),
+            }
+        }
+        let batches = kinds.iter().map(|(_, places)| Batch::new(transformer, asked, places)).collect();
         Model { transformer, batches, sigmas, ready_bytes_max }
     }
 }
@@ -103,16 +143,28 @@ impl Conditional for Model<'_> {
     ) -> Result<Vec<Tensor<4>>, SampleError> {
         let mut found: Vec<Option<Tensor<4>>> =
             self.batches.iter().flat_map(|batch| &batch.places).map(|_| None).collect();
+        let rows = latent.dims()[0];
         for batch in &mut self.batches {
-            if !batch.places.iter().any(|place| conditionings.contains(&place)) {
+            let is_asked = |place: &usize| conditionings.contains(&place);
+            let asked: Vec<usize> = (0..batch.places.len()).filter(|index| is_asked(&batch.places[*index])).collect();
+            if asked.is_empty() {
                 continue;
             }
-            let latents = latent.clone().repeat_dim(0, batch.places.len());
-            let size_max = self.ready_bytes_max;
-            let (text, modulations) = batch.at(self.transformer, sigma, &self.sigmas, size_max);
-            let velocities = self.transformer.velocity(latents, text, modulations);
-            for (place, velocity) in batch.places.iter().zip(velocities.chunk(batch.places.len(), 0)) {
-                found[*place] = Some(velocity);
+            batch.make_ready(self.transformer, sigma, &self.sigmas, self.ready_bytes_max);
+            let latents = latent.clone().repeat_dim(0, asked.len());
+            let mut cache = batch.cache.take();
+            let (text, modulations) = (&batch.text, batch.modulations(sigma));
+            let (hindered, reused) = (&batch.perturbation, cache.as_mut().map(|cache| (cache, sigma)));
+            let velocities = if asked.len() == batch.places.len() {
+                self.transformer.velocity(latents, text, modulations, hindered, reused)
+            } else {
+                let parts = || asked.iter().map(|index| index * rows..(index + 1) * rows);
+                let (text, modulations) = (text.rows(parts()), modulations.rows(parts()));
+                self.transformer.velocity(latents, &text, &modulations, hindered, reused)
+            };
+            batch.cache = cache;
+            for (index, velocity) in asked.iter().zip(velocities.chunk(asked.len(), 0)) {
+                found[batch.places[*index]] = Some(velocity);
             }
         }
         Ok(conditionings.iter().map(|&&place| found[place].clone().expect("its batch was asked")).collect())
@@ -120,39 +172,41 @@ impl Conditional for Model<'_> {
 }
 
 impl Batch {
-    fn new(transformer: &Mmdit, conditionings: &[&Conditioning], places: &[usize]) -> Batch {
-        let chosen = || places.iter().map(|&place| conditionings[place]);
+    fn new(transformer: &Mmdit, asked: &[Asked<'_>], places: &[usize]) -> Batch {
+        let chosen = || places.iter().map(|&place| asked[place].told);
         let context = Tensor::cat(chosen().map(|one| one.context.clone()).collect(), 0);
         let pooled = Tensor::cat(chosen().map(|one| one.pooled.clone()).collect(), 0);
         let rows = pooled.dims()[0];
         let text = transformer.embed_text(context, pooled);
-        Batch { places: places.into(), rows, text, ready: Vec::new(), other: None }
+        let perturbation = asked[places[0]].perturbation.clone();
+        Batch { places: places.into(), rows, text, perturbation, cache: None, ready: Vec::new(), other: None }
     }
 
-    /// The modulations at `sigma`: ready, or made now with those of the levels that come after, as far as `bytes_max`
+    /// Makes the modulations at `sigma`, if they are not ready, with those of the levels that come after, as far as `bytes_max`
     /// goes. A level that is not among `sigmas` is made alone.
-    fn at(
-        &mut self,
-        transformer: &Mmdit,
-        sigma: f32,
-        sigmas: &[f32],
-        bytes_max: usize,
-    ) -> (&EmbeddedText, &Modulations) {
+    fn make_ready(&mut self, transformer: &Mmdit, sigma: f32, sigmas: &[f32], bytes_max: usize) {
         let bytes = transformer.config().modulation_bytes() * self.rows;
         let at_once = (bytes_max / bytes).max(1);
-        if !self.ready.iter().any(|(ready, _)| *ready == sigma)
-            && let Some(first) = sigmas.iter().position(|known| *known == sigma)
-        {
-            // The ones before go first, so that never more than `bytes_max` are held.
-            self.ready.clear();
-            self.ready = self.made(transformer, &sigmas[first..sigmas.len().min(first + at_once)]);
+        if self.found(sigma).is_some() {
+            return;
         }
-        let place = self.ready.iter().position(|(ready, _)| *ready == sigma);
-        if place.is_none() && self.other.as_ref().is_none_or(|(other, _)| *other != sigma) {
-            self.other = self.made(transformer, &[sigma]).pop();
+        match sigmas.iter().position(|known| *known == sigma) {
+            Some(first) => {
+                // The ones before go first, so that never more than `bytes_max` are held.
+                self.ready.clear();
+                self.ready = self.made(transformer, &sigmas[first..sigmas.len().min(first + at_once)]);
+            }
+            None => self.other = self.made(transformer, &[sigma]).pop(),
         }
-        let found = place.map(|place| &self.ready[place]).or(self.other.as_ref());
-        (&self.text, &found.expect("it was made").1)
+    }
+
+    fn found(&self, sigma: f32) -> Option<&Modulations> {
+        self.ready.iter().chain(&self.other).find(|(known, _)| *known == sigma).map(|(_, modulations)| modulations)
+    }
+
+    /// Those that were made ready.
+    fn modulations(&self, sigma: f32) -> &Modulations {
+        self.found(sigma).expect("it was made ready")
     }
 
     fn made(&self, transformer: &Mmdit, sigmas: &[f32]) -> Vec<(f32, Modulations)> {
@@ -166,10 +220,12 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use rectiflow_mmdit::MmditConfig;
-    use rectiflow_nn::{Device, Init, ParamSource, Params, Precision, RandomInit, Read, to_f32};
+    use rectiflow_nn::{Init, ParamSource, Params, Precision, RandomInit, Read, to_f32};
+
+    use rectiflow_sample::{Scales, Window};
 
     use super::*;
-    use crate::{ModelFacts, Request, Unwatched};
+    use crate::{GuidanceRequest, Hindered, Hindrance, ModelFacts, Request, Unwatched};
 
     /// Its velocity is the latent; it notes what it was asked.
     #[derive(Default)]
@@ -191,7 +247,7 @@ mod tests {
         }
     }
 
-    fn asked(guidance: f32) -> Vec<Vec<&'static str>> {
+    fn asked(guidance: GuidanceRequest) -> Vec<Vec<&'static str>> {
         let facts = ModelFacts {
             unit_px: 16,
             side_px_max: 384,
@@ -204,25 +260,40 @@ mod tests {
             shift: None,
             t5_length: None,
         };
-        let request = Request {
-            prompts: vec!["cat".into()],
-            count: 1,
-            steps: Some(3),
-            guidance: Some(guidance),
-            ..Request::default()
-        };
+        let request = Request { prompts: vec!["cat".into()], count: 1, steps: Some(3), guidance, ..Request::default() };
         let plan = request.resolve(&facts).unwrap();
         let told = Told { prompt: &"cat", negative: plan.is_guided().then_some(&"dog") };
         let mut model = Noting::default();
         let noise = from_f32(vec![0.5; 4], [1, 1, 2, 2], &Device::flex());
-        follow(&mut model, &told, noise, &plan, &mut Unwatched).unwrap();
+        let hindered = vec!["hindered cat"; plan.hindered.len()];
+        follow(&mut model, &told, &hindered, noise, &[0], &plan, &mut Unwatched).unwrap();
         model.asked
     }
 
     #[test]
+    fn fresh_noise_is_of_a_latents_seed_and_the_step_alone() {
+        let fresh = |seeds: &[u64], step| to_f32(&fresh_noise(seeds, step, [seeds.len(), 1, 2, 3], &Device::flex()));
+        let both = fresh(&[7, 8], 3);
+        assert_eq!([&both[..6], &both[6..]], [fresh(&[7], 3), fresh(&[8], 3)]);
+        assert_ne!(fresh(&[7], 3), fresh(&[8], 3));
+        assert_ne!(fresh(&[7], 3), fresh(&[7], 4));
+    }
+
+    #[test]
     fn the_negative_prompt_is_asked_in_every_step_with_guidance_and_never_without() {
-        assert_eq!(asked(4.0), vec![vec!["cat", "dog"]; 3]);
-        assert_eq!(asked(1.0), vec![vec!["cat"]; 3]);
+        assert_eq!(asked(GuidanceRequest::of(4.0)), vec![vec!["cat", "dog"]; 3]);
+        assert_eq!(asked(GuidanceRequest::of(1.0)), vec![vec!["cat"]; 3]);
+    }
+
+    #[test]
+    fn what_hinders_is_asked_in_its_steps() {
+        let window = Window::new(0.3, 0.6).unwrap();
+        let hindered = vec![Hindered { how: Hindrance::SkippedBlocks, blocks: vec![0], scale: 2.8, window }];
+        let request = GuidanceRequest { hindered, ..GuidanceRequest::of(4.0) };
+        let both = vec!["cat", "dog"];
+        assert_eq!(asked(request.clone()), [both.clone(), vec!["cat", "dog", "hindered cat"], both]);
+        let alone = GuidanceRequest { scales: Some(Scales::one(1.0)), ..request };
+        assert_eq!(asked(alone), [vec!["cat"], vec!["cat", "hindered cat"], vec!["cat"]]);
     }
 
     /// Every parameter random: modulations begin at 0.
@@ -259,9 +330,9 @@ mod tests {
         let params = &mut AllRandom(RandomInit { seed: 4 });
         let transformer = Mmdit::new(&config, Params::new(params, &Device::flex(), Precision::Bf16));
         let told = [conditioning(lengths[0], 0.0), conditioning(lengths[1], 5.0)];
-        let told: Vec<&Conditioning> = told.iter().collect();
+        let asked: Vec<Asked<'_>> = told.iter().map(Asked::plainly).collect();
         let bytes_max = levels_at_once * 2 * config.modulation_bytes();
-        let mut model = Model::new(&transformer, &told, vec![1.0, 0.8, 0.6, 0.3, 0.1], bytes_max);
+        let mut model = Model::new(&transformer, &asked, vec![1.0, 0.8, 0.6, 0.3, 0.1], bytes_max);
         let latent = from_f32((0..16 * 16).map(|i| (i as f32).cos()).collect(), [1, 16, 4, 4], &Device::flex());
         for sigma in [1.0, 0.8, 0.8, 0.7, 0.7, 0.6, 0.3, 0.65, 0.1, 1.0] {
             let found = model.velocities(&latent, sigma, &[&0, &1]).unwrap();

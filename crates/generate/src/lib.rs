@@ -16,6 +16,7 @@ mod denoise;
 mod encoders;
 mod error;
 mod files;
+mod guidance;
 mod image;
 mod known_words;
 mod markup;
@@ -23,9 +24,11 @@ mod notes;
 mod parts;
 mod plan;
 mod prompt;
+mod reuse;
 mod settings;
 mod sheet;
 mod tiling;
+mod wildcards;
 
 use std::ops::ControlFlow;
 
@@ -38,16 +41,19 @@ pub use denoise::denoise;
 pub use encoders::{EncodedText, Encoders};
 pub use error::{GenerateError, OpenError};
 pub use files::{EncoderFiles, FORMULATION, ModelFiles};
+pub use guidance::{GuidanceRequest, Hindered, Hindrance};
 pub use image::{Image, ImageError, to_network};
 pub use known_words::KnownWords;
 pub use markup::plain_markup;
 pub use notes::Note;
 pub use parts::Parts;
 pub use plan::{ModelFacts, Plan, PlanError, Request};
-pub use prompt::{Encoder, PromptTokens, TextEncoders, Told};
+pub use prompt::{Encoder, EncoderTexts, PromptTokens, TextEncoders, Told};
+pub use reuse::{ReuseMode, StepReuse};
 pub use settings::{ModelName, Settings};
 pub use sheet::{columns, sheet};
 pub use tiling::Tiling;
+pub use wildcards::{WildcardError, Wildcards, expand, has_alternatives};
 
 /// A picture and how it came about.
 pub struct Picture {
@@ -125,14 +131,14 @@ pub fn generate(
         };
 
         go_on(watch.phase("denoise"))?;
-        let latent = denoise(&transformer, &conditionings.of(prompt), start, plan, watch)
-            .map_err(|error| GenerateError::from(error).under(plan.guidance))?;
+        let latent = denoise(&transformer, &conditionings.of(prompt), start, &[seed], plan, watch)
+            .map_err(|error| GenerateError::from(error).under(plan.guidance.largest()))?;
 
         let decoding = plan.tiling.decoding(vae.config(), plan.latent_size(), watch.memory_available());
         go_on(watch.phase(tiling::phase(decoding)))?;
         let decoded = vae.decode_as(latent.clone(), decoding);
         if !is_finite(&decoded) {
-            return Err(GenerateError::NotFinite { stage: "the decoded picture" }.under(plan.guidance));
+            return Err(GenerateError::NotFinite { stage: "the decoded picture" }.under(plan.guidance.largest()));
         }
 
         let wish = watch.phase("write");

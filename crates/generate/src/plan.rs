@@ -3,11 +3,13 @@
 
 use std::num::NonZeroUsize;
 
-use rectiflow_flow::{Schedule, ScheduleError};
-use rectiflow_sample::Solver;
+use rectiflow_flow::{Schedule, ScheduleError, Shift, Spacing};
+use rectiflow_sample::{Guidance, Solver};
 use rectiflow_text::T5_LENGTHS;
 
 use crate::compat::Compat;
+use crate::guidance::{GuidanceRequest, Hindered};
+use crate::reuse::StepReuse;
 use crate::tiling::Tiling;
 
 /// Stretch of the noise levels where neither the user nor the checkpoint says: every release but one.
@@ -22,6 +24,10 @@ const DRAWN: &str = "rf";
 pub struct Request {
     /// What to draw; one or more pictures of each.
     pub prompts: Vec<String>,
+    /// What the CLIP encoders read instead of each prompt.
+    pub prompt_clip: Option<String>,
+    /// What T5 reads instead of each prompt.
+    pub prompt_t5: Option<String>,
     /// What to stay away from.
     pub negative: String,
     /// Picture width in pixels.
@@ -30,10 +36,14 @@ pub struct Request {
     pub height: Option<usize>,
     /// Steps of the solver.
     pub steps: Option<usize>,
-    /// Guidance scale.
-    pub guidance: Option<f32>,
+    /// Guidance.
+    pub guidance: GuidanceRequest,
     /// Stretch of the noise levels.
-    pub shift: Option<f32>,
+    pub shift: Option<Shift>,
+    /// How noise levels are spaced.
+    pub spacing: Option<Spacing>,
+    /// Noise levels of the user's own, instead of steps, spacing and shift.
+    pub sigmas: Option<Vec<f32>>,
     /// Seed of the first picture; picture i has seed + i.
     pub seed: u64,
     /// Pictures of each prompt.
@@ -42,6 +52,8 @@ pub struct Request {
     pub solver: Option<Solver>,
     /// Most T5 tokens.
     pub t5_length: Option<usize>,
+    /// What steps reuse of those before them.
+    pub reuse: Option<StepReuse>,
     /// Whose picture to draw where references differ.
     pub compat: Compat,
     /// Whether pictures are decoded in strips.
@@ -78,6 +90,10 @@ pub struct ModelFacts {
 pub struct Plan {
     /// What to draw.
     pub prompts: Vec<String>,
+    /// What the CLIP encoders read instead of each prompt.
+    pub prompt_clip: Option<String>,
+    /// What T5 reads instead of each prompt.
+    pub prompt_t5: Option<String>,
     /// What to stay away from.
     pub negative: String,
     /// Picture width in pixels.
@@ -88,10 +104,14 @@ pub struct Plan {
     pub latent_shape: [usize; 4],
     /// Noise levels, one step between each two.
     pub schedule: Schedule,
-    /// Guidance scale; 1 asks the model once a step.
-    pub guidance: f32,
+    /// Guidance; scales of 1 ask the model once a step.
+    pub guidance: Guidance,
+    /// What else is gone away from.
+    pub hindered: Vec<Hindered>,
     /// Stretch of the noise levels, as used in `schedule`.
     pub shift: f32,
+    /// How the noise levels are spaced; none where they are the user's own.
+    pub spacing: Option<Spacing>,
     /// Seed of the first picture.
     pub seed: u64,
     /// Pictures of each prompt.
@@ -100,6 +120,8 @@ pub struct Plan {
     pub solver: Solver,
     /// Most T5 tokens.
     pub t5_length: usize,
+    /// What steps reuse of those before them; nothing, if none.
+    pub reuse: Option<StepReuse>,
     /// Whose picture to draw where references differ.
     pub compat: Compat,
     /// Whether pictures are decoded in strips.
@@ -170,6 +192,43 @@ pub enum PlanError {
     /// Not a number that guidance can use.
     #[error("--guidance {0} is not possible\nhint: give 0 or more; 1 or less turns guidance off, 4.5 to 7 is usual")]
     Guidance(f32),
+    /// Not a part of a deviation.
+    #[error("--guidance-rescale {0} is not possible\nhint: give 0 to 1; 0.7 is usual, 0 leaves the velocity as it is")]
+    Rescale(f32),
+    /// Numbers of an adaptive projected guidance that go nowhere.
+    #[error(
+        "adaptive projected guidance with eta {eta}, norm threshold {norm_max} and momentum {momentum} is not possible\n\
+         hint: give a finite `--apg-eta`, an `--apg-norm-threshold` of 0 or more, and an `--apg-momentum` between -1 and 1"
+    )]
+    Projection {
+        /// What counts of the part along the prompt's velocity.
+        eta: f32,
+        /// The longest difference.
+        norm_max: f32,
+        /// What counts of the differences before.
+        momentum: f32,
+    },
+    /// A scale that leads nowhere.
+    #[error("the scale of {option} is {scale}\nhint: give a number; 2.8 is usual for skipped layers, 3 for PAG")]
+    HinderedScale {
+        /// What hinders.
+        option: &'static str,
+        /// As given.
+        scale: f32,
+    },
+    /// A block that the transformer does not have.
+    #[error("{option} has {block}, and this model has the blocks 0 to {}\nhint: give some of those", depth - 1)]
+    Block {
+        /// What hinders.
+        option: &'static str,
+        /// As given.
+        block: usize,
+        /// Blocks there are.
+        depth: usize,
+    },
+    /// Not a part of a change.
+    #[error("--cache-threshold {0} is not possible\nhint: give 0 or more; 0.05 to 0.2 is usual, 0 reuses nothing")]
+    Reuse(f32),
     /// A length that T5 contexts do not have.
     #[error("--t5-length {0} is not possible\nhint: give 8 to 512; 256 is diffusers' default")]
     T5Length(usize),
@@ -199,40 +258,57 @@ impl Request {
         }
         let defaults = self.compat.defaults(model.depth, model.qk_norm);
         let steps = NonZeroUsize::new(self.steps.unwrap_or(defaults.steps)).ok_or(PlanError::NoSteps)?;
-        let guidance = self.guidance.unwrap_or(defaults.guidance);
-        if !guidance.is_finite() || guidance < 0.0 {
-            return Err(PlanError::Guidance(guidance));
-        }
+        let (guidance, hindered) = self.guidance.resolve(defaults.guidance, model.depth)?;
         let longest = model.t5_length.map_or(defaults.t5_length, |length| length.min(defaults.t5_length));
         let t5_length = self.t5_length.unwrap_or(longest);
         if !T5_LENGTHS.contains(&t5_length) {
             return Err(PlanError::T5Length(t5_length));
         }
+        if let Some(StepReuse { threshold, .. }) = self.reuse
+            && !(threshold.is_finite() && threshold >= 0.0)
+        {
+            return Err(PlanError::Reuse(threshold));
+        }
         let (width, height) = (side("width", self.width, model)?, side("height", self.height, model)?);
-        let shift = self.shift.or(defaults.shift).or(model.shift).unwrap_or(SHIFT);
+        let shift = self.shift.or(defaults.shift.or(model.shift).map(Shift::By)).unwrap_or(Shift::By(SHIFT));
+        let shift = shift.of(width * height / (model.unit_px * model.unit_px));
+        let solver = self.solver.unwrap_or(defaults.solver);
+        let (schedule, spacing) = match &self.sigmas {
+            Some(sigmas) => (Schedule::custom(sigmas)?, None),
+            None => {
+                let spacing = self.spacing.unwrap_or(solver.usual_spacing());
+                (Schedule::spaced(spacing, steps, shift)?, Some(spacing))
+            }
+        };
         Ok(Plan {
             width,
             height,
             latent_shape: [1, model.latent_channels, height / model.latent_px, width / model.latent_px],
-            schedule: Schedule::released(steps, shift)?,
-            solver: self.solver.unwrap_or(defaults.solver),
+            schedule,
+            spacing,
+            solver,
             prompts: self.prompts,
+            prompt_clip: self.prompt_clip,
+            prompt_t5: self.prompt_t5,
             negative: self.negative,
             seed: self.seed,
             count: self.count,
             compat: self.compat,
             tiling: self.tiling,
             guidance,
+            hindered,
             shift,
             t5_length,
+            reuse: self.reuse,
         })
     }
 }
 
 impl Plan {
-    /// Whether each step asks the model with the prompt and with the negative prompt.
+    /// Whether a step asks the model with the negative prompt.
     pub fn is_guided(&self) -> bool {
-        self.guidance > 1.0
+        let steps = self.schedule.len();
+        (0..steps).any(|step| self.guidance.scale(step, steps) > 1.0)
     }
 
     /// Height and width of a latent.
@@ -271,7 +347,10 @@ fn nearest(px: usize, unit: usize, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rectiflow_sample::{Rule, Window};
+
     use super::*;
+    use crate::guidance::Hindrance;
 
     const MODEL: ModelFacts = ModelFacts {
         unit_px: 16,
@@ -305,9 +384,22 @@ mod tests {
         refused(Request { width: Some(usize::MAX), ..request() }, "longest side is 384");
         refused(Request { steps: Some(0), ..request() }, "1 or more");
         refused(Request { count: 0, ..request() }, "--count 0");
-        refused(Request { guidance: Some(f32::NAN), ..request() }, "guidance");
+        refused(Request { guidance: GuidanceRequest::of(f32::NAN), ..request() }, "guidance");
+        let rule = Rule::Projected { eta: 1.0, norm_max: 0.0, momentum: 1.0 };
+        refused(Request { guidance: GuidanceRequest { rule, ..Default::default() }, ..request() }, "momentum");
+        let hindered = |blocks: Vec<usize>, scale| {
+            let one = Hindered { how: Hindrance::SkippedBlocks, blocks, scale, window: Window::ALL };
+            Request { guidance: GuidanceRequest { hindered: vec![one], ..Default::default() }, ..request() }
+        };
+        refused(hindered(vec![0, 2], 2.8), "--skip-layers has 2, and this model has the blocks 0 to 1");
+        refused(hindered(vec![0], f32::NAN), "the scale of --skip-layers is NaN");
+        refused(
+            Request { guidance: GuidanceRequest { rescale: 1.5, ..Default::default() }, ..request() },
+            "--guidance-rescale 1.5",
+        );
         refused(Request { t5_length: Some(7), ..request() }, "8 to 512");
-        refused(Request { shift: Some(0.0), ..request() }, "shift");
+        refused(Request { shift: Some(Shift::By(0.0)), ..request() }, "shift");
+        refused(Request { sigmas: Some(vec![0.5, 0.6]), ..request() }, "0.6 comes after 0.5");
         refused(Request { prompts: vec![], ..request() }, "no prompt");
         refused(Request { count: 2, seed: u64::MAX, ..request() }, "at most 18446744073709551614");
         refused(Request { prompts: vec!["a".into(); 2], count: usize::MAX, ..request() }, "lower number");
@@ -322,8 +414,34 @@ mod tests {
         assert_eq!(request().resolve(&long).unwrap().t5_length, 256, "diffusers' default");
         let model = ModelFacts { shift: Some(5.0), ..MODEL };
         assert_eq!(request().resolve(&model).unwrap().shift, 5.0);
-        assert_eq!(Request { shift: Some(2.0), ..request() }.resolve(&model).unwrap().shift, 2.0);
+        assert_eq!(Request { shift: Some(Shift::By(2.0)), ..request() }.resolve(&model).unwrap().shift, 2.0);
         assert_eq!(request().resolve(&MODEL).unwrap().shift, 3.0);
+    }
+
+    #[test]
+    fn a_plan_is_guided_if_one_of_its_steps_is() {
+        let guided = |guidance: GuidanceRequest| Request { guidance, ..request() }.resolve(&MODEL).unwrap().is_guided();
+        assert!(guided(GuidanceRequest::default()) && guided(GuidanceRequest::of(1.5)));
+        assert!(!guided(GuidanceRequest::of(1.0)) && !guided(GuidanceRequest::of(0.0)));
+        let scales = |text: &str| GuidanceRequest { scales: Some(text.parse().unwrap()), ..Default::default() };
+        assert!(guided(scales("4,1")) && !guided(scales("1,0.5")));
+        // Of 28 steps none begins in the last hundredth.
+        let window = Some(Window::new(0.99, 1.0).unwrap());
+        assert!(!guided(GuidanceRequest { window, ..GuidanceRequest::of(4.0) }));
+    }
+
+    #[test]
+    fn levels_are_those_that_were_asked_for_or_that_suit_the_solver() {
+        let plan = |request: Request| request.resolve(&MODEL).unwrap();
+        assert_eq!(plan(request()).spacing, Some(Spacing::Released));
+        let solver = Some(Solver::UniPc);
+        assert_eq!(plan(Request { solver, ..request() }).spacing, Some(Spacing::Simple));
+        assert_eq!(plan(Request { solver, spacing: Some(Spacing::Beta), ..request() }).spacing, Some(Spacing::Beta));
+        let own = plan(Request { sigmas: Some(vec![1.0, 0.5]), ..request() });
+        assert_eq!((own.schedule.sigmas(), own.spacing), (&[1.0, 0.5, 0.0][..], None));
+        // 384 x 384 px are 576 tokens.
+        let dynamic = plan(Request { shift: Some(Shift::Dynamic), ..request() });
+        assert!((dynamic.shift - 0.554_166_7_f32.exp()).abs() < 1e-5, "{}", dynamic.shift);
     }
 
     #[test]

@@ -59,6 +59,22 @@ pub struct TextEncoders {
     pub(crate) device: Device,
 }
 
+/// What each encoder reads.
+#[derive(Clone, Copy, Debug)]
+pub struct EncoderTexts<'a> {
+    /// Both CLIP encoders.
+    pub clip: &'a str,
+    /// T5.
+    pub t5: &'a str,
+}
+
+impl<'a> EncoderTexts<'a> {
+    /// All the same.
+    pub fn same(text: &'a str) -> EncoderTexts<'a> {
+        EncoderTexts { clip: text, t5: text }
+    }
+}
+
 /// One text as each encoder takes it.
 #[derive(Clone, Debug)]
 pub struct PromptTokens {
@@ -154,26 +170,35 @@ impl TextEncoders {
         there.into_iter().filter_map(|(encoder, is_there)| is_there.then_some(encoder)).collect()
     }
 
-    /// Cuts a text into tokens for each encoder.
+    /// Cuts texts into tokens for each encoder.
     ///
     /// # Errors
-    /// A tokenizer's own table does not cover the text.
-    pub fn tokenize(&self, text: &str, compat: Compat, t5_length: usize) -> Result<PromptTokens, GenerateError> {
-        let clip = |clip: &Option<Clip>| clip.as_ref().map(|clip| clip.tokenizer.tokenize(text)).transpose();
+    /// A tokenizer's own table does not cover a text.
+    pub fn tokenize(
+        &self,
+        texts: EncoderTexts<'_>,
+        compat: Compat,
+        t5_length: usize,
+    ) -> Result<PromptTokens, GenerateError> {
+        let clip = |clip: &Option<Clip>| clip.as_ref().map(|clip| clip.tokenizer.tokenize(texts.clip)).transpose();
         let rule = compat.t5_rule(t5_length);
         Ok(PromptTokens {
             clip_l: clip(&self.clip_l)?,
             clip_g: clip(&self.clip_g)?,
-            t5: self.t5.as_ref().map(|t5| t5.tokenizer.tokenize(text, &rule)).transpose()?,
+            t5: self.t5.as_ref().map(|t5| t5.tokenizer.tokenize(texts.t5, &rule)).transpose()?,
         })
     }
 
     /// Encodes a plan's prompts and, where guidance needs it, its negative prompt; says what was cut.
     pub(crate) fn encode_plan(self, plan: &Plan, watch: &mut dyn Watch) -> Result<Conditionings, GenerateError> {
         let negative = plan.is_guided().then_some(plan.negative.as_str());
-        let texts = plan.prompts.iter().map(String::as_str).chain(negative);
-        let tokens = texts
-            .map(|text| self.tokenize(text, plan.compat, plan.t5_length))
+        let prompts = plan.prompts.iter().map(|prompt| EncoderTexts {
+            clip: plan.prompt_clip.as_ref().unwrap_or(prompt),
+            t5: plan.prompt_t5.as_ref().unwrap_or(prompt),
+        });
+        let tokens = prompts
+            .chain(negative.map(EncoderTexts::same))
+            .map(|texts| self.tokenize(texts, plan.compat, plan.t5_length))
             .collect::<Result<Vec<_>, GenerateError>>()?;
         for tokens in &tokens {
             tokens.report_cuts(watch);
@@ -230,7 +255,7 @@ impl TextEncoders {
         watch: &mut dyn Watch,
     ) -> Result<Vec<Conditioning>, GenerateError> {
         let widths = self.widths(compat, t5_length)?;
-        let tokens = texts.iter().map(|text| self.tokenize(text, compat, t5_length));
+        let tokens = texts.iter().map(|text| self.tokenize(EncoderTexts::same(text), compat, t5_length));
         let tokens = tokens.collect::<Result<Vec<_>, GenerateError>>()?;
         tokens.iter().for_each(|tokens| tokens.report_cuts(watch));
         let features = self.features(&tokens, compat)?;

@@ -2,9 +2,13 @@
 //!
 //! This module does not read them back: pictures from elsewhere are somebody else's words.
 
+use rectiflow_flow::Spacing;
+use rectiflow_sample::{Rule, Window};
 use serde::Serialize;
 
+use crate::guidance::Hindered;
 use crate::plan::Plan;
+use crate::reuse::StepReuse;
 
 /// Everything that decides one picture.
 #[derive(Clone, Debug, Serialize)]
@@ -17,6 +21,12 @@ pub struct Settings {
     pub variant: String,
     /// What was drawn.
     pub prompt: String,
+    /// What the CLIP encoders read instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_clip: Option<String>,
+    /// What T5 read instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_t5: Option<String>,
     /// What it was kept away from.
     pub negative_prompt: String,
     /// Pixels.
@@ -25,10 +35,30 @@ pub struct Settings {
     pub height: usize,
     /// Steps of the solver.
     pub steps: usize,
-    /// Guidance scale.
-    pub guidance: f32,
+    /// Guidance scale, or those of all steps.
+    pub guidance: OneOrAll,
+    /// In which steps there is guidance, in parts of the schedule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance_window: Option<Window>,
+    /// How the velocities for the prompt and the negative prompt become one, where that is not plain guidance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance_rule: Option<Rule>,
+    /// How far the velocity's deviation is brought back to the prompt's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance_rescale: Option<f32>,
+    /// What else the picture is led away from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hindered: Vec<Hindered>,
     /// Stretch of the noise levels.
     pub shift: f32,
+    /// How the noise levels are spaced, or `custom`.
+    pub schedule: String,
+    /// The noise levels, where they are the user's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigmas: Option<Vec<f32>>,
+    /// What steps reused of those before them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_cache: Option<StepReuse>,
     /// This picture's seed.
     pub seed: u64,
     /// Solver.
@@ -45,6 +75,16 @@ pub struct Settings {
     pub encoders: Vec<String>,
     /// The noise came from a file, not from the seed.
     pub latents_given: bool,
+}
+
+/// A number for all steps, or one for each.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum OneOrAll {
+    /// For all.
+    One(f32),
+    /// For each.
+    All(Vec<f32>),
 }
 
 /// What the settings need to know of the model.
@@ -70,12 +110,24 @@ impl Settings {
             model: model.file.clone(),
             variant: model.variant.clone(),
             prompt: prompt.into(),
+            prompt_clip: plan.prompt_clip.clone(),
+            prompt_t5: plan.prompt_t5.clone(),
             negative_prompt: plan.negative.clone(),
             width: plan.width,
             height: plan.height,
             steps: plan.schedule.len(),
-            guidance: plan.guidance,
+            guidance: match plan.guidance.scales.all() {
+                [one] => OneOrAll::One(*one),
+                all => OneOrAll::All(all.to_vec()),
+            },
+            guidance_window: Some(plan.guidance.window).filter(|window| *window != Window::ALL),
+            guidance_rule: Some(plan.guidance.rule).filter(|rule| *rule != Rule::Plain),
+            guidance_rescale: Some(plan.guidance.rescale).filter(|rescale| *rescale != 0.0),
+            hindered: plan.hindered.clone(),
             shift: plan.shift,
+            schedule: plan.spacing.map_or("custom", Spacing::name).to_owned(),
+            sigmas: plan.spacing.is_none().then(|| plan.schedule.sigmas().to_vec()),
+            step_cache: plan.reuse,
             seed,
             solver: plan.solver.to_string(),
             t5_length: plan.t5_length,
@@ -94,18 +146,35 @@ impl Settings {
         [("parameters", self.parameters()), ("rectiflow", json)]
     }
 
+    /// What AUTOMATIC1111's web UI calls such levels.
+    fn schedule_type(&self) -> &str {
+        match self.schedule.as_str() {
+            "released" => "Normal",
+            "simple" => "Simple",
+            "karras" => "Karras",
+            "exponential" => "Exponential",
+            "beta" => "Beta",
+            other => other,
+        }
+    }
+
     fn parameters(&self) -> String {
         let negative = match self.negative_prompt.as_str() {
             "" => String::new(),
             negative => format!("Negative prompt: {negative}\n"),
         };
+        let schedule = self.schedule_type();
+        // Other tools read one number here.
+        let guidance = match &self.guidance {
+            OneOrAll::One(scale) => *scale,
+            OneOrAll::All(scales) => scales[0],
+        };
         format!(
-            "{}\n{negative}Steps: {}, Sampler: {}, Schedule type: Simple, CFG scale: {}, Shift: {}, Seed: {}, \
+            "{}\n{negative}Steps: {}, Sampler: {}, Schedule type: {schedule}, CFG scale: {guidance}, Shift: {}, Seed: {}, \
              Size: {}x{}, Model: {}, Version: {}",
             self.prompt,
             self.steps,
             self.solver,
-            self.guidance,
             self.shift,
             self.seed,
             self.width,

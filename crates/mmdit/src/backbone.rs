@@ -11,7 +11,7 @@ use rectiflow_nn::{Module, Tensor};
 
 use crate::ends::{Conditioner, LastLayer, Origin};
 use crate::modulation::{EmbeddedText, Modulations, rows_of_levels};
-use crate::probe::Watch;
+use crate::probe::Attending;
 
 /// What a velocity network is asked with.
 #[derive(Clone, Debug)]
@@ -33,6 +33,11 @@ pub struct NetworkInputs {
 pub(crate) struct Streams(pub(crate) Vec<Tensor<3>>);
 
 impl Streams {
+    /// The last one.
+    pub(crate) fn image(&self) -> Tensor<3> {
+        self.0.last().expect("an image stream").clone()
+    }
+
     /// As many as the block takes.
     pub(crate) fn exactly<const N: usize>(self) -> [Tensor<3>; N] {
         self.0.try_into().unwrap_or_else(|streams: Vec<_>| panic!("{} streams for a block of {N}", streams.len()))
@@ -44,7 +49,7 @@ pub(crate) trait BackboneBlock: Module {
     fn ada_lns(&self) -> Vec<&Linear>;
 
     /// `rows` are those of [`Self::ada_lns`], `[B, 1, R]`; `size` is the picture's, rows and columns of patches.
-    fn forward(&self, streams: Streams, rows: &[Tensor<3>], size: [usize; 2], watch: &mut Watch) -> Streams;
+    fn forward(&self, streams: Streams, rows: &[Tensor<3>], size: [usize; 2], attending: &mut Attending) -> Streams;
 }
 
 pub(crate) trait Backbone: Module {
@@ -109,22 +114,25 @@ pub(crate) fn begin<N: Backbone>(network: &N, inputs: NetworkInputs) -> Begun {
 }
 
 /// The velocity, `[B, C_out, H, W]`.
-pub(crate) fn forward<N: Backbone>(network: &N, inputs: NetworkInputs, watch: &mut Watch) -> Tensor<4> {
+pub(crate) fn forward<N: Backbone>(network: &N, inputs: NetworkInputs, attending: &mut Attending) -> Tensor<4> {
     let begun = begin(network, inputs);
-    through(network, begun.streams, &begun.modulations, begun.size, watch)
+    let all: Vec<usize> = (0..network.blocks().len()).collect();
+    let streams = through(network, begun.streams, &begun.modulations, begun.size, &all, attending);
+    network.finish(streams, &begun.modulations.last_B1R, begun.size)
 }
 
-/// Through the blocks and the last layer.
+/// Through these blocks.
 pub(crate) fn through<N: Backbone>(
     network: &N,
     mut streams: Streams,
     modulations: &Modulations,
     size: [usize; 2],
-    watch: &mut Watch,
-) -> Tensor<4> {
-    for (index, (block, rows)) in network.blocks().iter().zip(&modulations.blocks).enumerate() {
-        watch.enter_block(index);
-        streams = block.forward(streams, rows, size, watch);
+    blocks: &[usize],
+    attending: &mut Attending,
+) -> Streams {
+    for &index in blocks {
+        attending.enter_block(index);
+        streams = network.blocks()[index].forward(streams, &modulations.blocks[index], size, attending);
     }
-    network.finish(streams, &modulations.last_B1R, size)
+    streams
 }

@@ -9,7 +9,7 @@ use rectiflow_nn::{Module, Params, Tensor};
 
 use crate::MmditConfig;
 use crate::backbone::{BackboneBlock, Streams};
-use crate::probe::{Queries, Watch};
+use crate::probe::{Attending, Queries};
 use crate::stream::{DualStream, LastTextStream, Stream, StreamSizes, attend};
 
 /// The three kinds of block a network is made of.
@@ -50,14 +50,14 @@ impl BackboneBlock for Block {
     }
 
     /// Text `[B, T, D]` and image `[B, I, D]`. The text ends in the last block.
-    fn forward(&self, streams: Streams, rows: &[Tensor<3>], _: [usize; 2], watch: &mut Watch) -> Streams {
+    fn forward(&self, streams: Streams, rows: &[Tensor<3>], _: [usize; 2], attending: &mut Attending) -> Streams {
         let [text_BTD, image_BID] = streams.exactly();
         let [text_rows, image_rows] = rows else { panic!("rows of {} streams", rows.len()) };
         let rows = [text_rows, image_rows];
         Streams(match self {
-            Block::Joint(block) => block.forward(text_BTD, image_BID, rows, watch).into(),
-            Block::Dual(block) => block.forward(text_BTD, image_BID, rows, watch).into(),
-            Block::Last(block) => vec![block.forward(text_BTD, image_BID, rows, watch)],
+            Block::Joint(block) => block.forward(text_BTD, image_BID, rows, attending).into(),
+            Block::Dual(block) => block.forward(text_BTD, image_BID, rows, attending).into(),
+            Block::Last(block) => vec![block.forward(text_BTD, image_BID, rows, attending)],
         })
     }
 }
@@ -81,7 +81,7 @@ impl JointBlock {
         text_BTD: Tensor<3>,
         image_BID: Tensor<3>,
         [text_B1R, image_B1R]: [&Tensor<3>; 2],
-        watch: &mut Watch,
+        attending: &mut Attending,
     ) -> [Tensor<3>; 2] {
         let precision = self.image.attn.precision;
         let text_mods = self.text.modulations(text_B1R);
@@ -92,7 +92,7 @@ impl JointBlock {
         let image_qkv = self.image.attn.qkv(image_normed_BID);
 
         let [text_mix_BTD, image_mix_BID] =
-            attend([text_qkv, image_qkv], [Queries::Text, Queries::Image], precision, watch);
+            attend([text_qkv, image_qkv], [Queries::Text, Queries::Image], precision, attending);
 
         let text_BTD = self.text.finish(text_BTD, text_mix_BTD, text_mods);
         let image_BID = self.image.finish(image_BID, image_mix_BID, image_mods);
@@ -119,12 +119,12 @@ impl DualBlock {
         text_BTD: Tensor<3>,
         image_BID: Tensor<3>,
         [text_B1R, image_B1R]: [&Tensor<3>; 2],
-        watch: &mut Watch,
+        attending: &mut Attending,
     ) -> [Tensor<3>; 2] {
         let text_mods = self.text.modulations(text_B1R);
         let [text_normed_BTD, text_BTD] = text_mods.attention.norm(text_BTD, self.text.attn.precision);
         let text_qkv = self.text.attn.qkv(text_normed_BTD);
-        let (image_BID, text_mix_BTD) = self.image.forward(image_BID, text_qkv, image_B1R, watch);
+        let (image_BID, text_mix_BTD) = self.image.forward(image_BID, text_qkv, image_B1R, attending);
         [self.text.finish(text_BTD, text_mix_BTD, text_mods), image_BID]
     }
 }
@@ -160,7 +160,7 @@ impl LastBlock {
         text_BTD: Tensor<3>,
         image_BID: Tensor<3>,
         [text_B1R, image_B1R]: [&Tensor<3>; 2],
-        watch: &mut Watch,
+        attending: &mut Attending,
     ) -> Tensor<3> {
         let text_qkv = self.text.qkv(text_BTD, text_B1R);
         match &self.image {
@@ -169,10 +169,10 @@ impl LastBlock {
                 let [normed_BID, image_BID] = mods.attention.norm(image_BID, image.attn.precision);
                 let image_qkv = image.attn.qkv(normed_BID);
                 let [_, image_mix_BID] =
-                    attend([text_qkv, image_qkv], [Queries::Text, Queries::Image], image.attn.precision, watch);
+                    attend([text_qkv, image_qkv], [Queries::Text, Queries::Image], image.attn.precision, attending);
                 image.finish(image_BID, image_mix_BID, mods)
             }
-            LastImageStream::Dual(image) => image.forward(image_BID, text_qkv, image_B1R, watch).0,
+            LastImageStream::Dual(image) => image.forward(image_BID, text_qkv, image_B1R, attending).0,
         }
     }
 }

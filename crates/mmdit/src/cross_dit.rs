@@ -15,7 +15,7 @@ use crate::backbone::{Backbone, BackboneBlock, Streams};
 use crate::config::HEAD_WIDTH;
 use crate::ends::{Conditioner, LastLayer, Origin, Patches};
 use crate::network::BaselineConfig;
-use crate::probe::{Queries, Watch};
+use crate::probe::{Attending, Queries};
 use crate::stream::{EPS, Stream, StreamSizes, attend};
 
 /// The network. Parameters: `blocks.N.{adaLN_modulation, attn, cross_attn, mlp}`, all else as in MMDiT.
@@ -60,13 +60,13 @@ impl BackboneBlock for CrossBlock {
     }
 
     /// Text `[B, T, D]`, which goes on as it is, and image `[B, I, D]`.
-    fn forward(&self, streams: Streams, rows: &[Tensor<3>], _: [usize; 2], watch: &mut Watch) -> Streams {
+    fn forward(&self, streams: Streams, rows: &[Tensor<3>], _: [usize; 2], attending: &mut Attending) -> Streams {
         let [text_BTD, image_BID] = streams.exactly();
         let (mods, attn) = (self.stream.modulations(&rows[0]), &self.stream.attn);
         let [normed_BID, image_BID] = mods.attention.norm(image_BID, attn.precision);
-        let [mix_BID] = attend([attn.qkv(normed_BID)], [Queries::ImageAlone], attn.precision, watch);
+        let [mix_BID] = attend([attn.qkv(normed_BID)], [Queries::ImageAlone], attn.precision, attending);
         let image_BID = attn.proj.forward_gated(mix_BID, image_BID, mods.attention.gate_B1D);
-        let image_BID = self.cross.branch(image_BID, text_BTD.clone(), watch);
+        let image_BID = self.cross.branch(image_BID, text_BTD.clone(), attending);
         Streams(vec![relay(&text_BTD), self.stream.mlp.branch(image_BID, mods.mlp)])
     }
 }
@@ -97,7 +97,7 @@ impl CrossAttention {
     }
 
     /// `image + attention(image, text)`.
-    fn branch(&self, image_BID: Tensor<3>, text_BTD: Tensor<3>, watch: &mut Watch) -> Tensor<3> {
+    fn branch(&self, image_BID: Tensor<3>, text_BTD: Tensor<3>, attending: &mut Attending) -> Tensor<3> {
         let [batch, image, width] = image_BID.dims();
         let (text, heads) = (text_BTD.dims()[1], width / HEAD_WIDTH);
         let q = self.q_linear.forward_factor(image_BID.clone()).reshape([batch, image, heads, HEAD_WIDTH]);
@@ -110,7 +110,7 @@ impl CrossAttention {
             }
             None => (q, k),
         };
-        let [mix_BID] = attend([Qkv::Apart { q, k, v }], [Queries::ImageOfText], self.precision, watch);
+        let [mix_BID] = attend([Qkv::Apart { q, k, v }], [Queries::ImageOfText], self.precision, attending);
         self.proj.forward_added(mix_BID, image_BID)
     }
 }

@@ -11,7 +11,7 @@ use rectiflow_nn::{Module, Params, Tensor};
 use crate::backbone::{Backbone, BackboneBlock, Streams};
 use crate::ends::{Conditioner, LastLayer, Origin, Patches};
 use crate::network::BaselineConfig;
-use crate::probe::{Queries, Watch};
+use crate::probe::{Attending, Queries};
 use crate::stream::{Stream, attend};
 
 /// The network. Parameters: `blocks.N.{adaLN_modulation, attn, mlp}`, all else as in MMDiT.
@@ -50,10 +50,10 @@ impl DitBlock {
     }
 
     /// tokens `[B, L, D]`.
-    pub(crate) fn mix(&self, tokens_BLD: Tensor<3>, rows_B1R: &Tensor<3>, watch: &mut Watch) -> Tensor<3> {
+    pub(crate) fn mix(&self, tokens_BLD: Tensor<3>, rows_B1R: &Tensor<3>, attending: &mut Attending) -> Tensor<3> {
         let (mods, attn) = (self.stream.modulations(rows_B1R), &self.stream.attn);
         let [normed_BLD, tokens_BLD] = mods.attention.norm(tokens_BLD, attn.precision);
-        let [mix_BLD] = attend([attn.qkv(normed_BLD)], [Queries::All], attn.precision, watch);
+        let [mix_BLD] = attend([attn.qkv(normed_BLD)], [Queries::All], attn.precision, attending);
         self.stream.finish(tokens_BLD, mix_BLD, mods)
     }
 
@@ -67,9 +67,9 @@ impl BackboneBlock for DitBlock {
         vec![self.ada_ln()]
     }
 
-    fn forward(&self, streams: Streams, rows: &[Tensor<3>], _: [usize; 2], watch: &mut Watch) -> Streams {
+    fn forward(&self, streams: Streams, rows: &[Tensor<3>], _: [usize; 2], attending: &mut Attending) -> Streams {
         let [tokens_BLD] = streams.exactly();
-        Streams(vec![self.mix(tokens_BLD, &rows[0], watch)])
+        Streams(vec![self.mix(tokens_BLD, &rows[0], attending)])
     }
 }
 

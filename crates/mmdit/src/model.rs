@@ -10,7 +10,9 @@ use crate::backbone::{self, Backbone, NetworkInputs, Streams};
 use crate::block::Block;
 use crate::ends::{Conditioner, LastLayer, Origin, Patches};
 use crate::modulation::{EmbeddedText, Modulations};
-use crate::probe::Watch;
+use crate::perturbation::Perturbation;
+use crate::probe::Attending;
+use crate::step_cache::StepCache;
 
 /// SD3's velocity network. Source: arXiv:2403.03206 figure 2a.
 #[derive(Module, Debug)]
@@ -58,7 +60,7 @@ impl Mmdit {
         pooled_BP: Tensor<2>,
     ) -> Tensor<4> {
         let inputs = NetworkInputs { latent_BCHW, timestep_B, context_BTC, pooled_BP, origin: Origin::Centre };
-        backbone::forward(self, inputs, &mut Watch::nothing())
+        backbone::forward(self, inputs, &mut Attending::plainly())
     }
 
     /// What all noise levels have in common. context `[B, T, 4096]`, pooled `[B, 2048]`.
@@ -74,15 +76,49 @@ impl Mmdit {
         backbone::modulations(self, text, timestep_SB)
     }
 
-    /// [`Self::forward`] with what does not depend on the latent.
+    /// [`Self::forward`] with what does not depend on the latent, hindered or not. `cache`: of the steps before, and this
+    /// step's noise level.
     ///
     /// # Panics
     /// As [`Self::forward`], or a text or modulations of another batch.
-    pub fn velocity(&self, latent_BCHW: Tensor<4>, text: &EmbeddedText, modulations: &Modulations) -> Tensor<4> {
+    pub fn velocity(
+        &self,
+        latent_BCHW: Tensor<4>,
+        text: &EmbeddedText,
+        modulations: &Modulations,
+        perturbation: &Perturbation,
+        cache: Option<(&mut StepCache, f32)>,
+    ) -> Tensor<4> {
         let (batch, size) = (latent_BCHW.dims()[0], self.size(&latent_BCHW));
         assert_eq!([text.text_BTD.dims()[0], modulations.last_B1R.dims()[0]], [batch; 2], "texts of a batch");
         let streams = self.enter(latent_BCHW, text.text_BTD.clone(), &Origin::Centre);
-        backbone::through(self, streams, modulations, size, &mut Watch::nothing())
+        let (skipped, mut attending) = match perturbation {
+            Perturbation::None => (&[][..], Attending::plainly()),
+            Perturbation::SkippedBlocks(blocks) => (&blocks[..], Attending::plainly()),
+            Perturbation::IsolatedTokens(blocks) => (&[][..], Attending::isolated(blocks)),
+        };
+        let blocks: Vec<usize> = (0..self.blocks.len()).filter(|index| !skipped.contains(index)).collect();
+        let mut through = |streams: Streams, blocks: &[usize]| {
+            backbone::through(self, streams, modulations, size, blocks, &mut attending)
+        };
+        let streams = match (cache, blocks.split_first()) {
+            (Some((cache, sigma)), Some((first, later))) => {
+                let before_BID = streams.image();
+                let streams = through(streams, &[*first]);
+                let first_BID = streams.image();
+                let added_BID = first_BID.clone() - before_BID;
+                match cache.known(&added_BID, sigma) {
+                    Some(later_BID) => Streams(vec![first_BID + later_BID]),
+                    None => {
+                        let streams = through(streams, later);
+                        cache.keep(added_BID, streams.image() - first_BID, sigma);
+                        streams
+                    }
+                }
+            }
+            _ => through(streams, &blocks),
+        };
+        self.finish(streams, &modulations.last_B1R, size)
     }
 }
 
@@ -110,8 +146,8 @@ impl Backbone for Mmdit {
         Streams(vec![text_BTD, self.patches.forward(latent_BCHW, origin)])
     }
 
-    fn leave(&self, streams: Streams, size: [usize; 2]) -> (Tensor<3>, [usize; 2]) {
-        let [image_BID] = streams.exactly();
-        (image_BID, size)
+    /// The text ends in the last block, or here if that is left out.
+    fn leave(&self, mut streams: Streams, size: [usize; 2]) -> (Tensor<3>, [usize; 2]) {
+        (streams.0.pop().expect("an image stream"), size)
     }
 }

@@ -6,6 +6,8 @@
 //! Shape letters: S noise levels, B batch, D width, R the rows of a stream side by side, a multiple of D.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
+use std::ops::Range;
+
 use rectiflow_nn::layers::Linear;
 use rectiflow_nn::{Device, Tensor};
 
@@ -33,6 +35,37 @@ pub struct Modulations {
     /// Those of every product of each block, `[B, 1, R]`.
     pub(crate) blocks: Vec<Vec<Tensor<3>>>,
     pub(crate) last_B1R: Tensor<3>,
+}
+
+/// Rows of a batch, ranges of them one after the other.
+fn rows_of<const D: usize>(x: &Tensor<D>, ranges: impl Iterator<Item = Range<usize>>) -> Tensor<D> {
+    Tensor::cat(ranges.map(|range| x.clone().narrow(0, range.start, range.len())).collect(), 0)
+}
+
+impl EmbeddedText {
+    /// Some texts of the batch.
+    ///
+    /// # Panics
+    /// There are none in the ranges, or they go beyond the batch.
+    #[must_use]
+    pub fn rows(&self, ranges: impl Iterator<Item = Range<usize>> + Clone) -> EmbeddedText {
+        EmbeddedText { text_BTD: rows_of(&self.text_BTD, ranges.clone()), pooled_BD: rows_of(&self.pooled_BD, ranges) }
+    }
+}
+
+impl Modulations {
+    /// Those of some samples of the batch.
+    ///
+    /// # Panics
+    /// As [`EmbeddedText::rows`].
+    #[must_use]
+    pub fn rows(&self, ranges: impl Iterator<Item = Range<usize>> + Clone) -> Modulations {
+        let of_block = |rows: &Vec<Tensor<3>>| rows.iter().map(|rows| rows_of(rows, ranges.clone())).collect();
+        Modulations {
+            blocks: self.blocks.iter().map(of_block).collect(),
+            last_B1R: rows_of(&self.last_B1R, ranges.clone()),
+        }
+    }
 }
 
 /// Rows for each of `S` noise levels. conditioning: after its SiLU, `[S * B, D]`, the levels one after the other.

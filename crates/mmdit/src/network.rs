@@ -9,7 +9,7 @@ use crate::cross_dit::CrossDit;
 use crate::dit::Dit;
 use crate::ends::Origin;
 use crate::model::Mmdit;
-use crate::probe::{AttentionProbe, Watch};
+use crate::probe::{Attending, AttentionProbe};
 use crate::recompute::{self, Recompute};
 use crate::stream::StreamSizes;
 use crate::three_sets::ThreeSets;
@@ -150,7 +150,7 @@ impl VelocityNetwork {
     /// # Panics
     /// A shape that does not fit: callers check what users give.
     pub fn forward_at(&self, inputs: NetworkInputs) -> Tensor<4> {
-        of_kind!(self, network => backbone::forward(network, inputs, &mut Watch::nothing()))
+        of_kind!(self, network => backbone::forward(network, inputs, &mut Attending::plainly()))
     }
 
     /// A loss of the velocity, one number, and its gradients with regard to every parameter. Blocks that `recompute` takes
@@ -172,8 +172,8 @@ impl VelocityNetwork {
     /// # Panics
     /// As [`Self::forward_at`].
     pub fn probe(&self, inputs: NetworkInputs) -> Vec<AttentionProbe> {
-        let mut watch = Watch::everything();
-        drop(of_kind!(self, network => backbone::forward(network, inputs, &mut watch)));
-        watch.seen()
+        let mut attending = Attending::everything();
+        drop(of_kind!(self, network => backbone::forward(network, inputs, &mut attending)));
+        attending.seen()
     }
 }

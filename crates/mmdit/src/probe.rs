@@ -56,38 +56,51 @@ pub fn last_blocks(probes: &[AttentionProbe]) -> Option<[f32; 2]> {
     (!blocks.is_empty()).then(|| [mean(logits.collect()), mean(entropies.collect())])
 }
 
-/// Sees every attention of a forward, or nothing.
-#[derive(Debug)]
-pub(crate) struct Watch(Option<Seen>);
+/// What is done at the attentions of a forward beside them.
+#[derive(Debug, Default)]
+pub(crate) struct Attending {
+    seen: Option<Seen>,
+    /// Blocks whose image tokens are isolated.
+    isolated: Vec<usize>,
+    block: usize,
+}
 
 #[derive(Debug, Default)]
 struct Seen {
-    block: usize,
     probes: Vec<AttentionProbe>,
 }
 
-impl Watch {
-    pub(crate) fn nothing() -> Self {
-        Watch(None)
+impl Attending {
+    /// Nothing.
+    pub(crate) fn plainly() -> Self {
+        Attending::default()
     }
 
+    /// All of them are seen.
     pub(crate) fn everything() -> Self {
-        Watch(Some(Seen::default()))
+        Attending { seen: Some(Seen::default()), ..Attending::default() }
+    }
+
+    /// Image tokens of these blocks see themselves and the text, and no other image token.
+    pub(crate) fn isolated(blocks: &[usize]) -> Self {
+        Attending { isolated: blocks.to_vec(), ..Attending::default() }
     }
 
     pub(crate) fn seen(self) -> Vec<AttentionProbe> {
-        self.0.map(|seen| seen.probes).unwrap_or_default()
+        self.seen.map(|seen| seen.probes).unwrap_or_default()
     }
 
     pub(crate) fn enter_block(&mut self, index: usize) {
-        if let Some(seen) = &mut self.0 {
-            seen.block = index;
-        }
+        self.block = index;
+    }
+
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.isolated.contains(&self.block)
     }
 
     /// The queries of each stream, of the keys of all.
     pub(crate) fn see<const N: usize>(&mut self, streams: &[Qkv; N], queries: [Queries; N], precision: Precision) {
-        let Some(seen) = &mut self.0 else { return };
+        let Some(seen) = &mut self.seen else { return };
         let streams = streams.clone().map(Qkv::apart);
         let all = |role: usize| Tensor::cat(streams.iter().map(|stream| stream[role].clone()).collect(), 1);
         let [k, v] = [all(1), all(2)];
@@ -96,7 +109,7 @@ impl Watch {
             let heads = attention_statistics([stream], attention_scale(), AttentionBias::None, precision);
             let logit_max = heads.iter().fold(f32::NEG_INFINITY, |most, head| most.max(head.logit_max));
             let entropy = heads.iter().map(|head| head.entropy).sum::<f32>() / heads.len() as f32;
-            seen.probes.push(AttentionProbe { block: seen.block, queries, logit_max, entropy });
+            seen.probes.push(AttentionProbe { block: self.block, queries, logit_max, entropy });
         }
     }
 }

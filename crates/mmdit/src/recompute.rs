@@ -12,7 +12,7 @@ use burn::module::ModuleVisitor;
 use rectiflow_nn::{Gradients, Module, Param, ParamGradients, Tensor};
 
 use crate::backbone::{Backbone, BackboneBlock, Begun, NetworkInputs, Streams, begin};
-use crate::probe::Watch;
+use crate::probe::Attending;
 
 /// Which blocks' insides are computed again instead of kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ struct Tape {
 impl Tape {
     fn of<B: BackboneBlock>(block: &B, given: &Streams, rows: &[Tensor<3>], size: [usize; 2]) -> Self {
         let (streams, rows) = (leaves(&given.0), leaves(rows));
-        let outputs = block.forward(Streams(streams.clone()), &rows, size, &mut Watch::nothing()).0;
+        let outputs = block.forward(Streams(streams.clone()), &rows, size, &mut Attending::plainly()).0;
         Tape { streams, rows, outputs }
     }
 
@@ -87,7 +87,7 @@ pub(crate) fn gradients<N: Backbone>(
     for (index, (block, rows)) in network.blocks().iter().zip(&rows).enumerate() {
         if recompute.takes(index) {
             left.push(Left::Inputs(streams.clone()));
-            streams = without_tape(block).forward(streams, rows, size, &mut Watch::nothing());
+            streams = without_tape(block).forward(streams, rows, size, &mut Attending::plainly());
         } else {
             let tape = Tape::of(block, &streams, rows, size);
             streams = Streams(detached(&tape.outputs));

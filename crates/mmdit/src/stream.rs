@@ -11,7 +11,7 @@ use rectiflow_nn::{Init, Module, Params, Precision, Tensor};
 
 use crate::config::HEAD_WIDTH;
 use crate::modulation::cut;
-use crate::probe::{Queries, Watch};
+use crate::probe::{Attending, Queries};
 
 pub(crate) const EPS: f64 = 1e-6;
 
@@ -99,7 +99,7 @@ impl DualStream {
         image_BID: Tensor<3>,
         text_qkv: Qkv,
         rows_B1R: &Tensor<3>,
-        watch: &mut Watch,
+        attending: &mut Attending,
     ) -> (Tensor<3>, Tensor<3>) {
         let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate, shift2, scale2, gate2] = cut(rows_B1R);
         let joint = Modulation { shift_B1D: shift, scale_B1D: scale, gate_B1D: gate };
@@ -111,8 +111,8 @@ impl DualStream {
         let image_qkv = self.attn.qkv(joint_normed_BID);
         let own_qkv = self.attn2.qkv(own_normed_BID);
         let [text_mix_BTD, image_mix_BID] =
-            attend([text_qkv, image_qkv], [Queries::Text, Queries::Image], precision, watch);
-        let [own_mix_BID] = attend([own_qkv], [Queries::ImageAlone], precision, watch);
+            attend([text_qkv, image_qkv], [Queries::Text, Queries::Image], precision, attending);
+        let [own_mix_BID] = attend([own_qkv], [Queries::ImageAlone], precision, attending);
 
         let image_BID = self.attn.proj.forward_gated(image_mix_BID, image_BID, joint.gate_B1D);
         let image_BID = self.attn2.proj.forward_gated(own_mix_BID, image_BID, own.gate_B1D);
@@ -199,10 +199,27 @@ pub(crate) fn attend<const N: usize>(
     streams: [Qkv; N],
     queries: [Queries; N],
     precision: Precision,
-    watch: &mut Watch,
+    attending: &mut Attending,
 ) -> [Tensor<3>; N] {
-    watch.see(&streams, queries, precision);
+    attending.see(&streams, queries, precision);
+    if attending.is_isolated() {
+        return isolated(streams, queries, precision);
+    }
     ops::attention(streams, attention_scale(), AttentionBias::None, precision)
+}
+
+/// As [`attend`], but image tokens see of the image only themselves.
+fn isolated<const N: usize>(streams: [Qkv; N], queries: [Queries; N], precision: Precision) -> [Tensor<3>; N] {
+    let is_image = queries.map(|queries| matches!(queries, Queries::Image | Queries::ImageAlone));
+    let others: Vec<Qkv> =
+        streams.iter().zip(is_image).filter(|(_, is_image)| !is_image).map(|(stream, _)| stream.clone()).collect();
+    let alone = streams.each_ref().map(|stream| stream.clone());
+    let mut plain = ops::attention(streams, attention_scale(), AttentionBias::None, precision).into_iter();
+    let mut is_image = is_image.into_iter();
+    alone.map(|stream| {
+        let (plain, is_image) = (plain.next().expect("as many"), is_image.next().expect("as many"));
+        if is_image { ops::attention_of_each(stream, &others, attention_scale(), precision) } else { plain }
+    })
 }
 
 pub(crate) fn attention_scale() -> f64 {

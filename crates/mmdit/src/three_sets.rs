@@ -11,7 +11,7 @@ use rectiflow_nn::{Module, Params, Tensor};
 use crate::backbone::{Backbone, BackboneBlock, Streams};
 use crate::ends::{Conditioner, LastLayer, Origin, Patches};
 use crate::network::BaselineConfig;
-use crate::probe::{Queries, Watch};
+use crate::probe::{Attending, Queries};
 use crate::stream::{LastTextStream, Stream, StreamSizes, attend};
 
 const QUERIES: [Queries; 3] = [Queries::Clip, Queries::T5, Queries::Image];
@@ -92,17 +92,17 @@ impl BackboneBlock for ThreeBlock {
     }
 
     /// CLIP's tokens, T5's tokens and the image, `[B, L, D]` each. The texts end in the last block.
-    fn forward(&self, streams: Streams, rows: &[Tensor<3>], _: [usize; 2], watch: &mut Watch) -> Streams {
+    fn forward(&self, streams: Streams, rows: &[Tensor<3>], _: [usize; 2], attending: &mut Attending) -> Streams {
         let streams: [Tensor<3>; 3] = streams.exactly();
         match self {
-            ThreeBlock::Joint(block) => block.forward(streams, rows, watch),
-            ThreeBlock::Last(block) => block.forward(streams, rows, watch),
+            ThreeBlock::Joint(block) => block.forward(streams, rows, attending),
+            ThreeBlock::Last(block) => block.forward(streams, rows, attending),
         }
     }
 }
 
 impl JointBlock {
-    fn forward(&self, streams: [Tensor<3>; 3], rows: &[Tensor<3>], watch: &mut Watch) -> Streams {
+    fn forward(&self, streams: [Tensor<3>; 3], rows: &[Tensor<3>], attending: &mut Attending) -> Streams {
         let precision = self.image.attn.precision;
         let layers = [&self.clip, &self.t5, &self.image];
         let mut given = Vec::new();
@@ -114,19 +114,19 @@ impl JointBlock {
             index += 1;
             layer.attn.qkv(normed_BLD)
         });
-        let mixed = attend(qkvs, QUERIES, precision, watch);
+        let mixed = attend(qkvs, QUERIES, precision, attending);
         let finished = given.into_iter().zip(mixed).map(|((layer, x_BLD, mods), mix)| layer.finish(x_BLD, mix, mods));
         Streams(finished.collect())
     }
 }
 
 impl LastBlock {
-    fn forward(&self, [clip, t5, image_BID]: [Tensor<3>; 3], rows: &[Tensor<3>], watch: &mut Watch) -> Streams {
+    fn forward(&self, [clip, t5, image_BID]: [Tensor<3>; 3], rows: &[Tensor<3>], attending: &mut Attending) -> Streams {
         let precision = self.image.attn.precision;
         let mods = self.image.modulations(&rows[2]);
         let [normed_BID, image_BID] = mods.attention.norm(image_BID, precision);
         let qkvs = [self.clip.qkv(clip, &rows[0]), self.t5.qkv(t5, &rows[1]), self.image.attn.qkv(normed_BID)];
-        let [_, _, mix_BID] = attend(qkvs, QUERIES, precision, watch);
+        let [_, _, mix_BID] = attend(qkvs, QUERIES, precision, attending);
         Streams(vec![self.image.finish(image_BID, mix_BID, mods)])
     }
 }

@@ -20,7 +20,7 @@ use crate::dit::{DitBlock, image_of};
 use crate::ends::{Conditioner, LastLayer, Origin, Positions, patches_of};
 use crate::modulation::cut;
 use crate::network::BaselineConfig;
-use crate::probe::Watch;
+use crate::probe::Attending;
 use crate::stream::{EPS, Stream, modulation_rows};
 
 /// Of every group norm.
@@ -146,7 +146,7 @@ impl BackboneBlock for UvitBlock {
         }
     }
 
-    fn forward(&self, streams: Streams, rows: &[Tensor<3>], size: [usize; 2], watch: &mut Watch) -> Streams {
+    fn forward(&self, streams: Streams, rows: &[Tensor<3>], size: [usize; 2], attending: &mut Attending) -> Streams {
         let mut streams = streams.0;
         match self {
             UvitBlock::Down(block) => {
@@ -164,7 +164,7 @@ impl BackboneBlock for UvitBlock {
                     streams[2] = x_BCHW.flatten::<3>(2, 3);
                 }
             }
-            UvitBlock::Middle(block) => streams[0] = block.mix(streams[0].clone(), &rows[0], watch),
+            UvitBlock::Middle(block) => streams[0] = block.mix(streams[0].clone(), &rows[0], attending),
             UvitBlock::Double(Resize { conv, pixels, at_the_middle }) => {
                 let x = streams[0].clone();
                 let x = if *at_the_middle { image_of(x, size).swap_dims(1, 2) } else { x };

@@ -2,7 +2,7 @@
 #![allow(missing_docs, reason = "a test binary")]
 
 use rectiflow_kernels::BytesInUse;
-use rectiflow_mmdit::{Mmdit, MmditConfig};
+use rectiflow_mmdit::{Mmdit, MmditConfig, Perturbation};
 use rectiflow_nn::{Device, Init, Module, ParamSource, Params, Precision, RandomInit, Read, Tensor, from_f32, to_f32};
 
 /// Every parameter random: modulations begin at 0.
@@ -39,7 +39,7 @@ fn check_levels(precision: Precision, device: &Device, tolerance: f32) {
     for level in [0, 1, 18] {
         let timestep = from_f32(levels[level].to_vec(), [2], device);
         let alone = to_f32(&model.forward(latent.clone(), timestep, context.clone(), pooled.clone()));
-        let prepared = to_f32(&model.velocity(latent.clone(), &text, &all[level]));
+        let prepared = to_f32(&model.velocity(latent.clone(), &text, &all[level], &Perturbation::None, None));
         let apart = alone.iter().zip(&prepared).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(apart <= tolerance, "{precision}, level {level}: {apart}");
     }

@@ -12,6 +12,17 @@ pub enum SampleError {
         /// The noise level that the step started from.
         sigma: f32,
     },
+    /// A solver that chooses its steps would need them narrower than noise levels can be told apart.
+    #[error(
+        "no step from noise level {sigma} is within the tolerance of {tolerance}: give a larger one, as in dopri5(0.01), \
+         or compute in f32"
+    )]
+    Tolerance {
+        /// What was asked for.
+        tolerance: f32,
+        /// Where it went no further.
+        sigma: f32,
+    },
     /// The watcher asked to stop.
     #[error("stopped after step {step} (counted from 0)")]
     Stopped {

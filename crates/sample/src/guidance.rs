@@ -1,6 +1,14 @@
+//! What a model is told, and how what it says to that becomes one velocity.
+
+mod rule;
+mod window;
+
 use rectiflow_nn::Tensor;
 
 use crate::{SampleError, Velocity};
+
+pub use rule::{Guidance, Rule};
+pub use window::{BadScales, BadWindow, Scales, Window};
 
 /// A model whose velocity depends on what it is told, such as a prompt.
 pub trait Conditional {
@@ -23,48 +31,82 @@ pub trait Conditional {
     ) -> Result<Vec<Tensor<4>>, SampleError>;
 }
 
-/// The velocity for one prompt, unguided: one evaluation a step. For distilled models, which hold their
-/// guidance already.
-pub struct Conditioned<'a, M: Conditional> {
-    /// The model.
-    pub model: &'a mut M,
-    /// What to draw.
-    pub prompt: &'a M::Conditioning,
-}
-
-/// Classifier-free guidance, Ho and Salimans 2022, arXiv:2207.12598: two evaluations a step.
-///
-/// `negative + (prompt - negative) scale`, of velocities. That is guidance of the denoised image as well, which
-/// is linear in the velocity; the reference writes it so.
+/// The velocity for one prompt, led by what else the model says: in steps with guidance by its velocity for the negative
+/// prompt, and away from what it says when it is hindered.
 pub struct Guided<'a, M: Conditional> {
-    /// The model.
-    pub model: &'a mut M,
-    /// What to draw.
-    pub prompt: &'a M::Conditioning,
-    /// What to stay away from; for plain guidance the empty prompt.
-    pub negative: &'a M::Conditioning,
-    /// 0 is the negative's velocity, 1 the prompt's ([`Conditioned`] gives that at half the price), and more
-    /// goes past it. SD3 models use 4 to 7.
-    pub scale: f32,
+    model: &'a mut M,
+    prompt: &'a M::Conditioning,
+    negative: Option<&'a M::Conditioning>,
+    away: Vec<Away<'a, M::Conditioning>>,
+    guidance: &'a Guidance,
+    /// Where steps start.
+    levels: Vec<f32>,
+    /// Of [`Rule::Projected`]: the sum of the differences so far.
+    sum: Option<Tensor<4>>,
 }
 
-impl<M: Conditional> Velocity for Conditioned<'_, M> {
-    fn velocity(&mut self, latent: &Tensor<4>, sigma: f32) -> Result<Tensor<4>, SampleError> {
-        let [velocity] = one_each(self.model.velocities(latent, sigma, &[self.prompt])?);
-        Ok(velocity)
+/// Something that a model says worse than for its prompt, and how far to go away from it: `scale (prompt - away)` is
+/// added to the velocity.
+///
+/// With blocks left out it is skip-layer guidance, with image tokens that see only themselves and the text it is perturbed
+/// attention guidance (Ahn et al. 2024, arXiv:2403.17377), and with a weaker model it is autoguidance (Karras et al. 2024,
+/// arXiv:2406.02507) of that scale and 1.
+#[derive(Clone, Debug)]
+pub struct Away<'a, C> {
+    /// What the model is told, so that it says that.
+    pub told: &'a C,
+    /// How far.
+    pub scale: f32,
+    /// In which steps.
+    pub window: Window,
+}
+
+impl<'a, M: Conditional> Guided<'a, M> {
+    /// `negative`: what to stay away from, for plain guidance the empty prompt; without it there is no classifier-free
+    /// guidance.  `levels`: where the steps of the schedule start, by which a velocity's step is known.
+    pub fn new(
+        model: &'a mut M,
+        prompt: &'a M::Conditioning,
+        negative: Option<&'a M::Conditioning>,
+        away: Vec<Away<'a, M::Conditioning>>,
+        guidance: &'a Guidance,
+        levels: Vec<f32>,
+    ) -> Self {
+        Guided { model, prompt, negative, away, guidance, levels, sum: None }
+    }
+
+    /// The step that asks at `sigma`: the last that starts there or above.
+    fn step(&self, sigma: f32) -> usize {
+        self.levels.iter().take_while(|level| **level >= sigma).count().saturating_sub(1)
     }
 }
 
 impl<M: Conditional> Velocity for Guided<'_, M> {
     fn velocity(&mut self, latent: &Tensor<4>, sigma: f32) -> Result<Tensor<4>, SampleError> {
-        let [toward, away] = one_each(self.model.velocities(latent, sigma, &[self.prompt, self.negative])?);
-        Ok(away.clone() + (toward - away) * self.scale)
-    }
-}
+        let (step, steps) = (self.step(sigma), self.levels.len());
+        if self.guidance.is_zeroed(step) {
+            return Ok(latent.zeros_like());
+        }
+        let scale = self.guidance.scale(step, steps);
+        let negative = self.negative.filter(|_| scale != 1.0);
+        let away: Vec<_> =
+            self.away.iter().filter(|away| away.scale != 0.0 && away.window.contains(step, steps)).collect();
+        let asked: Vec<&M::Conditioning> =
+            [self.prompt].into_iter().chain(negative).chain(away.iter().map(|away| away.told)).collect();
+        let mut found = self.model.velocities(latent, sigma, &asked)?.into_iter();
+        assert_eq!(found.len(), asked.len(), "velocities of a model that was told so much");
+        let mut next = || found.next().expect("counted above");
 
-fn one_each<const N: usize>(velocities: Vec<Tensor<4>>) -> [Tensor<4>; N] {
-    let count = velocities.len();
-    velocities.try_into().unwrap_or_else(|_| panic!("the model gave {count} velocities for {N} conditionings"))
+        let prompt = next();
+        let mut led = match negative {
+            Some(_) => self.guidance.rule.lead(prompt.clone(), next(), scale, &mut self.sum),
+            None => prompt.clone(),
+        };
+        for away in away {
+            led = led + (prompt.clone() - next()) * away.scale;
+        }
+        Ok(self.guidance.rescaled(led, &prompt))
+    }
 }
 
 #[cfg(test)]
@@ -101,10 +143,19 @@ mod tests {
         from_f32(vec![0.5, -1.0, 2.0, 0.25], [1, 1, 2, 2], &DeviceChoice::Cpu.open().unwrap())
     }
 
+    fn guided<'a, M: Conditional>(
+        model: &'a mut M,
+        [prompt, negative]: [&'a M::Conditioning; 2],
+        guidance: &'a Guidance,
+    ) -> Guided<'a, M> {
+        Guided::new(model, prompt, Some(negative), Vec::new(), guidance, vec![1.0, 0.8, 0.6, 0.3])
+    }
+
     #[track_caller]
     fn check_guided(scale: f32, factor: f32) {
         let mut model = Multiplier::default();
-        let mut guided = Guided { model: &mut model, prompt: &PROMPT, negative: &NEGATIVE, scale };
+        let guidance = Guidance::plain(scale);
+        let mut guided = guided(&mut model, [&PROMPT, &NEGATIVE], &guidance);
         let velocity = guided.velocity(&latent(), SIGMA).unwrap();
         for (velocity, latent) in to_f32(&velocity).into_iter().zip(to_f32(&latent())) {
             let expected = factor * SIGMA * latent;
@@ -130,21 +181,22 @@ mod tests {
     #[test]
     fn guided_asks_once_for_both() {
         let mut model = Multiplier::default();
-        let mut guided = Guided { model: &mut model, prompt: &PROMPT, negative: &NEGATIVE, scale: 4.0 };
-        guided.velocity(&latent(), SIGMA).unwrap();
+        let guidance = Guidance::plain(4.0);
+        guided(&mut model, [&PROMPT, &NEGATIVE], &guidance).velocity(&latent(), SIGMA).unwrap();
         assert_eq!(model.asked, [[PROMPT, NEGATIVE]]);
     }
 
     #[test]
-    fn conditioned_asks_once_for_the_prompt_and_passes_it_on() {
-        let mut model = Multiplier::default();
-        let velocity = Conditioned { model: &mut model, prompt: &PROMPT }.velocity(&latent(), SIGMA).unwrap();
+    fn without_a_negative_prompt_it_is_the_prompts_velocity_asked_once() {
+        let (mut model, guidance) = (Multiplier::default(), Guidance::plain(4.0));
+        let mut guided = Guided::new(&mut model, &PROMPT, None, Vec::new(), &guidance, vec![1.0]);
+        let velocity = guided.velocity(&latent(), SIGMA).unwrap();
         assert_eq!(to_f32(&velocity), to_f32(&(latent() * (PROMPT * SIGMA))));
         assert_eq!(model.asked, [[PROMPT]]);
     }
 
     #[test]
-    #[should_panic = "the model gave 0 velocities for 2 conditionings"]
+    #[should_panic = "velocities of a model that was told so much"]
     fn a_model_that_loses_a_velocity_is_a_bug() {
         struct Silent;
         impl Conditional for Silent {
@@ -153,6 +205,43 @@ mod tests {
                 Ok(Vec::new())
             }
         }
-        let _ = Guided { model: &mut Silent, prompt: &(), negative: &(), scale: 4.0 }.velocity(&latent(), SIGMA);
+        let guidance = Guidance::plain(4.0);
+        let _ = guided(&mut Silent, [&(), &()], &guidance).velocity(&latent(), SIGMA);
+    }
+
+    /// What is asked in steps from 1, 0.8, 0.6 and 0.3.
+    fn asked_in_steps(guidance: &Guidance, away: Vec<Away<'_, f32>>) -> Vec<Vec<f32>> {
+        let mut model = Multiplier::default();
+        let levels = vec![1.0, 0.8, 0.6, 0.3];
+        let mut guided = Guided::new(&mut model, &PROMPT, Some(&NEGATIVE), away, guidance, levels.clone());
+        levels.into_iter().for_each(|sigma| drop(guided.velocity(&latent(), sigma).unwrap()));
+        model.asked
+    }
+
+    #[test]
+    fn what_no_step_needs_is_not_asked() {
+        let both = vec![PROMPT, NEGATIVE];
+        let scales = |scales: &str| Guidance { scales: scales.parse().unwrap(), ..Guidance::plain(4.0) };
+        assert_eq!(asked_in_steps(&scales("5,1"), vec![]), [both.clone(), vec![PROMPT], vec![PROMPT], vec![PROMPT]]);
+        let window = Window::new(0.25, 0.75).unwrap();
+        let within = Guidance { window, ..Guidance::plain(4.0) };
+        assert_eq!(asked_in_steps(&within, vec![]), [vec![PROMPT], both.clone(), both.clone(), vec![PROMPT]]);
+        let hindered = 0.5;
+        let away = |scale| vec![Away { told: &hindered, scale, window: Window::new(0.5, 1.0).unwrap() }];
+        let three = vec![PROMPT, NEGATIVE, hindered];
+        let expected = [both.clone(), both.clone(), three.clone(), three];
+        assert_eq!(asked_in_steps(&Guidance::plain(4.0), away(2.0)), expected);
+        assert_eq!(asked_in_steps(&Guidance::plain(4.0), away(0.0)), vec![both; 4]);
+    }
+
+    #[test]
+    fn what_is_gone_away_from_counts_beside_guidance() {
+        let (mut model, hindered, guidance) = (Multiplier::default(), 0.5, Guidance::plain(4.0));
+        let away = vec![Away { told: &hindered, scale: 2.0, window: Window::ALL }];
+        let mut guided = Guided::new(&mut model, &PROMPT, Some(&NEGATIVE), away, &guidance, vec![1.0]);
+        let factor = NEGATIVE + 4.0 * (PROMPT - NEGATIVE) + 2.0 * (PROMPT - hindered);
+        for (found, latent) in to_f32(&guided.velocity(&latent(), SIGMA).unwrap()).into_iter().zip(to_f32(&latent())) {
+            assert!((found - factor * SIGMA * latent).abs() < 1e-4, "{found}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`Velocity`]: what a solver needs to know of a model.
 //! - [`Solver`]: carries noise to an image's latent along a velocity.
-//! - [`Conditioned`] and [`Guided`]: the velocity of a model that listens to a prompt.
+//! - [`Guided`]: the velocity of a model that listens to a prompt, by a [`Guidance`].
 //!
 //! Latents are `[B, 16, H, W]`, f32: pure noise at noise level `sigma = 1`, an image's latent at `sigma = 0`.
 //!
@@ -15,6 +15,6 @@ mod solver;
 mod velocity;
 
 pub use error::SampleError;
-pub use guidance::{Conditional, Conditioned, Guided};
-pub use solver::{Solver, Step, UnknownSolver};
+pub use guidance::{Away, BadScales, BadWindow, Conditional, Guidance, Guided, Rule, Scales, Window};
+pub use solver::{BadTolerance, Solver, Step, Tolerance, UnknownSolver, no_noise};
 pub use velocity::Velocity;

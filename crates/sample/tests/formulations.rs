@@ -9,7 +9,7 @@ use burn::tensor::DType;
 use rectiflow_flow::noise::TorchRng;
 use rectiflow_flow::{Formulation, Path, Prediction, Schedule};
 use rectiflow_nn::{DeviceChoice, Tensor, TensorData};
-use rectiflow_sample::{SampleError, Solver, Velocity};
+use rectiflow_sample::{SampleError, Solver, Step, Velocity, no_noise};
 
 const POINTS: usize = 1500;
 const STEPS: usize = 64;
@@ -148,16 +148,17 @@ fn errors(points: &[[f64; 2]]) -> [f64; 3] {
 }
 
 #[test]
-fn every_formulation_draws_from_the_mixture_with_every_solver() {
+fn every_formulation_draws_from_the_mixture() {
     let normals = TorchRng::new(11).standard_normal(2 * POINTS);
     let noise: Vec<[f64; 2]> = normals.as_chunks::<2>().0.iter().map(|pair| pair.map(f64::from)).collect();
     let schedule = Schedule::released(NonZeroUsize::new(STEPS).unwrap(), 1.0).unwrap();
     for formulation in Formulation::all() {
-        for solver in Solver::ALL {
+        for solver in [Solver::Euler, Solver::Heun, Solver::Dpmpp2m] {
             let (path, prediction) = (formulation.path(), formulation.prediction());
             let network = Network { path, prediction, linear: linear_levels() };
             let mut model = Converted { formulation, network };
-            let drawn = solver.run(&mut model, tensor(noise.clone()), &schedule, |_| ControlFlow::Continue(()));
+            let watch = &mut |_: Step<'_>| ControlFlow::Continue(());
+            let drawn = solver.run(&mut model, tensor(noise.clone()), &schedule, &mut no_noise, watch);
             let [share, mean, variance] = errors(&points(&drawn.unwrap()));
             // Measured: up to 0.016, 0.018 and 0.173, most of it of so few points.
             assert!(

@@ -11,7 +11,7 @@ use rectiflow_generate::{FORMULATION, KnownWords};
 use rectiflow_mmdit::{NetworkConfig, VelocityNetwork};
 use rectiflow_nn::ParamNames;
 use rectiflow_vae::{Vae, VaeConfig};
-use rectiflow_vision::Detector;
+use rectiflow_vision::DetectorNetwork;
 use rectiflow_weights::{IfThere, Layout, PartKind, in_layout, write_safetensors, write_whole};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -145,11 +145,11 @@ pub fn write_autoencoder(
     complete(to, encoders, &["vae"])
 }
 
-/// Writes a detector into `to`, a folder of its own: what [`Detector::open`] reads.
+/// Writes a detector into `to`, a folder of its own: what [`rectiflow_vision::Detector::open`] reads.
 ///
 /// # Errors
 /// A file cannot be written.
-pub fn write_detector(network: &Detector, names: &ParamNames, to: &Path) -> Result<(), Problem> {
+pub fn write_detector(network: &DetectorNetwork, names: &ParamNames, to: &Path) -> Result<(), Problem> {
     write_part(to, "model.safetensors", Trainee::weights(network, names), &network.config().to_json())
 }
 

@@ -87,8 +87,8 @@ fn a_small_autoencoder_with_a_critic_learns_a_few_pictures() {
 
 #[test]
 fn the_recipe_for_sprites_can_be_followed() {
-    let text = include_str!("../../../recipes/autoencoder-sprites-64.toml");
-    let recipe = Recipe::parse(text, Path::new("autoencoder-sprites-64.toml")).unwrap();
+    let text = include_str!("../../../recipes/sprites-autoencoder-64.toml");
+    let recipe = Recipe::parse(text, Path::new("sprites-autoencoder-64.toml")).unwrap();
     Plan::resolve(recipe, Overrides::default()).unwrap();
 }
 

@@ -346,7 +346,7 @@ fn a_model_to_take_parts_over_from_must_be_a_folder_before_anything_is_trained()
 #[test]
 fn the_recipes_of_text_encoders_can_be_followed() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
-    for name in ["clip-sprites.toml", "t5-bytes-sprites.toml"] {
+    for name in ["sprites-clip-g.toml", "sprites-clip-l.toml", "sprites-t5.toml"] {
         let recipe = Recipe::read(&folder.join(name)).unwrap();
         Plan::resolve(recipe, Overrides::default()).unwrap();
     }

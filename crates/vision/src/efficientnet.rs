@@ -25,6 +25,8 @@ const STAGES: [(usize, usize, usize, usize); 7] =
     [(1, 1, 3, 16), (2, 2, 3, 24), (2, 2, 5, 40), (3, 2, 3, 80), (3, 1, 5, 112), (4, 2, 5, 192), (1, 1, 3, 320)];
 /// The stages after which the picture is halved, and the last: 2, 4, 8, 16 and 32 times smaller.
 const DEPTHS: [usize; 5] = [0, 1, 2, 4, 6];
+/// Channels of the feature maps at these depths.
+pub(crate) const WIDTHS_SEEN: [usize; 5] = [16, 24, 40, 112, 320];
 /// Channels of the first convolution, and how many times wider a block is inside than it is outside.
 const STEM: usize = 32;
 const EXPANSION: usize = 6;

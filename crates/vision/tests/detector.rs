@@ -12,7 +12,8 @@ use common::by_name;
 use rectiflow_nn::{
     Device, Module, Named, Param, ParamNames, Params, Precision, RandomInit, Rng, Tensor, TensorData, from_f32, to_f32,
 };
-use rectiflow_vision::{Detector, DetectorConfig, DetectorError};
+use rectiflow_vision::detector::{Cells, Eyes};
+use rectiflow_vision::{Detector, DetectorConfig, DetectorError, DetectorNetwork};
 use rectiflow_weights::write_safetensors;
 
 fn names(kind: &str, count: usize) -> Vec<String> {
@@ -23,10 +24,10 @@ fn tiny() -> DetectorConfig {
     DetectorConfig { side_px: 64, widths: [8, 8, 16, 16, 24], concepts: names("thing", 5), colours: names("colour", 3) }
 }
 
-fn detector(config: &DetectorConfig, device: &Device) -> (Detector, ParamNames) {
+fn detector(config: &DetectorConfig, device: &Device) -> (DetectorNetwork, ParamNames) {
     let mut source = RandomInit { seed: 1 };
     let mut source = Named::new(&mut source);
-    let detector = Detector::new(config, Params::new(&mut source, device, Precision::F32));
+    let detector = DetectorNetwork::new(config, Params::new(&mut source, device, Precision::F32));
     (detector, source.names())
 }
 
@@ -34,6 +35,10 @@ fn pictures(count: usize, [height, width]: [usize; 2], device: &Device) -> Tenso
     let mut rng = Rng::keyed(2, "pictures", 0);
     let values = (0..count * 3 * height * width).map(|_| (rng.uniform() * 2.0 - 1.0) as f32).collect();
     from_f32(values, [count, 3, height, width], device)
+}
+
+fn seen(detector: &DetectorNetwork, pictures_B3HW: Tensor<4>) -> Cells {
+    detector.forward(Eyes::new(&Device::flex(), Precision::F32).look(pictures_B3HW))
 }
 
 #[test]
@@ -45,9 +50,9 @@ fn the_usual_detector_is_small_and_a_new_one_sees_next_to_nothing() {
         colours: names("colour", 7),
     };
     let (detector, _) = detector(&config, &Device::flex());
-    assert!((2_000_000..2_500_000).contains(&detector.num_params()), "{}", detector.num_params());
-    assert!((0.6e9..0.8e9).contains(&config.operations(128)), "{}", config.operations(128));
-    let cells = detector.forward(pictures(2, [128, 128], &Device::flex()));
+    assert!((1_700_000..1_900_000).contains(&detector.num_params()), "{}", detector.num_params());
+    assert!((0.3e9..0.5e9).contains(&config.operations(128)), "{}", config.operations(128));
+    let cells = seen(&detector, pictures(2, [128, 128], &Device::flex()));
     let centres = to_f32(&cells.centres_Bhw());
     assert_eq!(cells.centres_Bhw().dims(), [2, 16, 16]);
     let mean = centres.iter().sum::<f32>() / centres.len() as f32;
@@ -58,7 +63,7 @@ fn the_usual_detector_is_small_and_a_new_one_sees_next_to_nothing() {
 fn pictures_of_whole_cells_have_a_row_of_numbers_for_each() {
     let (detector, _) = detector(&tiny(), &Device::flex());
     for ([height, width], batch) in [([64, 64], 3), ([72, 40], 1), ([8, 8], 2)] {
-        let cells = detector.forward(pictures(batch, [height, width], &Device::flex()));
+        let cells = seen(&detector, pictures(batch, [height, width], &Device::flex()));
         let [h, w] = [height / 8, width / 8];
         assert_eq!(cells.centres_Bhw().dims(), [batch, h, w]);
         let last = (batch * h * w - 1) as i64;
@@ -73,8 +78,8 @@ fn pictures_of_whole_cells_have_a_row_of_numbers_for_each() {
 fn each_picture_is_seen_alone() {
     let (detector, _) = detector(&tiny(), &Device::flex());
     let both = pictures(2, [64, 64], &Device::flex());
-    let together = to_f32(&detector.forward(both.clone()).centres_Bhw());
-    let second = to_f32(&detector.forward(both.narrow(0, 1, 1)).centres_Bhw());
+    let together = to_f32(&seen(&detector, both.clone()).centres_Bhw());
+    let second = to_f32(&seen(&detector, both.narrow(0, 1, 1)).centres_Bhw());
     assert!(together[64..].iter().zip(&second).all(|(a, b)| (a - b).abs() < 1e-5));
 }
 
@@ -82,7 +87,8 @@ fn each_picture_is_seen_alone() {
 fn every_parameter_has_a_gradient_once_residual_blocks_are_something() {
     let device = Device::flex().autodiff();
     let (detector, names) = detector(&tiny(), &device);
-    let cells = detector.forward(pictures(2, [64, 64], &device));
+    let eyes = Eyes::new(&Device::flex(), Precision::F32);
+    let cells = detector.forward(eyes.look(pictures(2, [64, 64], &Device::flex())).tracked());
     let said = cells.at(Tensor::from_data(TensorData::new(vec![3_i64, 70], [2]), &device));
     let loss = cells.centres_Bhw().square().sum() + said.concepts.square().sum() + said.areas_N4.sum();
     let gradients = by_name(&detector, &names, loss.backward());
@@ -96,7 +102,7 @@ fn every_parameter_has_a_gradient_once_residual_blocks_are_something() {
     assert_eq!(gradients.len(), weights(&detector, &names).len());
 }
 
-fn weights(detector: &Detector, names: &ParamNames) -> BTreeMap<String, TensorData> {
+fn weights(detector: &DetectorNetwork, names: &ParamNames) -> BTreeMap<String, TensorData> {
     struct Gather<'a>(&'a ParamNames, BTreeMap<String, TensorData>);
 
     impl ModuleVisitor for Gather<'_> {
@@ -123,8 +129,8 @@ fn a_folder_has_all_that_a_detector_is() {
     write(folder.path(), &tiny().to_json().to_string(), &weights(&detector, &names));
     let opened = Detector::open(folder.path(), &device, Precision::F32).unwrap();
     assert_eq!(opened.config(), &tiny());
-    let pictures = |device: &Device| pictures(1, [64, 64], device);
-    let [before, after] = [detector.valid().forward(pictures(&device)), opened.forward(pictures(&device))];
+    let pictures = pictures(2, [64, 64], &device);
+    let [before, after] = [seen(&detector.valid(), pictures.clone()), opened.cells(pictures)];
     assert_eq!(to_f32(&before.centres_Bhw()), to_f32(&after.centres_Bhw()));
 }
 

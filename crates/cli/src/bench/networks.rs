@@ -1,7 +1,7 @@
 //! Whole networks of the released sizes, with random weights: what a user waits for.
 
 use anyhow::bail;
-use rectiflow_mmdit::{Mmdit, MmditConfig, NetworkConfig};
+use rectiflow_mmdit::{Mmdit, MmditConfig, NetworkConfig, Perturbation};
 use rectiflow_nn::{Device, DeviceChoice, Module, Params, Precision, Tensor, from_f32, from_ids, is_finite};
 use rectiflow_text::{T5Config, T5Encoder};
 use rectiflow_vae::{Vae, VaeConfig};
@@ -50,7 +50,7 @@ fn mmdit_step(name: &str, side: usize, precision: Precision) -> anyhow::Result<C
     let text = model.embed_text(context, pooled);
     let timestep = from_f32(vec![500.0; BATCH], [1, BATCH], &device);
     let modulations = model.modulations(&text, timestep).remove(0);
-    let forward = move || model.velocity(latent.clone(), &text, &modulations);
+    let forward = move || model.velocity(latent.clone(), &text, &modulations, &Perturbation::None, None);
     check(name, &forward())?;
     let operations = BATCH as f64 * NetworkConfig::Mmdit(config.clone()).operations((side / 16).pow(2), TEXT_TOKENS);
     // The latent comes and the velocity goes in f32, and the context comes.

@@ -1,9 +1,12 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use rectiflow_generate::{Compat, Tiling};
+use rectiflow_flow::{Shift, Spacing};
+use rectiflow_generate::{Compat, ReuseMode, Tiling};
 use rectiflow_sample::Solver;
 
+use super::guidance::GuidanceArgs;
+use super::prompts;
 use crate::args::{ComputeArgs, ModelArgs};
 
 /// Draw pictures from prompts
@@ -15,6 +18,19 @@ pub(crate) struct GenerateArgs {
     /// The same as PROMPT, after those; repeat it for several pictures
     #[arg(long = "prompt", short = 'p', value_name = "TEXT")]
     prompt_option: Vec<String>,
+    /// Prompts from a text file, one a line, after those; - reads standard input
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+    /// Another text for both CLIP encoders, whatever the prompt
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(super) prompt_clip: Option<String>,
+    /// Another text for T5, whatever the prompt
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(super) prompt_t5: Option<String>,
+    /// A folder of files for __NAME__ in prompts: a line of NAME.txt is chosen by each picture's seed, as one of
+    /// {red|green} is
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) wildcards: Option<PathBuf>,
     #[command(flatten)]
     pub(super) model: ModelArgs,
     /// Negative prompt: what to stay away from
@@ -37,27 +53,40 @@ pub(crate) struct GenerateArgs {
     /// Steps of the solver [default: 28; with --compat stability 50, or 40 for SD3.5-Large]
     #[arg(long, visible_alias = "num-inference-steps", value_name = "N")]
     pub(super) steps: Option<usize>,
-    /// Guidance scale; 1 or less turns guidance off [default: 7; with --compat stability 5, or 4.5 for SD3.5-Large]
-    #[arg(
-        long,
-        visible_aliases = ["cfg-scale", "guidance-scale"],
-        value_name = "SCALE",
-        allow_negative_numbers = true
-    )]
-    pub(super) guidance: Option<f32>,
-    /// Timestep shift: stretch of the noise levels towards noise [default: the model's, or 3; with --compat
+    /// Timestep shift: stretch of the noise levels towards noise; dynamic goes by the picture's size [default: the model's, or 3; with --compat
     /// stability 3, or 1 for SD3-Medium]
     #[arg(long, visible_alias = "flow-shift", value_name = "SHIFT", allow_negative_numbers = true)]
-    pub(super) shift: Option<f32>,
+    pub(super) shift: Option<Shift>,
+    /// How noise levels are spaced: released, simple, karras, exponential, beta or linear-quadratic [default: released,
+    /// but simple for dpmpp_2m_flow, dpmpp_2m_sde, dpmpp_3m_sde, uni_pc, deis and ipndm]
+    #[arg(long, visible_alias = "scheduler", value_name = "NAME")]
+    pub(super) schedule: Option<Spacing>,
+    /// Noise levels of your own instead of steps, schedule and shift: from 1 downwards, as in 1,0.9,0.6,0.2; 0 is added
+    #[arg(
+        long,
+        value_name = "LEVELS",
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        conflicts_with_all = ["steps", "schedule", "shift"]
+    )]
+    pub(super) sigmas: Option<Vec<f32>>,
     /// Seed of the first picture; picture i has seed + i. -1 or `random` draws a new one and prints it
     #[arg(long, short, default_value = "0", value_name = "SEED", allow_negative_numbers = true)]
     pub(super) seed: Seed,
     /// Pictures of each prompt
     #[arg(long, short, visible_alias = "batch-count", default_value_t = 1, value_name = "N")]
     pub(super) count: usize,
-    /// Solver: euler, heun or dpmpp_2m [default: euler; with --compat stability dpmpp_2m]
+    /// Solver: euler, heun, midpoint, rk4, dopri5, dpmpp_2m, dpmpp_2m_flow, dpmpp_2m_sde, dpmpp_3m_sde, uni_pc,
+    /// deis, ipndm, euler_a or lcm; dopri5(1e-4) for another tolerance [default: euler; with --compat stability dpmpp_2m]
     #[arg(long, visible_aliases = ["sampler", "sampling-method"], value_name = "NAME")]
     pub(super) solver: Option<Solver>,
+    /// Leave out the blocks after the first in steps where it changes little: first-block takes what they added the last
+    /// time, taylor what lies on the line through the last two times. docs/sampling.md says what that costs
+    #[arg(long, value_name = "MODE")]
+    pub(super) cache_mode: Option<ReuseMode>,
+    /// How much the first block may have changed for that, in parts of what it adds
+    #[arg(long, value_name = "PART", default_value_t = 0.1, requires = "cache_mode", allow_negative_numbers = true)]
+    pub(super) cache_threshold: f32,
     /// Most T5 tokens, 8 to 512 [default: those the model says it was trained with, at most 256; with --compat stability 512]
     #[arg(long, value_name = "TOKENS")]
     pub(super) t5_length: Option<usize>,
@@ -77,6 +106,8 @@ pub(crate) struct GenerateArgs {
     )]
     pub(super) vae_tiling: Tiling,
     #[command(flatten)]
+    pub(super) guidance: GuidanceArgs,
+    #[command(flatten)]
     pub(super) compute: ComputeArgs,
     /// Start from these latents (safetensors, tensor `latents` [1 or N, 16, H/8, W/8]) instead of the seed's noise
     #[arg(long, value_name = "FILE")]
@@ -91,9 +122,13 @@ pub(crate) struct GenerateArgs {
 }
 
 impl GenerateArgs {
-    /// Every prompt, those without `--prompt` first.
-    pub(super) fn prompts(&self) -> Vec<String> {
-        self.prompt.iter().chain(&self.prompt_option).cloned().collect()
+    /// Every prompt, those without `--prompt` first, and those of a file last.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn prompts(&self) -> anyhow::Result<Vec<String>> {
+        let of_file = self.prompt_file.as_deref().map(prompts::from_file).transpose()?.unwrap_or_default();
+        Ok(self.prompt.iter().chain(&self.prompt_option).cloned().chain(of_file).collect())
     }
 }
 

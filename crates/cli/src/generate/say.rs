@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use rectiflow_generate::{KnownWords, Parts, Plan, plain_markup};
+use rectiflow_flow::Spacing;
+use rectiflow_generate::{Hindered, Hindrance, KnownWords, Parts, Plan, plain_markup};
+use rectiflow_sample::{Guidance, Rule, Window};
 use rectiflow_vae::{Decoding, VaeConfig};
 
 use crate::memory;
@@ -34,14 +36,18 @@ pub(super) fn plan(progress: &Progress, parts: &Parts, plan: &Plan, known: &Know
     for note in &parts.notes {
         progress.say(&format!("note: {note}"));
     }
-    let guidance = if plan.is_guided() { format!("guidance {}", plan.guidance) } else { "no guidance".into() };
+    let guidance = guidance(plan);
+    let levels = match plan.spacing {
+        Some(Spacing::Released) => format!("shift {}", plan.shift),
+        Some(spacing) => format!("shift {}, schedule {spacing}", plan.shift),
+        None => "noise levels of your own".to_owned(),
+    };
     progress.say(&format!(
-        "{}x{}, {} steps of {}, {guidance}, shift {}, seed {}, T5 length {}, as {} draws",
+        "{}x{}, {} steps of {}, {levels}, {guidance}, seed {}, T5 length {}, as {} draws",
         plan.width,
         plan.height,
         plan.schedule.len(),
         plan.solver,
-        plan.shift,
         plan.seed,
         plan.t5_length,
         plan.compat
@@ -94,7 +100,7 @@ fn other_size(plan: &Plan, side_px: Option<usize>) -> Option<String> {
 fn unknown(plan: &Plan, known: Option<&KnownWords>) -> Option<String> {
     const NAMED: usize = 12;
     let mut words: Vec<&str> =
-        plan.prompts.iter().flat_map(|prompt| known.map_or_else(Vec::new, |known| known.unknown(prompt))).collect();
+        read(plan).flat_map(|prompt| known.map_or_else(Vec::new, |known| known.unknown(prompt))).collect();
     let mut said = HashSet::new();
     words.retain(|word| said.insert(word.to_lowercase()));
     let count = words.len();
@@ -111,10 +117,44 @@ fn unknown(plan: &Plan, known: Option<&KnownWords>) -> Option<String> {
 }
 
 fn markup(plan: &Plan) -> Option<String> {
-    let texts = plan.prompts.iter().chain(plan.is_guided().then_some(&plan.negative));
+    let texts = read(plan).chain(plan.is_guided().then_some(&plan.negative));
     let found: Vec<&str> = texts.flat_map(|text| plain_markup(text)).collect();
     let first = found.first()?;
     Some(format!("{first:?} is drawn as plain text: weights `(word:1.3)`, `<lora:...>` and BREAK are not read yet"))
+}
+
+/// The texts that encoders read for pictures.
+fn read(plan: &Plan) -> impl Iterator<Item = &String> {
+    let of_each = plan.prompts.iter().filter(|_| plan.prompt_clip.is_none() || plan.prompt_t5.is_none());
+    of_each.chain(&plan.prompt_clip).chain(&plan.prompt_t5)
+}
+
+/// Guidance in a few words.
+fn guidance(plan: &Plan) -> String {
+    let Guidance { scales, window, rule, rescale } = &plan.guidance;
+    let mut words = Vec::new();
+    if plan.is_guided() {
+        let within = if *window == Window::ALL { String::new() } else { format!(" from {window}") };
+        let by = match rule {
+            Rule::Plain => "",
+            Rule::ZeroStar { .. } => " by CFG-Zero*",
+            Rule::Projected { .. } => " by APG",
+        };
+        words.push(format!("guidance {scales}{by}{within}"));
+    } else {
+        words.push("no guidance".to_owned());
+    }
+    if *rescale > 0.0 {
+        words.push(format!("rescaled by {rescale}"));
+    }
+    for Hindered { how, blocks, scale, window } in &plan.hindered {
+        let name = match how {
+            Hindrance::SkippedBlocks => "skip-layer guidance",
+            Hindrance::IsolatedTokens => "perturbed attention guidance",
+        };
+        words.push(format!("{name} {scale} of blocks {blocks:?} from {window}"));
+    }
+    words.join(", ")
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
-use rectiflow_generate::{Compat, ModelFacts, Plan, PlanError, Request, Tiling};
+use rectiflow_flow::{Shift, Spacing};
+use rectiflow_generate::{Compat, GuidanceRequest, ModelFacts, Plan, PlanError, Request, Tiling};
 use rectiflow_nn::{DType, Device, Tensor};
 use rectiflow_sample::Solver;
 use rectiflow_weights::{Dtype, TensorFile};
@@ -83,15 +84,20 @@ impl Golden {
             .with_context(of_golden)?;
         let request = Request {
             prompts: vec![args.prompt.clone()],
+            prompt_clip: None,
+            prompt_t5: None,
             negative: args.negative.clone(),
             width: Some(width),
             height: Some(height),
             steps: Some(args.steps),
-            guidance: Some(args.cfg),
-            shift: Some(args.shift),
+            guidance: GuidanceRequest::of(args.cfg),
+            shift: Some(Shift::By(args.shift)),
+            spacing: Some(Spacing::Released),
+            sigmas: None,
             solver: args.solver.as_deref().map(str::parse::<Solver>).transpose().with_context(of_golden)?,
             t5_length: Some(args.seqlen),
             compat,
+            reuse: None,
             count: 1,
             seed: 0,
             tiling: Tiling::Off,

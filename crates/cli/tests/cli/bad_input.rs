@@ -31,6 +31,10 @@ fn settings_that_cannot_be_carried_out() {
         ("--latents-in none.safetensors", &["none.safetensors", "does not exist"]),
         ("--latents-in folder", &["folder", "is a folder"]),
         ("--solver dpm", &["euler", "heun", "dpmpp_2m"]),
+        ("--solver dopri5(7)", &["`7` is no tolerance", "dopri5(0.001)"]),
+        ("--solver heun(0.1)", &["heun takes no tolerance"]),
+        ("--schedule even", &["`even` is no schedule", "karras"]),
+        ("--shift auto", &["dynamic"]),
         ("--precision f8", &["f32, bf16 or int8"]),
         ("--device tpu", &["cpu, vulkan, metal or cuda"]),
         ("--device cuda", &["no cuda support", "--features cuda"]),
@@ -44,6 +48,28 @@ fn settings_that_cannot_be_carried_out() {
         ("--seed -2", &["--seed", "0 to 18446744073709551615", "random"]),
         ("--out absent/x", &["NAME.png", "absent/x/ to have the folder made"]),
         ("--stepz 3", &["--steps"]),
+    ] {
+        refused(&desk, &line(rest), parts);
+    }
+    let line = |rest: &str| format!("generate a --model {{sd3/model}} --width 64 --height 48 {rest}");
+    for (rest, parts) in [
+        ("--sigmas 1,0.5,0.7", &["0.7 comes after 0.5", "1,0.9,0.6,0.2"][..]),
+        ("--sigmas 2,1", &["2 is no noise level"]),
+        ("--sigmas 1,x", &["--sigmas"]),
+        ("--sigmas 1,0.5 --steps 3", &["--sigmas", "--steps"]),
+        ("--guidance 7,x", &["`7,x` is no guidance scale"]),
+        ("--guidance 7,-1", &["--guidance -1"]),
+        ("--guidance-start 0.7 --guidance-end 0.3", &["--guidance-start, --guidance-end", "0.7 to 0.3"]),
+        ("--guidance-rescale 2", &["--guidance-rescale 2", "0 to 1"]),
+        ("--apg-momentum 1", &["momentum 1", "--apg-momentum"]),
+        ("--cfg-zero-star --apg-eta 1", &["--cfg-zero-star", "--apg-eta"]),
+        ("--skip-layers 2", &["--skip-layers has 2", "blocks 0 to 1"]),
+        ("--skip-layers 0 --slg-scale inf", &["the scale of --skip-layers is inf"]),
+        ("--pag-layers 0,7", &["--pag-layers has 7", "blocks 0 to 1"]),
+        ("--pag-layers some", &["--pag-layers"]),
+        ("--cache-mode some", &["first-block or taylor"]),
+        ("--cache-mode taylor --cache-threshold -1", &["--cache-threshold -1"]),
+        ("--cache-threshold 0.1", &["--cache-mode"]),
     ] {
         refused(&desk, &line(rest), parts);
     }

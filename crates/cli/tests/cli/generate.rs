@@ -1,17 +1,6 @@
-use std::io::BufReader;
-use std::path::Path;
-
-use crate::support::{Desk, copy_folder, fixture, read, text};
+use crate::support::{Desk, copy_folder, fixture, png, read, said, text};
 
 const SMALL: &str = "--width 64 --height 48 --steps 2";
-
-fn png(path: &Path) -> (Vec<u8>, Vec<(String, String)>) {
-    let mut reader = png::Decoder::new(BufReader::new(std::fs::File::open(path).unwrap())).read_info().unwrap();
-    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
-    reader.next_frame(&mut pixels).unwrap();
-    let texts = reader.info().utf8_text.iter().map(|t| (t.keyword.clone(), t.get_text().unwrap())).collect();
-    (pixels, texts)
-}
 
 #[test]
 fn a_picture_holds_its_settings_and_the_same_seed_draws_it_again() {
@@ -109,13 +98,6 @@ fn a_random_seed_is_said_and_draws_the_picture_again() {
         seeds.push(seed);
     }
     assert_ne!(seeds[0], seeds[1]);
-}
-
-/// What a line says before it draws.
-fn said(desk: &Desk, line: &str) -> String {
-    let output = desk.run(line);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    text(&output.stderr)
 }
 
 #[test]
@@ -216,7 +198,10 @@ fn what_is_cut_from_a_prompt_is_said_with_the_lost_words() {
 fn every_solver_and_both_references_draw_their_own_picture() {
     let desk = Desk::new();
     let mut pictures = Vec::new();
-    for how in ["--solver euler", "--solver heun", "--solver dpmpp_2m", "--compat stability"] {
+    let solvers = "euler heun midpoint rk4 dopri5(0.01) dpmpp_2m dpmpp_2m_flow dpmpp_2m_sde dpmpp_3m_sde uni_pc deis \
+                   ipndm euler_a lcm";
+    let solvers = solvers.split_whitespace().map(|solver| format!("--solver {solver}"));
+    for how in solvers.chain(["--compat stability".to_owned()]) {
         desk.succeed(&format!(
             "generate apple --model {{sd35m/model}} --width 64 --height 64 --steps 4 {how} --out a.png"
         ));
@@ -224,6 +209,77 @@ fn every_solver_and_both_references_draw_their_own_picture() {
     }
     for i in 0..pictures.len() {
         assert!(pictures[..i].iter().all(|other| *other != pictures[i]), "picture {i} repeats an earlier one");
+    }
+}
+
+#[test]
+fn noise_levels_are_those_that_were_asked_for() {
+    let desk = Desk::new();
+    let draw = |how: &str| {
+        let said =
+            said(&desk, &format!("generate apple --model {{sd3/model}} --width 64 --height 48 --out a.png {how}"));
+        let (picture, texts) = png(&desk.path("a.png"));
+        (said, picture, texts)
+    };
+    let mut pictures = Vec::new();
+    for schedule in ["released", "simple", "karras", "exponential", "beta", "linear-quadratic"] {
+        let (said, picture, texts) = draw(&format!("--steps 4 --schedule {schedule}"));
+        assert_eq!(said.contains(&format!("schedule {schedule}")), schedule != "released", "{said}");
+        assert!(texts[1].1.contains(&format!("\"schedule\":\"{schedule}\"")), "{texts:?}");
+        assert!(pictures.iter().all(|other| *other != picture), "{schedule} repeats an earlier one");
+        pictures.push(picture);
+    }
+    assert!(draw("--steps 2 --schedule karras").2[0].1.contains("Schedule type: Karras"));
+    // Steps of one's own are those that a schedule has, if they are.
+    let levels = "--sigmas 1,0.857692,0.602151,0.0089286";
+    let (said, picture, texts) = draw(levels);
+    assert!(said.contains("4 steps of euler, noise levels of your own"), "{said}");
+    assert!(texts[1].1.contains("\"sigmas\":[1.0,0.857692,0.602151,0.0089286,0.0]"), "{texts:?}");
+    let far = picture.iter().zip(&pictures[0]).filter(|(a, b)| a.abs_diff(**b) > 2).count();
+    assert!(far * 100 < picture.len(), "{far} of {}", picture.len());
+    let (said, dynamic, _) = draw("--steps 4 --shift dynamic");
+    assert!(said.contains("shift 1.58") && dynamic != pictures[0], "{said}");
+}
+
+#[test]
+fn every_guidance_draws_its_own_picture_and_is_said_and_stored() {
+    let desk = Desk::new();
+    let mut pictures = Vec::new();
+    for (how, words, stored) in [
+        ("", "guidance 7,", "\"guidance\":7.0"),
+        ("--guidance 7,5,1", "guidance 7,5,1,", "\"guidance\":[7.0,5.0,1.0]"),
+        ("--guidance-end 0.5", "guidance 7 from 0 to 0.5", "\"guidance_window\":[0.0,0.5]"),
+        ("--guidance-rescale 0.7", "rescaled by 0.7", "\"guidance_rescale\":0.7"),
+        ("--cfg-zero-star", "by CFG-Zero*", "\"zero_star\":{\"zeroed\":1}"),
+        ("--apg-eta 0.2 --apg-momentum -0.5", "by APG", "\"projected\":{\"eta\":0.2,"),
+        ("--skip-layers 0 --skip-layer-end 0.9", "skip-layer guidance 2.8 of blocks [0]", "\"skipped_blocks\""),
+        ("--pag-layers 0,1 --pag-scale 2", "perturbed attention guidance 2 of blocks [0, 1]", "\"isolated_tokens\""),
+    ] {
+        let line = format!("generate apple --model {{sd35m/model}} --width 64 --height 64 --steps 4 {how} --out a.png");
+        let said = said(&desk, &line);
+        assert!(said.contains(words), "{how}: {said}");
+        let (picture, texts) = png(&desk.path("a.png"));
+        assert!(texts[1].1.contains(stored), "{how}: {texts:?}");
+        assert!(pictures.iter().all(|other| *other != picture), "{how} repeats an earlier one");
+        pictures.push(picture);
+    }
+}
+
+#[test]
+fn steps_that_reuse_nothing_draw_the_same_and_others_say_so() {
+    let desk = Desk::new();
+    let draw = |how: &str| {
+        let line = format!("generate apple --model {{sd35m/model}} --width 64 --height 64 --steps 8 {how} --out a.png");
+        desk.succeed(&line);
+        png(&desk.path("a.png"))
+    };
+    let (plain, _) = draw("");
+    for mode in ["first-block", "taylor"] {
+        assert_eq!(draw(&format!("--cache-mode {mode} --cache-threshold 0")).0, plain);
+        let (reused, texts) = draw(&format!("--cache-mode {mode} --cache-threshold 5"));
+        assert_ne!(reused, plain);
+        let stored = format!("\"step_cache\":{{\"mode\":\"{mode}\",\"threshold\":5.0}}");
+        assert!(texts[1].1.contains(&stored), "{texts:?}");
     }
 }
 

@@ -15,6 +15,7 @@ mod instructions;
 mod layouts;
 mod official;
 mod outputs;
+mod prompts;
 mod recipes;
 mod support;
 mod threads;

@@ -1,6 +1,7 @@
 //! Running the binary, and files for it to read.
 
 use std::collections::BTreeMap;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -129,4 +130,20 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
             std::fs::copy(from, to).unwrap();
         }
     }
+}
+
+/// The pixels of a picture, and the texts of its file.
+pub(crate) fn png(path: &Path) -> (Vec<u8>, Vec<(String, String)>) {
+    let mut reader = png::Decoder::new(BufReader::new(std::fs::File::open(path).unwrap())).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    let texts = reader.info().utf8_text.iter().map(|t| (t.keyword.clone(), t.get_text().unwrap())).collect();
+    (pixels, texts)
+}
+
+/// What a line says before it draws.
+pub(crate) fn said(desk: &Desk, line: &str) -> String {
+    let output = desk.run(line);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stderr)
 }

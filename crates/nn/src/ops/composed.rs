@@ -96,6 +96,25 @@ pub fn attention<const N: usize>(
     })
 }
 
+/// [`crate::ops::attention_of_each`].
+pub fn attention_of_each(own: Qkv, others: &[Qkv], scale: f64, precision: Precision) -> Tensor<3> {
+    let [batch, tokens, heads, width] = own.dims();
+    let by_head = |x: Tensor<4>| factor(x, precision).cast(DType::F32).swap_dims(1, 2);
+    let [q, k, v] = own.apart().map(by_head);
+    let mixed_BHSE = if others.is_empty() {
+        v
+    } else {
+        let own_logits = (q.clone() * k).sum_dim(3) * scale;
+        let [other_k, other_v] = [1, 2]
+            .map(|role| by_head(Tensor::cat(others.iter().map(|one| one.clone().apart()[role].clone()).collect(), 1)));
+        let logits = q.matmul(other_k.swap_dims(2, 3)) * scale;
+        let shares = activation::softmax(Tensor::cat(vec![own_logits, logits], 3), 3);
+        let count = other_v.dims()[2];
+        v * shares.clone().narrow(3, 0, 1) + shares.narrow(3, 1, count).matmul(other_v)
+    };
+    mixed_BHSE.swap_dims(1, 2).reshape([batch, tokens, heads * width]).cast(precision.factor())
+}
+
 /// [`crate::ops::conv2d`].
 pub fn conv2d(
     x_BCHW: Tensor<4>,

@@ -147,6 +147,14 @@ pub fn attention<const N: usize>(
     }
 }
 
+/// Attention of tokens that see themselves and all tokens of other streams, but not each other.
+///
+/// Returns the mixed tokens of `own`, `[B, L, H * E]`, in the type of the precision's factors. It is composed of Burn's
+/// operations on every device: only guidance asks for it, and in a few blocks.
+pub fn attention_of_each(own: Qkv, others: &[Qkv], scale: f64, precision: Precision) -> Tensor<3> {
+    composed::attention_of_each(own, others, scale, precision)
+}
+
 /// What [`attention`] of the same streams looks at: the largest logit and the mean entropy of every head of each batch,
 /// `[B * H]`, which tell an attention that goes wrong in training before the loss does.
 ///

@@ -1,16 +1,7 @@
 use rectiflow_nn::Tensor;
 
+use super::stepper::{At, History, Past, Stepper};
 use crate::{SampleError, Velocity};
-
-/// The step before this one, if there was one.
-#[derive(Default)]
-pub(super) struct History(Option<Past>);
-
-struct Past {
-    denoised: Tensor<4>,
-    /// How far the step went in `-ln sigma`.
-    width: f64,
-}
 
 /// DPM-Solver++(2M), Lu et al. 2022, arXiv:2211.01095, algorithm 2, with `-ln sigma` as the variable, as in the
 /// SD3.5 reference (`sample_dpmpp_2m` in Stability-AI/sd3.5 `sd3_impls.py`).
@@ -22,22 +13,21 @@ struct Past {
 /// `x' = (sigma'/sigma) x + (1 - sigma'/sigma) D*`, where `D*` is `D` carried half a step ahead along the line
 /// through it and the `D` before. The first step, which has none before, and the last, which is infinitely wide
 /// in `-ln sigma`, take `D* = D`: Euler's step.
-pub(super) fn step(
-    model: &mut impl Velocity,
-    latent: Tensor<4>,
-    sigma: f32,
-    sigma_next: f32,
-    history: &mut History,
-) -> Result<Tensor<4>, SampleError> {
-    let velocity = model.velocity(&latent, sigma)?;
-    let denoised = latent.clone() - velocity * sigma;
-    let kept = f64::from(sigma_next) / f64::from(sigma);
-    let width = -kept.ln();
+#[derive(Default)]
+pub(super) struct Dpmpp2m(History);
 
-    let past = history.0.replace(Past { denoised: denoised.clone(), width });
-    let ahead = match past {
-        Some(past) if sigma_next > 0.0 => denoised.clone() + (denoised - past.denoised) * (width / (2.0 * past.width)),
-        _ => denoised,
-    };
-    Ok(latent * kept + ahead * (1.0 - kept))
+impl Stepper for Dpmpp2m {
+    fn step(&mut self, model: &mut dyn Velocity, latent: Tensor<4>, at: &mut At<'_>) -> Result<Tensor<4>, SampleError> {
+        let denoised = latent.clone() - model.velocity(&latent, at.sigma)? * at.sigma;
+        let kept = f64::from(at.sigma_next) / f64::from(at.sigma);
+        let ahead = match self.0.get(0) {
+            Some(Past { sigma, value }) if at.sigma_next > 0.0 => {
+                let width_before = (f64::from(*sigma) / f64::from(at.sigma)).ln();
+                denoised.clone() + (denoised.clone() - value.clone()) * (-kept.ln() / (2.0 * width_before))
+            }
+            _ => denoised.clone(),
+        };
+        self.0.push(at.sigma, denoised, 1);
+        Ok(latent * kept + ahead * (1.0 - kept))
+    }
 }

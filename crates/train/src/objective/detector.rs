@@ -1,7 +1,7 @@
 //! A detector of the things in sprite scenes, by which pictures that a model drew can be judged.
 //!
 //! ```text
-//! scene -> picture, a little softer and in a little other light -> cells -> losses at centres and of centres
+//! scene -> picture, a little softer and in a little other light -> view -> cells -> losses at centres and of centres
 //! ```
 //!
 //! Pictures that a model draws are softer than scenes and have other faults, so in training pictures are softened; in
@@ -9,18 +9,16 @@
 //! is right: the best that a judge of drawn pictures can be hoped to do.
 //!
 //! What this module does not do: build the network, or judge anything but scenes.
-//!
-//! Shape letters: B pictures, H and W pixels, h and w cells, N cells that have something to say.
-#![allow(non_snake_case, reason = "tensor names end in their shape")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use rayon::prelude::*;
 use rectiflow_dataset::{DatasetError, Drawn, Source, Sprites};
-use rectiflow_nn::{Device, Module, Tensor};
+use rectiflow_nn::{Device, Module, Precision};
+use rectiflow_vision::detector::{Eyes, View};
 use rectiflow_vision::judge::{Asked, Task};
-use rectiflow_vision::{Detector, DetectorConfig};
+use rectiflow_vision::{DetectorConfig, DetectorNetwork};
 
 use super::split::Split;
 use super::{Objective, Problem, StepError, Values, not_finite, take_step};
@@ -46,8 +44,8 @@ pub struct SceneData {
 
 /// Scenes that were drawn.
 struct Pictures {
-    /// `[B, 3, H, W]` in -1..1.
-    pictures_B3HW: Tensor<4>,
+    /// The pictures, and what is seen in them.
+    view: View,
     /// What is in each.
     things: Vec<Vec<Thing>>,
     /// What each could have been asked for.
@@ -75,7 +73,7 @@ impl SceneData {
         self.split.apart_len()
     }
 
-    fn read(&self, drawn: &[Drawn], is_training: bool, device: &Device) -> Result<Pictures, Problem> {
+    fn read(&self, drawn: &[Drawn], is_training: bool, sight: &Sight) -> Result<Pictures, Problem> {
         let read = |one: &Drawn| -> Result<_, Problem> {
             let (scene, picture) = self.sprites.scene(one.sample)?;
             let things = self.names.things(&scene)?;
@@ -85,7 +83,7 @@ impl SceneData {
         let read = drawn.par_iter().map(read).collect::<Result<Vec<_>, Problem>>()?;
         let (pictures, known): (Vec<_>, Vec<_>) = read.into_iter().unzip();
         let (things, asked) = known.into_iter().unzip();
-        Ok(Pictures { pictures_B3HW: batch_of(&pictures, device), things, asked })
+        Ok(Pictures { view: sight.eyes.look(batch_of(&pictures, &sight.device)), things, asked })
     }
 }
 
@@ -100,30 +98,38 @@ pub struct DetectorSettings {
     pub gradient_norm_max: Option<f64>,
 }
 
+/// What looks at scenes, on a device without gradients.
+struct Sight {
+    eyes: Eyes,
+    device: Device,
+}
+
 /// Writes a trained detector into a folder.
-pub type Export = Box<dyn Fn(&Detector, &Path) -> Result<(), Problem>>;
+pub type Export = Box<dyn Fn(&DetectorNetwork, &Path) -> Result<(), Problem>>;
 
 /// A detector in training.
 pub struct DetectorTraining {
     settings: DetectorSettings,
-    trainee: Trainee<Detector>,
+    trainee: Trainee<DetectorNetwork>,
     data: SceneData,
     export: Export,
-    device: Device,
+    sight: Sight,
     /// Scenes differ between turns.
     turn: u64,
 }
 
 impl DetectorTraining {
-    /// Of a network on `device`, which tracks gradients.
+    /// `device` is the network's, without gradients; what the network is shown is computed there in `precision`.
     pub fn new(
         settings: DetectorSettings,
-        trainee: Trainee<Detector>,
+        trainee: Trainee<DetectorNetwork>,
         data: SceneData,
         device: Device,
+        precision: Precision,
         export: Export,
     ) -> DetectorTraining {
-        DetectorTraining { settings, trainee, data, export, device, turn: 0 }
+        let sight = Sight { eyes: Eyes::new(&device, precision), device };
+        DetectorTraining { settings, trainee, data, export, sight, turn: 0 }
     }
 }
 
@@ -132,14 +138,14 @@ impl Objective for DetectorTraining {
         let drawn = self.data.split.drawn(step, self.turn);
         let mut values = Values::new();
         for part in drawn.chunks(self.settings.batch / self.settings.accumulate) {
-            let Pictures { pictures_B3HW, things, .. } = match self.data.read(part, true, &self.device) {
+            let Pictures { view, things, .. } = match self.data.read(part, true, &self.sight) {
                 Ok(pictures) => pictures,
                 Err(problem) => {
                     self.trainee.forget();
                     return Err(StepError::Failed(problem));
                 }
             };
-            let DetectorLoss { total, parts } = detector_loss(&self.trainee.module().forward(pictures_B3HW), &things);
+            let DetectorLoss { total, parts } = detector_loss(&self.trainee.module().forward(view.tracked()), &things);
             self.trainee.add(total.backward());
             let share = part.len() as f64 / drawn.len() as f64;
             for (name, value) in parts.named() {
@@ -161,12 +167,11 @@ impl Objective for DetectorTraining {
 
     fn validate(&mut self) -> Result<Values, Problem> {
         let network = self.trainee.averaged().valid();
-        let device = self.device.clone().inner();
         let (mut values, mut scenes) = (Values::new(), 0.0);
         let mut right: BTreeMap<Task, [f64; 2]> = BTreeMap::new();
         for drawn in self.data.split.apart(self.settings.batch / self.settings.accumulate) {
-            let Pictures { pictures_B3HW, things, asked } = self.data.read(&drawn, false, &device)?;
-            let cells = network.forward(pictures_B3HW);
+            let Pictures { view, things, asked } = self.data.read(&drawn, false, &self.sight)?;
+            let cells = network.forward(view);
             let weight = drawn.len() as f64;
             scenes += weight;
             for (name, value) in detector_loss(&cells, &things).parts.named() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use rectiflow_dataset::Sprites;
 use rectiflow_dataset::sprites::Colour;
 use rectiflow_nn::{DeviceChoice, Module, Named, Params, RandomInit};
-use rectiflow_vision::{Detector, DetectorConfig};
+use rectiflow_vision::{DetectorConfig, DetectorNetwork};
 
 use super::Ready;
 use crate::export::write_detector;
@@ -38,17 +38,18 @@ pub fn detector(plan: &Plan, on: DeviceChoice) -> Result<Ready<DetectorTraining>
         notes.push(format!("scenes kept for validation: {kept} instead of {wanted}; a tenth of the data is the most"));
     }
 
-    let device = on.open()?.autodiff();
+    let device = on.open()?;
+    let precision = recipe.precision.into();
     let mut source = RandomInit { seed: recipe.seed };
     let mut source = Named::new(&mut source);
-    let network = Detector::new(&config, Params::new(&mut source, &device, recipe.precision.into()));
+    let network = DetectorNetwork::new(&config, Params::new(&mut source, &device.clone().autodiff(), precision));
     let names = source.names();
     let parameters = network.num_params();
     let operations = 3.0 * batch as f64 * config.operations(config.side_px);
     let trainee = Trainee::new("detector", network, names.clone(), plan.adamw(), recipe.ema.clone());
-    let export = move |network: &Detector, to: &Path| write_detector(network, &names, to);
+    let export = move |network: &DetectorNetwork, to: &Path| write_detector(network, &names, to);
     let settings =
         DetectorSettings { batch, accumulate: recipe.accumulate.get(), gradient_norm_max: plan.gradient_norm_max() };
-    let objective = DetectorTraining::new(settings, trainee, data, device, Box::new(export));
+    let objective = DetectorTraining::new(settings, trainee, data, device, precision, Box::new(export));
     Ok(Ready { objective, parameters, operations, findings: None, notes })
 }

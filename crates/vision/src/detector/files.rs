@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rectiflow_nn::{Device, Module, Params, Precision};
 use rectiflow_weights::shown;
 
-use super::{Detector, DetectorConfig, GROUPS};
+use super::{Detector, DetectorConfig, DetectorNetwork, Eyes, GROUPS};
 use crate::{MisfitError, NamedTensors};
 
 /// No detector can be made of a folder.
@@ -66,8 +66,8 @@ impl Detector {
         let bytes = read(&weights_at)?;
         let misfit = |problem| DetectorError::Misfit { path: weights_at.clone(), problem };
         let mut source = NamedTensors::of(&bytes).map_err(misfit)?;
-        let detector = Detector::new(&config, Params::new(&mut source, device, precision));
+        let network = DetectorNetwork::new(&config, Params::new(&mut source, device, precision));
         source.finish_exactly().map_err(misfit)?;
-        Ok(detector.no_grad())
+        Ok(Detector { eyes: Eyes::new(device, precision), network: network.no_grad() })
     }
 }

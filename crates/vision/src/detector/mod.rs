@@ -5,10 +5,14 @@
 //! says which concept: with hundreds of them each map of its own would hardly ever see a centre.
 //!
 //! ```text
-//! picture -> 2, 4, 8, 16, 32 times smaller -> back up to 8 times smaller -> a cell: centre? concept, colour, area
+//! picture -> features of photographs, 2, 4, 8, 16, 32 times smaller
+//!     |                |
+//!     +----------> 2, 4, 8, 16, 32 times smaller -> back up to 8 times smaller -> a cell: centre? concept, colour, area
 //! ```
 //!
-//! Residual blocks start as nothing and everything else keeps the size of what goes through it.
+//! Every level is given what [`EfficientNetLite0`] sees at its size, which does not learn: hundreds of concepts are told
+//! apart after far fewer scenes. Residual blocks start as nothing and everything else keeps the size of what goes through
+//! it.
 //!
 //! What this module does not do: train (the losses are the trainer's), or say what a picture should have shown
 //! ([`crate::judge`]).
@@ -22,8 +26,11 @@ mod files;
 use burn::tensor::activation::sigmoid;
 use rectiflow_nn::layers::{Conv2d, GroupNorm};
 use rectiflow_nn::ops::{Before, Window, with_border};
-use rectiflow_nn::{Init, Int, Module, Params, Tensor, to_f32};
+use rectiflow_nn::{Device, Init, Int, Module, Params, Precision, Tensor, to_f32};
 use serde::{Deserialize, Serialize};
+
+use crate::EfficientNetLite0;
+use crate::efficientnet::WIDTHS_SEEN;
 
 pub use decode::{Detection, overlap};
 pub use files::DetectorError;
@@ -36,7 +43,7 @@ pub const LEVELS: usize = 5;
 pub const GROUPS: usize = 8;
 
 /// Residual blocks of each level on the way down.
-const BLOCKS: [usize; LEVELS] = [0, 1, 2, 2, 1];
+const BLOCKS: [usize; LEVELS] = [0, 0, 1, 1, 1];
 /// The level whose pixels are the cells.
 const OUT: usize = 2;
 /// Pixels on a side of a pixel of the coarsest level: pictures are made multiples of it.
@@ -63,7 +70,7 @@ pub struct DetectorConfig {
 }
 
 impl DetectorConfig {
-    /// Widths that suit pictures of 128 px: 2.4 million parameters, 0.7 billion operations of products a picture.
+    /// Widths that suit pictures of 128 px: 1.8 million parameters, half a billion operations of products a picture.
     pub const WIDTHS: [usize; LEVELS] = [32, 48, 96, 144, 128];
 
     /// Numbers of a cell.
@@ -71,7 +78,7 @@ impl DetectorConfig {
         1 + AREA + self.colours.len() + 1 + self.concepts.len()
     }
 
-    /// Operations of the products of one forward for a picture of `side_px`.
+    /// Operations of the products of one forward for a picture of `side_px`, those of [`EfficientNetLite0`] aside.
     pub fn operations(&self, side_px: usize) -> f64 {
         let cells = |level: usize| (side_px.next_multiple_of(COARSEST_PX) >> (level + 1)).pow(2);
         let conv = |level: usize, from: usize, to: usize| 2 * 9 * cells(level) * from * to;
@@ -79,7 +86,10 @@ impl DetectorConfig {
         let down: usize = (0..LEVELS)
             .map(|level| {
                 let before = if level == 0 { 3 } else { widths[level - 1] };
-                conv(level, before, widths[level]) + 2 * BLOCKS[level] * conv(level, widths[level], widths[level])
+                let seen = 2 * cells(level) * WIDTHS_SEEN[level] * widths[level];
+                conv(level, before, widths[level])
+                    + seen
+                    + 2 * BLOCKS[level] * conv(level, widths[level], widths[level])
             })
             .sum();
         let up: usize = (OUT..LEVELS - 1).map(|level| conv(level, widths[level + 1], widths[level])).sum();
@@ -88,9 +98,88 @@ impl DetectorConfig {
     }
 }
 
-/// The network.
-#[derive(Module, Debug)]
+/// A detector that was trained: the network, and what looks at pictures for it.
+#[derive(Clone, Debug)]
 pub struct Detector {
+    eyes: Eyes,
+    network: DetectorNetwork,
+}
+
+impl Detector {
+    /// What it knows.
+    pub fn config(&self) -> &DetectorConfig {
+        self.network.config()
+    }
+
+    /// What every cell of pictures says. pictures `[B, 3, H, W]`, RGB in -1..1.
+    ///
+    /// # Panics
+    /// As [`Eyes::look`].
+    pub fn cells(&self, pictures_B3HW: Tensor<4>) -> Cells {
+        self.network.forward(self.eyes.look(pictures_B3HW))
+    }
+
+    /// The things in pictures, the surest first. pictures as for [`Self::cells`].
+    ///
+    /// # Panics
+    /// As [`Eyes::look`].
+    pub fn detect(&self, pictures_B3HW: Tensor<4>) -> Vec<Vec<Detection>> {
+        self.cells(pictures_B3HW).things()
+    }
+}
+
+/// What looks at pictures for a [`DetectorNetwork`].
+#[derive(Clone, Debug)]
+pub struct Eyes(EfficientNetLite0);
+
+/// Pictures, and what is seen in them.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// With a border that makes the sides multiples of [`COARSEST_PX`].
+    pictures_B3HW: Tensor<4>,
+    /// Of each level.
+    seen: Vec<Tensor<4>>,
+    /// Cells of the pictures: down and across.
+    cells: [usize; 2],
+}
+
+impl Eyes {
+    /// Of a device without gradients.
+    pub fn new(device: &Device, precision: Precision) -> Self {
+        Eyes(EfficientNetLite0::pretrained(device, precision))
+    }
+
+    /// Looks at pictures `[B, 3, H, W]`, RGB in -1..1.
+    ///
+    /// # Panics
+    /// A side is no multiple of [`CELL_PX`]: a bug of the caller.
+    pub fn look(&self, pictures_B3HW: Tensor<4>) -> View {
+        let [_, channels, height, width] = pictures_B3HW.dims();
+        let is_whole = height.is_multiple_of(CELL_PX) && width.is_multiple_of(CELL_PX) && height.min(width) > 0;
+        assert!(channels == 3 && is_whole, "pictures of {channels} channels, {width}x{height} px");
+        // Grey below and to the right, whose cells are cut off again.
+        let border = [height, width].map(|side| [0, side.next_multiple_of(COARSEST_PX) - side]);
+        let pictures_B3HW = with_border(pictures_B3HW, border);
+        let seen = self.0.features(pictures_B3HW.clone());
+        View { pictures_B3HW, seen, cells: [height / CELL_PX, width / CELL_PX] }
+    }
+}
+
+impl View {
+    /// The same where gradients are tracked, of what was seen on a device without.
+    #[must_use]
+    pub fn tracked(self) -> View {
+        View {
+            pictures_B3HW: Tensor::from_inner(self.pictures_B3HW),
+            seen: self.seen.into_iter().map(Tensor::from_inner).collect(),
+            cells: self.cells,
+        }
+    }
+}
+
+/// The network that learns.
+#[derive(Module, Debug)]
+pub struct DetectorNetwork {
     down: Vec<Down>,
     up: Vec<Up>,
     block: Block,
@@ -112,6 +201,7 @@ struct Normed {
 struct Down {
     norm: Option<GroupNorm>,
     conv: Conv2d,
+    seen: Normed,
     blocks: Vec<Block>,
 }
 
@@ -156,18 +246,21 @@ impl Block {
 }
 
 impl Down {
-    fn new(mut params: Params<'_>, [width_in, width]: [usize; 2], is_first: bool, blocks: usize) -> Self {
+    fn new(mut params: Params<'_>, widths: &[usize; LEVELS], level: usize) -> Self {
+        let (width_in, width) = (if level == 0 { 3 } else { widths[level - 1] }, widths[level]);
         let inits = [keeping_size(width_in, 3), Init::Zeros];
+        let seen = WIDTHS_SEEN[level];
         Down {
-            norm: (!is_first).then(|| GroupNorm::new(params.at("norm"), width_in, GROUPS, EPS)),
+            norm: (level > 0).then(|| GroupNorm::new(params.at("norm"), width_in, GROUPS, EPS)),
             conv: Conv2d::starting(params.at("conv"), [width_in, width], 3, Window::Halve, inits),
-            blocks: (0..blocks).map(|index| Block::new(params.at("blocks").at(index), width)).collect(),
+            seen: Normed::new(params.at("seen"), [seen, width], 1, Window::Same, keeping_size(seen, 1)),
+            blocks: (0..BLOCKS[level]).map(|index| Block::new(params.at("blocks").at(index), width)).collect(),
         }
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, seen: Tensor<4>) -> Tensor<4> {
         let before = self.norm.as_ref().map(GroupNorm::then_silu).unwrap_or_default();
-        let x = self.conv.forward_after(before, x, None);
+        let x = self.seen.forward(seen, Some(self.conv.forward_after(before, x, None)));
         self.blocks.iter().fold(x, |x, block| block.forward(x))
     }
 }
@@ -183,7 +276,7 @@ impl Up {
     }
 }
 
-impl Detector {
+impl DetectorNetwork {
     /// Asks `params` for every parameter.
     ///
     /// # Panics
@@ -192,13 +285,9 @@ impl Detector {
         let widths = config.widths;
         let is_possible = widths.iter().all(|width| *width > 0 && width.is_multiple_of(GROUPS));
         assert!(is_possible && !config.concepts.is_empty(), "impossible detector: {config:?}");
-        let down = |level: usize, params: Params<'_>| {
-            let before = if level == 0 { 3 } else { widths[level - 1] };
-            Down::new(params, [before, widths[level]], level == 0, BLOCKS[level])
-        };
         let width = widths[OUT];
-        Detector {
-            down: (0..LEVELS).map(|level| down(level, params.at("down").at(level))).collect(),
+        DetectorNetwork {
+            down: (0..LEVELS).map(|level| Down::new(params.at("down").at(level), &widths, level)).collect(),
             // From the coarsest level on.
             up: (OUT..LEVELS - 1)
                 .rev()
@@ -219,20 +308,13 @@ impl Detector {
         &self.config
     }
 
-    /// What every cell of pictures says. pictures `[B, 3, H, W]`, RGB in -1..1.
-    ///
-    /// # Panics
-    /// A side is no multiple of [`CELL_PX`]: a bug of the caller.
-    pub fn forward(&self, pictures_B3HW: Tensor<4>) -> Cells {
-        let [_, channels, height, width] = pictures_B3HW.dims();
-        let is_whole = height.is_multiple_of(CELL_PX) && width.is_multiple_of(CELL_PX) && height.min(width) > 0;
-        assert!(channels == 3 && is_whole, "pictures of {channels} channels, {width}x{height} px");
-        // Grey below and to the right, which is cut off again.
-        let border = [height, width].map(|side| [0, side.next_multiple_of(COARSEST_PX) - side]);
-        let mut x = with_border(pictures_B3HW, border);
+    /// What every cell of pictures says.
+    pub fn forward(&self, view: View) -> Cells {
+        let View { pictures_B3HW, seen, cells } = view;
+        let mut x = pictures_B3HW;
         let mut levels = Vec::new();
-        for down in &self.down {
-            x = down.forward(x);
+        for (down, seen) in self.down.iter().zip(seen) {
+            x = down.forward(x, seen);
             levels.push(x.clone());
         }
         levels.pop();
@@ -241,21 +323,13 @@ impl Detector {
         }
         let x = self.last.forward(self.block.forward(x), None);
         let numbers_BOhw = self.cells.forward(x, None);
-        let cells = [height / CELL_PX, width / CELL_PX];
-        let numbers_BOhw = if border == [[0; 2]; 2] {
+        let [_, _, height, width] = numbers_BOhw.dims();
+        let numbers_BOhw = if cells == [height, width] {
             numbers_BOhw
         } else {
             numbers_BOhw.narrow(2, 0, cells[0]).narrow(3, 0, cells[1])
         };
         Cells { numbers_BOhw, colours: self.config.colours.len() }
-    }
-
-    /// The things in pictures, the surest first. pictures as for [`Self::forward`].
-    ///
-    /// # Panics
-    /// As [`Self::forward`].
-    pub fn detect(&self, pictures_B3HW: Tensor<4>) -> Vec<Vec<Detection>> {
-        self.forward(pictures_B3HW).things()
     }
 }
 

@@ -9,7 +9,7 @@ use rectiflow_flow::{Formulation, Schedule};
 use rectiflow_generate::{Encoders, Image};
 use rectiflow_mmdit::VelocityNetwork;
 use rectiflow_nn::{Rng, Tensor, from_f32};
-use rectiflow_sample::{Conditional, Guided, SampleError, Solver};
+use rectiflow_sample::{Conditional, Guidance, Guided, SampleError, Solver, Step, no_noise};
 use rectiflow_text::{Conditioning, Keep, TextFeatures};
 
 use super::data::FlowData;
@@ -45,6 +45,8 @@ impl Drawing {
         data: &FlowData,
     ) -> Result<Vec<Image>, Problem> {
         let schedule = Schedule::released(self.steps, self.shift)?;
+        let levels: Vec<f32> = schedule.steps().map(|(sigma, _)| sigma).collect();
+        let guidance = Guidance::plain(self.guidance);
         let [channels, height, width] = self.latent_shape;
         let negative = data.unconditional()?;
         let mut pictures = Vec::new();
@@ -54,8 +56,9 @@ impl Drawing {
             let noise = from_f32(noise, [1, channels, height, width], data.device());
             let mut model = Formulated { network, formulation };
             let (prompt, negative) = (&prompt, &negative);
-            let mut guided = Guided { model: &mut model, prompt, negative, scale: self.guidance };
-            let latent = Solver::Euler.run(&mut guided, noise, &schedule, |_| ControlFlow::Continue(()))?;
+            let mut guided = Guided::new(&mut model, prompt, Some(negative), Vec::new(), &guidance, levels.clone());
+            let watch = &mut |_: Step<'_>| ControlFlow::Continue(());
+            let latent = Solver::Euler.run(&mut guided, noise, &schedule, &mut no_noise, watch)?;
             pictures.extend(self.encoders.pictures(&latent)?);
         }
         Ok(pictures)
