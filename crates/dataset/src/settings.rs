@@ -41,6 +41,9 @@ pub struct DataSettings {
     /// Which scenes are drawn, for `kind = "sprites"`. Left away: those for training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<sprites::Split>,
+    /// Of `kind = "sprites"`: where things and words lie; anywhere where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<sprites::Layout>,
     /// The column of pictures of Parquet files with several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub picture_column: Option<String>,
@@ -161,6 +164,7 @@ impl DataSettings {
             seed: self.seed.unwrap_or(0),
             split: self.split.unwrap_or(sprites::Split::Train),
             letters_max: sprites::Settings::letters_max_at(self.side_px),
+            layout: self.layout.unwrap_or_default(),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use rectiflow_dataset::sprites::{Background, Object, Scene, Scenes, Settings, Split};
+use rectiflow_dataset::sprites::{Background, Layout, Object, Scene, Scenes, Settings, Split};
 use rectiflow_weights::{IfThere, write_whole};
 
 use crate::EvaluateError;
@@ -34,7 +34,7 @@ pub fn held_out_scenes(art: &Path) -> Result<Scenes, EvaluateError> {
 }
 
 fn settings(split: Split) -> Settings {
-    Settings { seed: SCENE_SEED, split, letters_max: LETTERS_MAX }
+    Settings { seed: SCENE_SEED, split, letters_max: LETTERS_MAX, layout: Layout::Free }
 }
 
 /// All prompts: the same for the same art.

@@ -114,10 +114,10 @@ struct Batch {
 }
 
 impl<'a> Model<'a> {
-    /// All that nothing hinders as one batch where the contexts are equally long: each weight is then read and widened once. Otherwise in
-    /// turn. On a network of small weights it makes no difference: 12 steps of `fixtures/sd3/model` at 384x384 took
-    /// 1.04 s (0.93 to 1.15) as one batch and 1.04 s (1.00 to 1.13) in turn, medians of 6 runs on 2 cores of an
-    /// Intel Xeon. What it saves on large weights has not been measured.
+    /// All that nothing hinders as one batch where the contexts are equally long: each weight is then read and widened
+    /// once. Otherwise in turn. On a network of small weights it makes no difference: 12 steps of `fixtures/sd3/model` at
+    /// 384x384 took 1.04 s (0.93 to 1.15) as one batch and 1.04 s (1.00 to 1.13) in turn, medians of 6 runs on 2 cores of
+    /// an Intel Xeon. What it saves on large weights has not been measured.
     fn new(transformer: &'a Mmdit, asked: &[Asked<'_>], sigmas: Vec<f32>, ready_bytes_max: usize) -> Model<'a> {
         let kind = |asked: &Asked<'_>| (asked.told.context.dims()[1], asked.perturbation.clone());
         let mut kinds: Vec<((usize, Perturbation), Vec<usize>)> = Vec::new();
@@ -182,8 +182,8 @@ impl Batch {
         Batch { places: places.into(), rows, text, perturbation, cache: None, ready: Vec::new(), other: None }
     }
 
-    /// Makes the modulations at `sigma`, if they are not ready, with those of the levels that come after, as far as `bytes_max`
-    /// goes. A level that is not among `sigmas` is made alone.
+    /// Makes the modulations at `sigma`, if they are not ready, with those of the levels that come after, as far as
+    /// `bytes_max` goes. A level that is not among `sigmas` is made alone.
     fn make_ready(&mut self, transformer: &Mmdit, sigma: f32, sigmas: &[f32], bytes_max: usize) {
         let bytes = transformer.config().modulation_bytes() * self.rows;
         let at_once = (bytes_max / bytes).max(1);

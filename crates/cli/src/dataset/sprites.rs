@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use rectiflow_dataset::sprites::{Format, SceneFolder, Scenes, Settings, Split, png};
+use rectiflow_dataset::sprites::{Format, Layout, SceneFolder, Scenes, Settings, Split, png};
 use rectiflow_weights::{IfThere, shown, write_whole};
 
 use crate::interrupt::Interrupt;
@@ -34,6 +34,9 @@ pub(crate) struct SpritesArgs {
     /// train; held-out: scenes with pairs, counts or words that no scene of `train` has, for any seed; or all
     #[arg(long, value_name = "NAME", default_value = "train")]
     split: SplitName,
+    /// free: things and words lie anywhere; grid: in squares of a grid of eight by eight, as letters do
+    #[arg(long, value_name = "NAME", default_value = "free")]
+    layout: LayoutName,
     /// webdataset: tar files of 1,000 scenes; folder: a folder for each 1,000
     #[arg(long, value_name = "NAME", default_value = "webdataset")]
     format: FormatName,
@@ -53,6 +56,12 @@ enum SplitName {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum LayoutName {
+    Free,
+    Grid,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum FormatName {
     Folder,
     #[value(name = "webdataset")]
@@ -68,7 +77,11 @@ pub(crate) fn run(args: SpritesArgs) -> anyhow::Result<ExitCode> {
         SplitName::HeldOut => Split::HeldOut,
         SplitName::All => Split::All,
     };
-    let settings = Settings { seed: args.seed, split, letters_max: Settings::letters_max_at(args.size) };
+    let layout = match args.layout {
+        LayoutName::Free => Layout::Free,
+        LayoutName::Grid => Layout::Grid,
+    };
+    let settings = Settings { seed: args.seed, split, letters_max: Settings::letters_max_at(args.size), layout };
     if let Some(sheet) = &args.sheet {
         check_sheet(sheet)?;
     }

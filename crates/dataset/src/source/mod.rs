@@ -191,6 +191,7 @@ fn scenes(settings: &DataSettings) -> Result<Option<NonZeroU64>, DatasetError> {
                 ("count", settings.count.is_some()),
                 ("seed", settings.seed.is_some()),
                 ("split", settings.split.is_some()),
+                ("layout", settings.layout.is_some()),
             ];
             match given.into_iter().find(|(_, is_given)| *is_given) {
                 Some((name, _)) => {

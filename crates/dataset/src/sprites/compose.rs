@@ -6,8 +6,9 @@ use super::Scenes;
 use super::art::{Art, Concept, Style};
 use super::caption;
 use super::colour::{Colour, contrast};
+use super::grid::{self, WordRow};
 use super::held_out;
-use super::scene::{Area, Background, Lettering, Object, Place, Scene, Split, Typeface};
+use super::scene::{Area, Background, Layout, Lettering, Object, Place, Scene, Split, Typeface};
 
 /// The picture without its rim, which stays empty.
 const INSIDE: Area = Area { left: 0.03, top: 0.03, width: 0.94, height: 0.94 };
@@ -147,14 +148,30 @@ impl Scenes {
                 });
             }
         }
-        let lettering = match (&content.word, places.word) {
+        let mut lettering = match (&content.word, places.word) {
             (Some(word), Some((region, place))) => {
                 let font = *pick(rng, &[Typeface::SansSerif, Typeface::Slab, Typeface::Comic]);
                 let area = region.fitted(self.fonts.shape(font, word)?, even(rng), even(rng));
-                Some(Lettering { word: word.clone(), font, colour: ink, area, place })
+                Some(Lettering { word: word.clone(), font, colour: ink, area, place, cells: None })
             }
             _ => None,
         };
+        if self.settings.layout == Layout::Grid {
+            let row = lettering.as_ref().map(|lettering| match lettering.place {
+                Some(Place::Above) => WordRow::Above,
+                Some(_) => WordRow::Below,
+                None => WordRow::Alone(number),
+            });
+            let counts: Vec<usize> = content.groups.iter().map(|group| group.count).collect();
+            if !grid::place(&mut objects, &counts, grid::rows_beside(row)) {
+                return None;
+            }
+            if let (Some(lettering), Some(row)) = (&mut lettering, row) {
+                let cells = grid::cells(lettering.word.len(), row);
+                lettering.area = self.fonts.area_in(lettering.font, &lettering.word, cells)?;
+                lettering.cells = Some(cells);
+            }
+        }
         let mut caption = caption::write(content, background, lettering.as_ref(), rng);
         if Rng::keyed(self.settings.seed, "capital", number).uniform() < CAPITALS {
             // The first letters of captions are ASCII.

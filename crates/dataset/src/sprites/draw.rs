@@ -56,7 +56,7 @@ impl Scenes {
         let [left, top, right, bottom] = pixels(lettering.area, picture.width()).map(i64::from);
         let ink = lettering.colour.rgb();
         let at = [lettering.area.left * side, lettering.area.top * side, lettering.area.width * side];
-        self.fonts.draw(lettering.font, &lettering.word, at, |x, y, part| {
+        let cover = |x: i64, y: i64, part: f32| {
             // A glyph's rectangle is rounded outwards and may have a faint pixel more.
             if !((left..right).contains(&x) && (top..bottom).contains(&y)) {
                 return;
@@ -65,7 +65,11 @@ impl Scenes {
             under.0 = std::array::from_fn(|i| {
                 byte((part * f32::from(ink[i]) + (1.0 - part) * f32::from(under.0[i])) / 255.0)
             });
-        });
+        };
+        match lettering.cells {
+            None => self.fonts.draw(lettering.font, &lettering.word, at, cover),
+            Some(cells) => self.fonts.draw_in(lettering.font, &lettering.word, cells.times(side), cover),
+        }
     }
 }
 

@@ -5,10 +5,17 @@ use std::path::Path;
 use ab_glyph::{Font, FontVec, OutlinedGlyph, PxScale, ScaleFont, point};
 
 use super::error::SpriteError;
-use super::scene::Typeface;
+use super::scene::{Area, Cells, Typeface};
 
 /// Fine enough that the ink's rounding to whole pixels does not count.
 const MEASURED_AT: f32 = 1000.0;
+
+/// Width of the widest letter, in parts of its square.
+const WIDE_MAX: f32 = 0.92;
+/// Letters narrower than this part of their squares are made wider, so that words are not read letter by letter, but not
+/// by more than so much.
+const WIDE: f32 = 0.8;
+const WIDER_MAX: f32 = 1.3;
 
 /// The typefaces of scenes.
 pub(super) struct Fonts([FontVec; 3]);
@@ -62,6 +69,45 @@ impl Fonts {
                 cover(bounds.min.x as i64 + i64::from(x), bounds.min.y as i64 + i64::from(y), part.min(1.0));
             });
         }
+    }
+
+    /// Calls `cover` as [`Fonts::draw`] does, for a word whose letters have squares of their own; `cells` in pixels.
+    pub(super) fn draw_in(&self, face: Typeface, word: &str, cells: Cells, mut cover: impl FnMut(i64, i64, f32)) {
+        for glyph in self.placed_in(face, word, cells) {
+            let bounds = glyph.px_bounds();
+            glyph.draw(|x, y, part| {
+                cover(bounds.min.x as i64 + i64::from(x), bounds.min.y as i64 + i64::from(y), part.min(1.0));
+            });
+        }
+    }
+
+    /// What such a word's ink touches, in the unit of `cells`. None if the font lacks its letters.
+    pub(super) fn area_in(&self, face: Typeface, word: &str, cells: Cells) -> Option<Area> {
+        let large = cells.times(MEASURED_AT);
+        let ink = Ink::of(&self.placed_in(face, word, large))?;
+        let [left, top, width, height] = [ink.left, ink.top, ink.width(), ink.height()].map(|px| px / MEASURED_AT);
+        Some(Area { left, top, width, height })
+    }
+
+    /// Letters in the middle of their squares, all as high.
+    fn placed_in(&self, face: Typeface, word: &str, cells: Cells) -> Vec<OutlinedGlyph> {
+        let font = &self.0[face as usize];
+        let outlined = |letter: char, scale: PxScale, x: f32| {
+            font.outline_glyph(font.glyph_id(letter).with_scale_and_position(scale, point(x, cells.line)))
+        };
+        let measured =
+            |letter: char| Ink::of(&outlined(letter, PxScale::from(MEASURED_AT), 0.0).into_iter().collect::<Vec<_>>());
+        let Some(capital) = Ink::of(&self.glyphs(face, "H", MEASURED_AT)) else { return Vec::new() };
+        let size = MEASURED_AT * cells.capital / capital.height();
+        let letters = word.chars().enumerate().filter_map(|(index, letter)| {
+            let ink = measured(letter)?;
+            let (left, width) = (ink.left * size / MEASURED_AT, ink.width() * size / MEASURED_AT);
+            let stretch = (WIDE * cells.side / width).clamp(1.0, WIDER_MAX).min(WIDE_MAX * cells.side / width);
+            let middle = cells.left + (index as f32 + 0.5) * cells.side;
+            let x = middle - (left + width / 2.0) * stretch;
+            outlined(letter, PxScale { x: size * stretch, y: size }, x)
+        });
+        letters.collect()
     }
 
     /// How far a line of that size reaches, in pixels.

@@ -6,10 +6,10 @@
 //! counting, places, colours and spelling of pictures that a model drew can be measured against it.
 //!
 //! ```no_run
-//! use rectiflow_dataset::sprites::{Scenes, Settings, Split};
+//! use rectiflow_dataset::sprites::{Layout, Scenes, Settings, Split};
 //!
 //! # fn main() -> Result<(), rectiflow_dataset::sprites::SpriteError> {
-//! let settings = Settings { seed: 0, split: Split::Train, letters_max: 5 };
+//! let settings = Settings { seed: 0, split: Split::Train, letters_max: 5, layout: Layout::Free };
 //! let scenes = Scenes::open("assets/sprites", settings)?;
 //! let scene = scenes.scene(17);
 //! let picture = scenes.draw(&scene, 64)?;
@@ -26,6 +26,7 @@ mod colour;
 mod compose;
 mod draw;
 mod error;
+mod grid;
 mod held_out;
 mod letters;
 mod scene;
@@ -43,7 +44,7 @@ use serde::{Deserialize, Serialize};
 pub use art::Style;
 pub use colour::Colour;
 pub use error::SpriteError;
-pub use scene::{Area, Background, Lettering, Object, Place, Scene, Split, Typeface};
+pub use scene::{Area, Background, Cells, Layout, Lettering, Object, Place, Scene, Split, Typeface};
 pub use shards::{Format, SceneFolder, png};
 
 use art::{Art, Concept, Gallery};
@@ -59,6 +60,9 @@ pub struct Settings {
     pub split: Split,
     /// The longest word, in letters: 5 can be read at 64 px, 8 at 128 px.
     pub letters_max: usize,
+    /// How things and words are placed.
+    #[serde(default, skip_serializing_if = "Layout::is_free")]
+    pub layout: Layout,
 }
 
 impl Settings {
@@ -118,14 +122,15 @@ impl Scenes {
 
     /// What a scene is called: by its number, and by what else tells it from the first training's scenes of that number.
     pub fn id(&self, number: u64) -> String {
-        let Settings { seed, split, .. } = self.settings;
+        let Settings { seed, split, layout, .. } = self.settings;
         let of_seed = if seed == 0 { String::new() } else { format!(" of seed {seed}") };
         let of_split = match split {
             Split::Train => "",
             Split::HeldOut => ", held out",
             Split::All => ", of both splits",
         };
-        format!("scene {number}{of_seed}{of_split}")
+        let of_layout = if layout.is_free() { "" } else { ", on a grid" };
+        format!("scene {number}{of_seed}{of_split}{of_layout}")
     }
 
     /// The names of everything that can be in a scene.

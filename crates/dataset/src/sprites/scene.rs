@@ -106,6 +106,49 @@ pub struct Lettering {
     pub area: Area,
     /// Where it is, seen from the things. None where it is alone.
     pub place: Option<Place>,
+    /// Where its letters are, if each has a square of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cells: Option<Cells>,
+}
+
+/// Squares side by side, one for each letter of a word, in parts of the picture's side.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cells {
+    /// Where the first one begins.
+    pub left: f32,
+    /// Where they end below: the line that the letters stand on.
+    pub line: f32,
+    /// Of one square.
+    pub side: f32,
+    /// How high capital letters are; they may stand out above.
+    pub capital: f32,
+}
+
+impl Cells {
+    /// In another unit.
+    pub(super) fn times(self, factor: f32) -> Cells {
+        let Cells { left, line, side, capital } = self;
+        Cells { left: left * factor, line: line * factor, side: side * factor, capital: capital * factor }
+    }
+}
+
+/// How things and words are placed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// Anywhere, in any size.
+    #[default]
+    Free,
+    /// In squares of a grid of eight by eight, and so is each letter.
+    Grid,
+}
+
+impl Layout {
+    /// Whether it is the first one, which scenes had before there was another.
+    pub fn is_free(&self) -> bool {
+        *self == Layout::Free
+    }
 }
 
 /// What letters look like.

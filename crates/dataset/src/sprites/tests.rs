@@ -14,10 +14,14 @@ fn art() -> PathBuf {
 }
 
 fn open(seed: u64, split: Split) -> Scenes {
-    Scenes::open(art(), Settings { seed, split, letters_max: 8 }).unwrap()
+    Scenes::open(art(), Settings { seed, split, letters_max: 8, layout: Layout::Free }).unwrap()
 }
 
 static TRAIN: LazyLock<Scenes> = LazyLock::new(|| open(1, Split::Train));
+static GRID: LazyLock<Scenes> = LazyLock::new(|| {
+    let settings = Settings { seed: 1, split: Split::Train, letters_max: 8, layout: Layout::Grid };
+    Scenes::open(art(), settings).unwrap()
+});
 static HELD_OUT: LazyLock<Scenes> = LazyLock::new(|| open(2, Split::HeldOut));
 
 /// Enough for each concept to come.
@@ -173,7 +177,7 @@ fn check_relation(caption: &str, bounds: [[f32; 4]; 2], at: [usize; 2]) {
 #[test]
 fn captions_say_what_is_in_the_record() {
     let mut kinds = BTreeMap::<String, u32>::new();
-    for scenes in [&*TRAIN, &*HELD_OUT] {
+    for scenes in [&*TRAIN, &*HELD_OUT, &*GRID] {
         let capitals = (0..1000).filter(|number| scenes.scene(*number).caption.starts_with(char::is_uppercase)).count();
         assert!((70..130).contains(&capitals), "{capitals} of 1000 begin with a capital letter");
         for number in 0..3000 {
@@ -193,8 +197,8 @@ fn differs(a: &RgbImage, b: &RgbImage, x: u32, y: u32) -> bool {
 
 #[test]
 fn pictures_show_each_thing_in_its_place_and_nothing_elsewhere() {
-    for (number, side) in (0..240).zip([64, 128, 40, 200].into_iter().cycle()) {
-        let scene = TRAIN.scene(number);
+    let scenes = (0..240).flat_map(|number| [TRAIN.scene(number), GRID.scene(number)]);
+    for (scene, side) in scenes.zip([64, 64, 128, 128, 40, 40, 200, 200].into_iter().cycle()) {
         let picture = TRAIN.draw(&scene, side).unwrap();
         let empty = Scene { objects: vec![], lettering: None, ..scene.clone() };
         let ground = TRAIN.draw(&empty, side).unwrap();
@@ -219,6 +223,53 @@ fn pictures_show_each_thing_in_its_place_and_nothing_elsewhere() {
             assert!(share > 0.08, "{share} of thing {at} is seen: {scene:?}");
         }
     }
+}
+
+#[test]
+fn on_a_grid_things_fill_squares_and_letters_have_squares_of_their_own() {
+    let side = grid::SQUARES as f32;
+    let mut same = 0;
+    for number in 0..1000 {
+        let scene = GRID.scene(number);
+        for group in groups(&scene) {
+            let mut sizes = BTreeSet::new();
+            for Area { left, top, width, height } in group.iter().map(|object| object.area) {
+                // The middle of a square of whole ones is at a whole one or between two.
+                for middle in [left + width / 2.0, top + height / 2.0] {
+                    let halves = middle * side * 2.0;
+                    assert!((halves - halves.round()).abs() < 1e-3, "{scene:?}");
+                }
+                let size = width.max(height) * side / 0.85;
+                assert!((size - size.round()).abs() < 1e-3 && size > 0.5, "{size}: {scene:?}");
+                sizes.insert(size.round() as u32);
+            }
+            assert_eq!(sizes.len(), 1, "equal things are equally large: {scene:?}");
+        }
+        if let Some(Lettering { word, area, cells: Some(cells), .. }) = &scene.lettering {
+            for edge in [cells.left, cells.line, cells.side] {
+                assert_eq!(edge * side, (edge * side).round(), "{scene:?}");
+            }
+            let end = cells.left + word.len() as f32 * cells.side;
+            assert!(end <= 1.0 && area.left >= cells.left && area.right() <= end, "{scene:?}");
+            assert!(area.top >= 0.0 && area.bottom() <= 1.0 && area.height > 0.7 * cells.capital, "{scene:?}");
+        } else {
+            assert!(scene.lettering.is_none());
+        }
+        // Only places and sizes differ from the free scene, if that had a place on the grid.
+        let free = TRAIN.scene(number);
+        same += usize::from(free.caption == scene.caption && free.background == scene.background);
+    }
+    assert!(same > 950, "{same}");
+}
+
+#[test]
+fn free_scenes_and_their_settings_are_written_as_before_there_was_a_grid() {
+    let written = |scenes: &Scenes| serde_json::to_string(&scenes.settings()).unwrap();
+    assert_eq!(written(&TRAIN), r#"{"seed":1,"split":"train","letters_max":8}"#);
+    assert_eq!(written(&GRID), r#"{"seed":1,"split":"train","letters_max":8,"layout":"grid"}"#);
+    let scene = (0..).map(|number| TRAIN.scene(number)).find(|scene| scene.lettering.is_some()).unwrap();
+    assert!(!serde_json::to_string(&scene).unwrap().contains("cells"));
+    assert_ne!(TRAIN.id(3), GRID.id(3));
 }
 
 #[test]
@@ -263,7 +314,10 @@ fn a_look_needs_one_hue_on_most_of_a_thing() {
 
 #[test]
 fn all_scenes_are_of_either_split_and_each_says_of_which() {
-    let scenes = Scenes { settings: Settings { seed: 1, split: Split::All, letters_max: 8 }, ..open(1, Split::Train) };
+    let scenes = Scenes {
+        settings: Settings { seed: 1, split: Split::All, letters_max: 8, layout: Layout::Free },
+        ..open(1, Split::Train)
+    };
     let all: Vec<Scene> = (0..400).map(|number| scenes.scene(number)).collect();
     let held_out = all.iter().filter(|scene| scene.split == Split::HeldOut).count();
     assert!((10..120).contains(&held_out), "{held_out} of 400");
@@ -339,7 +393,8 @@ fn every_concept_and_every_style_comes_in_training() {
 
 #[test]
 fn words_are_no_longer_than_asked() {
-    let short = Scenes::open(art(), Settings { seed: 1, split: Split::Train, letters_max: 5 }).unwrap();
+    let short =
+        Scenes::open(art(), Settings { seed: 1, split: Split::Train, letters_max: 5, layout: Layout::Free }).unwrap();
     let longest = |scenes: &Scenes| (0..2000).filter_map(|n| scenes.scene(n).lettering).map(|l| l.word.len()).max();
     assert_eq!((longest(&short), longest(&TRAIN)), (Some(5), Some(8)));
 }

@@ -58,6 +58,10 @@ pub fn keys(
         (None, None) => choice,
         scenes => json!([choice, scenes]),
     };
+    let choice = match settings.layout {
+        None => choice,
+        layout => json!([choice, layout]),
+    };
     for (name, settings) in [
         ("choice of samples", choice),
         ("preparation of pictures", json!([side_px, crop, buckets, background, enlarge])),

@@ -110,7 +110,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
-    use rectiflow_dataset::sprites::{Colour, Scenes, Settings, Split};
+    use rectiflow_dataset::sprites::{Colour, Layout, Scenes, Settings, Split};
     use rectiflow_vision::Detection;
     use rectiflow_vision::judge::Task;
 
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn every_scene_shows_what_it_could_have_been_asked_for_and_what_another_shows_is_wrong() {
         let art = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/sprites");
-        let settings = Settings { seed: 3, split: Split::All, letters_max: 8 };
+        let settings = Settings { seed: 3, split: Split::All, letters_max: 8, layout: Layout::Free };
         let scenes = Scenes::open(art, settings).unwrap();
         let config = DetectorConfig {
             side_px: 128,
