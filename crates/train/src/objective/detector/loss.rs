@@ -21,6 +21,9 @@ const SPLAT_MIN: f32 = 0.4;
 /// the picture's. An absolute error has the same gradient however small it is, so what is easy is kept from drowning the
 /// concept: with a weight of 5 sizes were nine tenths of the gradient's norm.
 const COLOUR: f64 = 0.5;
+/// How much more the colour of a thing counts that has it in this scene only: of most things the concept tells the colour,
+/// and a detector that looks no further is wrong where it matters.
+const RECOLOURED: f32 = 8.0;
 const PLACE: f64 = 0.2;
 const SIZE: f64 = 1.0;
 
@@ -42,7 +45,7 @@ pub struct DetectorParts {
     pub centre: f32,
     /// Cross entropy of the concepts, in nats.
     pub concept: f32,
-    /// Cross entropy of the colours, in nats.
+    /// Cross entropy of the colours, in nats, where a thing's unusual colour counts several times.
     pub colour: f32,
     /// Absolute error of a centre's place in cells, both axes together.
     pub place: f32,
@@ -86,6 +89,8 @@ struct Target {
     /// From its middle to the centre in cells, and the thing's width and height.
     area: [f32; 4],
     colour: Option<usize>,
+    /// What its colour counts.
+    colour_weight: f32,
     concept: usize,
 }
 
@@ -118,7 +123,9 @@ pub fn detector_loss(cells: &Cells, things: &[Vec<Thing>]) -> DetectorLoss {
     let concepts: Vec<usize> = targets.cells.iter().map(|target| target.concept).collect();
     let accuracy = accuracy(&said.concepts, &concepts, &weights);
     let concept = mean(surprise(said.concepts, numbers(concepts.into_iter(), &device)));
-    let colour = mean(surprise(said.colours, numbers(colours, &device)));
+    let colour_weights: Vec<f32> = targets.cells.iter().map(|target| target.colour_weight).collect();
+    let colour_weights_N1 = from_f32(colour_weights, [weights.len(), 1], &device);
+    let colour = mean(surprise(said.colours, numbers(colours, &device)) * colour_weights_N1);
     let areas: Vec<f32> = targets.cells.iter().flat_map(|target| target.area).collect();
     let apart_N4 = (said.areas_N4 - from_f32(areas, [weights.len(), 4], &device)).abs();
     let place = mean(apart_N4.clone().narrow(1, 0, 2).sum_dim(1));
@@ -183,6 +190,7 @@ impl Targets {
                     weight,
                     area: [right, down, thing.area[2], thing.area[3]],
                     colour: thing.colour,
+                    colour_weight: if thing.recoloured { RECOLOURED } else { 1.0 },
                     concept: thing.concept,
                 }));
             }
@@ -239,7 +247,7 @@ mod tests {
     use super::*;
 
     fn thing(area: [f32; 4]) -> Thing {
-        Thing { concept: 1, colour: None, area }
+        Thing { concept: 1, colour: None, recoloured: false, area }
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Thing {
     pub concept: usize,
     /// Its colour, if everybody would call it that.
     pub colour: Option<usize>,
+    /// It has that colour here only.
+    pub recoloured: bool,
     /// Left, top, width and height, in parts of the picture's side.
     pub area: [f32; 4],
 }
@@ -47,7 +49,7 @@ impl Names {
         let thing = |object: &Object| {
             let sprites::Area { left, top, width, height } = object.area;
             let (concept, colour) = self.kind(object)?;
-            Ok(Thing { concept, colour, area: [left, top, width, height] })
+            Ok(Thing { concept, colour, recoloured: object.recoloured, area: [left, top, width, height] })
         };
         scene.objects.iter().map(thing).collect()
     }
