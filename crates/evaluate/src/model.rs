@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use rectiflow_flow::{Formulation, Spacing};
+use rectiflow_flow::Formulation;
 use rectiflow_generate::{Compat, ModelFiles, OpenError, Parts, Plan};
 use rectiflow_nn::{Device, Params};
 use rectiflow_vae::{Vae, VaeConfig};
@@ -97,7 +97,7 @@ impl Files {
                 ("steps", plan.schedule.len().to_string()),
                 ("guidance scale", plan.guidance.scales.to_string()),
                 ("shift", plan.shift.to_string()),
-                ("schedule", plan.spacing.map_or("custom", Spacing::name).to_owned()),
+                ("schedule", plan.schedule_name().to_owned()),
                 ("solver", plan.solver.to_string()),
                 ("T5 length", plan.t5_length.to_string()),
                 ("precision", request.precision.to_string()),

@@ -108,6 +108,11 @@ impl Schedule {
         &self.0
     }
 
+    /// Where the steps start, in order: every level but 0.
+    pub fn starts(&self) -> &[f32] {
+        &self.0[..self.len()]
+    }
+
     /// The steps in order, each as the level it starts from and the lower level it leads to.
     pub fn steps(&self) -> impl ExactSizeIterator<Item = (f32, f32)> + '_ {
         self.0.windows(2).map(|pair| (pair[0], pair[1]))

@@ -32,17 +32,12 @@ pub fn denoise(
         plan.hindered.iter().map(|hindered| Asked { told: told.prompt, perturbation: hindered.perturbation() }),
     );
     let hindered: Vec<usize> = (first_hindered..asked.len()).collect();
-    let mut model = Model::new(transformer, &asked, levels(plan), READY_BYTES_MAX);
+    let mut model = Model::new(transformer, &asked, plan.schedule.starts().to_vec(), READY_BYTES_MAX);
     for batch in &mut model.batches {
         batch.cache = plan.reuse.map(StepReuse::cache);
     }
     let told = Told { prompt: &0, negative: told.negative.map(|_| &1) };
     follow(&mut model, &told, &hindered, noise, seeds, plan, watch)
-}
-
-/// Where the steps of a plan start.
-fn levels(plan: &Plan) -> Vec<f32> {
-    plan.schedule.steps().map(|(sigma, _)| sigma).collect()
 }
 
 /// The same for any model that listens. `hindered`: what it is told to be hindered as the plan says, one for each.
@@ -61,7 +56,7 @@ fn follow<M: Conditional>(
     let mut watch = |step: Step<'_>| watch.step(step.index + 1, steps);
     let away = plan.hindered.iter().zip(hindered);
     let away = away.map(|(how, told)| Away { told, scale: how.scale, window: how.window }).collect();
-    let mut guided = Guided::new(model, told.prompt, told.negative, away, &plan.guidance, levels(plan));
+    let mut guided = Guided::new(model, told.prompt, told.negative, away, &plan.guidance, schedule.starts());
     plan.solver.run(&mut guided, noise, schedule, &mut fresh, &mut watch)
 }
 

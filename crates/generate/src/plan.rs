@@ -311,6 +311,11 @@ impl Plan {
         (0..steps).any(|step| self.guidance.scale(step, steps) > 1.0)
     }
 
+    /// How the noise levels are spaced, or `custom`.
+    pub fn schedule_name(&self) -> &'static str {
+        self.spacing.map_or("custom", Spacing::name)
+    }
+
     /// Height and width of a latent.
     pub fn latent_size(&self) -> [usize; 2] {
         let [_, _, height, width] = self.latent_shape;

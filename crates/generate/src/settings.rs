@@ -2,7 +2,6 @@
 //!
 //! This module does not read them back: pictures from elsewhere are somebody else's words.
 
-use rectiflow_flow::Spacing;
 use rectiflow_sample::{Rule, Window};
 use serde::Serialize;
 
@@ -125,7 +124,7 @@ impl Settings {
             guidance_rescale: Some(plan.guidance.rescale).filter(|rescale| *rescale != 0.0),
             hindered: plan.hindered.clone(),
             shift: plan.shift,
-            schedule: plan.spacing.map_or("custom", Spacing::name).to_owned(),
+            schedule: plan.schedule_name().to_owned(),
             sigmas: plan.spacing.is_none().then(|| plan.schedule.sigmas().to_vec()),
             step_cache: plan.reuse,
             seed,

@@ -5,6 +5,8 @@
 //!
 //! What this module does not do: read files; the caller hands it their lines.
 
+use std::rc::Rc;
+
 use rectiflow_nn::Rng;
 
 /// Alternatives within alternatives, and lines that name other files: deeper than anybody means.
@@ -39,7 +41,7 @@ pub trait Wildcards {
     ///
     /// # Errors
     /// There are none: what is wrong, and what to do.
-    fn lines(&mut self, name: &str) -> Result<Vec<String>, String>;
+    fn lines(&mut self, name: &str) -> Result<Rc<[String]>, String>;
 }
 
 /// Whether a prompt has alternatives, or something kept by a backslash: whether [`expand`] would change it.
@@ -157,10 +159,10 @@ mod tests {
     struct Animals;
 
     impl Wildcards for Animals {
-        fn lines(&mut self, name: &str) -> Result<Vec<String>, String> {
+        fn lines(&mut self, name: &str) -> Result<Rc<[String]>, String> {
             match name {
-                "animal" => Ok(vec!["cat".to_owned(), "{big|small} dog".to_owned()]),
-                "itself" => Ok(vec!["more __itself__".to_owned()]),
+                "animal" => Ok(Rc::new(["cat".to_owned(), "{big|small} dog".to_owned()])),
+                "itself" => Ok(Rc::new(["more __itself__".to_owned()])),
                 other => Err(format!("no lines for {other}")),
             }
         }

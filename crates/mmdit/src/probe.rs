@@ -59,15 +59,11 @@ pub fn last_blocks(probes: &[AttentionProbe]) -> Option<[f32; 2]> {
 /// What is done at the attentions of a forward beside them.
 #[derive(Debug, Default)]
 pub(crate) struct Attending {
-    seen: Option<Seen>,
+    /// If they are watched.
+    seen: Option<Vec<AttentionProbe>>,
     /// Blocks whose image tokens are isolated.
     isolated: Vec<usize>,
     block: usize,
-}
-
-#[derive(Debug, Default)]
-struct Seen {
-    probes: Vec<AttentionProbe>,
 }
 
 impl Attending {
@@ -78,7 +74,7 @@ impl Attending {
 
     /// All of them are seen.
     pub(crate) fn everything() -> Self {
-        Attending { seen: Some(Seen::default()), ..Attending::default() }
+        Attending { seen: Some(Vec::new()), ..Attending::default() }
     }
 
     /// Image tokens of these blocks see themselves and the text, and no other image token.
@@ -87,7 +83,7 @@ impl Attending {
     }
 
     pub(crate) fn seen(self) -> Vec<AttentionProbe> {
-        self.seen.map(|seen| seen.probes).unwrap_or_default()
+        self.seen.unwrap_or_default()
     }
 
     pub(crate) fn enter_block(&mut self, index: usize) {
@@ -109,7 +105,7 @@ impl Attending {
             let heads = attention_statistics([stream], attention_scale(), AttentionBias::None, precision);
             let logit_max = heads.iter().fold(f32::NEG_INFINITY, |most, head| most.max(head.logit_max));
             let entropy = heads.iter().map(|head| head.entropy).sum::<f32>() / heads.len() as f32;
-            seen.probes.push(AttentionProbe { block: self.block, queries, logit_max, entropy });
+            seen.push(AttentionProbe { block: self.block, queries, logit_max, entropy });
         }
     }
 }

@@ -40,7 +40,7 @@ pub struct Guided<'a, M: Conditional> {
     away: Vec<Away<'a, M::Conditioning>>,
     guidance: &'a Guidance,
     /// Where steps start.
-    levels: Vec<f32>,
+    levels: &'a [f32],
     /// Of [`Rule::Projected`]: the sum of the differences so far.
     sum: Option<Tensor<4>>,
 }
@@ -70,7 +70,7 @@ impl<'a, M: Conditional> Guided<'a, M> {
         negative: Option<&'a M::Conditioning>,
         away: Vec<Away<'a, M::Conditioning>>,
         guidance: &'a Guidance,
-        levels: Vec<f32>,
+        levels: &'a [f32],
     ) -> Self {
         Guided { model, prompt, negative, away, guidance, levels, sum: None }
     }
@@ -148,7 +148,7 @@ mod tests {
         [prompt, negative]: [&'a M::Conditioning; 2],
         guidance: &'a Guidance,
     ) -> Guided<'a, M> {
-        Guided::new(model, prompt, Some(negative), Vec::new(), guidance, vec![1.0, 0.8, 0.6, 0.3])
+        Guided::new(model, prompt, Some(negative), Vec::new(), guidance, &[1.0, 0.8, 0.6, 0.3])
     }
 
     #[track_caller]
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn without_a_negative_prompt_it_is_the_prompts_velocity_asked_once() {
         let (mut model, guidance) = (Multiplier::default(), Guidance::plain(4.0));
-        let mut guided = Guided::new(&mut model, &PROMPT, None, Vec::new(), &guidance, vec![1.0]);
+        let mut guided = Guided::new(&mut model, &PROMPT, None, Vec::new(), &guidance, &[1.0]);
         let velocity = guided.velocity(&latent(), SIGMA).unwrap();
         assert_eq!(to_f32(&velocity), to_f32(&(latent() * (PROMPT * SIGMA))));
         assert_eq!(model.asked, [[PROMPT]]);
@@ -212,8 +212,8 @@ mod tests {
     /// What is asked in steps from 1, 0.8, 0.6 and 0.3.
     fn asked_in_steps(guidance: &Guidance, away: Vec<Away<'_, f32>>) -> Vec<Vec<f32>> {
         let mut model = Multiplier::default();
-        let levels = vec![1.0, 0.8, 0.6, 0.3];
-        let mut guided = Guided::new(&mut model, &PROMPT, Some(&NEGATIVE), away, guidance, levels.clone());
+        let levels = [1.0, 0.8, 0.6, 0.3];
+        let mut guided = Guided::new(&mut model, &PROMPT, Some(&NEGATIVE), away, guidance, &levels);
         levels.into_iter().for_each(|sigma| drop(guided.velocity(&latent(), sigma).unwrap()));
         model.asked
     }
@@ -238,7 +238,7 @@ mod tests {
     fn what_is_gone_away_from_counts_beside_guidance() {
         let (mut model, hindered, guidance) = (Multiplier::default(), 0.5, Guidance::plain(4.0));
         let away = vec![Away { told: &hindered, scale: 2.0, window: Window::ALL }];
-        let mut guided = Guided::new(&mut model, &PROMPT, Some(&NEGATIVE), away, &guidance, vec![1.0]);
+        let mut guided = Guided::new(&mut model, &PROMPT, Some(&NEGATIVE), away, &guidance, &[1.0]);
         let factor = NEGATIVE + 4.0 * (PROMPT - NEGATIVE) + 2.0 * (PROMPT - hindered);
         for (found, latent) in to_f32(&guided.velocity(&latent(), SIGMA).unwrap()).into_iter().zip(to_f32(&latent())) {
             assert!((found - factor * SIGMA * latent).abs() < 1e-4, "{found}");

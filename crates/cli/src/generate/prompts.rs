@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, bail};
 use rectiflow_generate::{Wildcards, expand, has_alternatives};
@@ -62,13 +63,13 @@ pub(super) fn chosen(
 /// Files of a folder, each read once.
 struct Files {
     folder: Option<PathBuf>,
-    read: BTreeMap<String, Vec<String>>,
+    read: BTreeMap<String, Rc<[String]>>,
 }
 
 impl Wildcards for Files {
-    fn lines(&mut self, name: &str) -> Result<Vec<String>, String> {
+    fn lines(&mut self, name: &str) -> Result<Rc<[String]>, String> {
         if let Some(lines) = self.read.get(name) {
-            return Ok(lines.clone());
+            return Ok(Rc::clone(lines));
         }
         let keep = format!("write \\__{name}__ if it is part of the text");
         let Some(folder) = &self.folder else {
@@ -90,7 +91,8 @@ impl Wildcards for Files {
                 shown(&path)
             ));
         }
-        self.read.insert(name.to_owned(), lines.clone());
+        let lines: Rc<[String]> = lines.into();
+        self.read.insert(name.to_owned(), Rc::clone(&lines));
         Ok(lines)
     }
 }

@@ -61,24 +61,14 @@ impl Fonts {
         text: &str,
         size_px: f32,
         [x, y]: [f32; 2],
-        mut cover: impl FnMut(i64, i64, f32),
+        cover: impl FnMut(i64, i64, f32),
     ) {
-        for glyph in self.placed(face, text, size_px, x, y) {
-            let bounds = glyph.px_bounds();
-            glyph.draw(|x, y, part| {
-                cover(bounds.min.x as i64 + i64::from(x), bounds.min.y as i64 + i64::from(y), part.min(1.0));
-            });
-        }
+        cover_each(&self.placed(face, text, size_px, x, y), cover);
     }
 
     /// Calls `cover` as [`Fonts::draw`] does, for a word whose letters have squares of their own; `cells` in pixels.
-    pub(super) fn draw_in(&self, face: Typeface, word: &str, cells: Cells, mut cover: impl FnMut(i64, i64, f32)) {
-        for glyph in self.placed_in(face, word, cells) {
-            let bounds = glyph.px_bounds();
-            glyph.draw(|x, y, part| {
-                cover(bounds.min.x as i64 + i64::from(x), bounds.min.y as i64 + i64::from(y), part.min(1.0));
-            });
-        }
+    pub(super) fn draw_in(&self, face: Typeface, word: &str, cells: Cells, cover: impl FnMut(i64, i64, f32)) {
+        cover_each(&self.placed_in(face, word, cells), cover);
     }
 
     /// What such a word's ink touches, in the unit of `cells`. None if the font lacks its letters.
@@ -92,20 +82,16 @@ impl Fonts {
     /// Letters in the middle of their squares, all as high.
     fn placed_in(&self, face: Typeface, word: &str, cells: Cells) -> Vec<OutlinedGlyph> {
         let font = &self.0[face as usize];
-        let outlined = |letter: char, scale: PxScale, x: f32| {
-            font.outline_glyph(font.glyph_id(letter).with_scale_and_position(scale, point(x, cells.line)))
-        };
-        let measured =
-            |letter: char| Ink::of(&outlined(letter, PxScale::from(MEASURED_AT), 0.0).into_iter().collect::<Vec<_>>());
         let Some(capital) = Ink::of(&self.glyphs(face, "H", MEASURED_AT)) else { return Vec::new() };
         let size = MEASURED_AT * cells.capital / capital.height();
         let letters = word.chars().enumerate().filter_map(|(index, letter)| {
-            let ink = measured(letter)?;
+            let ink = Ink::of(&self.glyphs(face, letter.encode_utf8(&mut [0; 4]), MEASURED_AT))?;
             let (left, width) = (ink.left * size / MEASURED_AT, ink.width() * size / MEASURED_AT);
             let stretch = (WIDE * cells.side / width).clamp(1.0, WIDER_MAX).min(WIDE_MAX * cells.side / width);
             let middle = cells.left + (index as f32 + 0.5) * cells.side;
             let x = middle - (left + width / 2.0) * stretch;
-            outlined(letter, PxScale { x: size * stretch, y: size }, x)
+            let scale = PxScale { x: size * stretch, y: size };
+            font.outline_glyph(font.glyph_id(letter).with_scale_and_position(scale, point(x, cells.line)))
         });
         letters.collect()
     }
@@ -132,6 +118,16 @@ impl Fonts {
             before = Some(id);
         }
         glyphs
+    }
+}
+
+/// Calls `cover` with every pixel that letters touch and how much of it they cover, 0..1.
+fn cover_each(glyphs: &[OutlinedGlyph], mut cover: impl FnMut(i64, i64, f32)) {
+    for glyph in glyphs {
+        let bounds = glyph.px_bounds();
+        glyph.draw(|x, y, part| {
+            cover(bounds.min.x as i64 + i64::from(x), bounds.min.y as i64 + i64::from(y), part.min(1.0));
+        });
     }
 }
 

@@ -45,7 +45,6 @@ impl Drawing {
         data: &FlowData,
     ) -> Result<Vec<Image>, Problem> {
         let schedule = Schedule::released(self.steps, self.shift)?;
-        let levels: Vec<f32> = schedule.steps().map(|(sigma, _)| sigma).collect();
         let guidance = Guidance::plain(self.guidance);
         let [channels, height, width] = self.latent_shape;
         let negative = data.unconditional()?;
@@ -56,7 +55,7 @@ impl Drawing {
             let noise = from_f32(noise, [1, channels, height, width], data.device());
             let mut model = Formulated { network, formulation };
             let (prompt, negative) = (&prompt, &negative);
-            let mut guided = Guided::new(&mut model, prompt, Some(negative), Vec::new(), &guidance, levels.clone());
+            let mut guided = Guided::new(&mut model, prompt, Some(negative), Vec::new(), &guidance, schedule.starts());
             let watch = &mut |_: Step<'_>| ControlFlow::Continue(());
             let latent = Solver::Euler.run(&mut guided, noise, &schedule, &mut no_noise, watch)?;
             pictures.extend(self.encoders.pictures(&latent)?);
