@@ -5,19 +5,23 @@ mod guidance;
 mod latents;
 mod names;
 mod options;
+mod preset;
 mod prompts;
 mod say;
 mod studio;
 
+use std::io::Read;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use rectiflow_generate::{KnownWords, ModelFacts, ModelFiles, Parts, Plan, PlanError, Request, StepReuse, generate};
-use rectiflow_nn::{Device, Tensor};
-use rectiflow_weights::ModelPaths;
+use rectiflow_nn::{Device, Precision, Tensor};
+use rectiflow_weights::{ModelPaths, shown};
 
 use self::names::OutputNames;
 pub(crate) use self::options::GenerateArgs;
+pub(crate) use self::preset::Preset;
 use self::studio::Studio;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
@@ -36,30 +40,55 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     }
     let paths = args.model.paths()?;
     let inputs = args.model.given().chain(args.latents_in.as_deref().map(|path| ("--latents-in", path)));
+    let inputs = inputs.chain(args.taesd.as_deref().map(|path| ("--taesd", path)));
+    let inputs = inputs.chain(args.guidance.autoguidance.as_deref().map(|path| ("--autoguidance", path)));
     clash::check(&names, args.latents_out.as_deref(), &inputs.collect::<Vec<_>>())?;
     let device = args.compute.device.open()?;
 
     let mut progress = Progress::new();
     progress.phase("open and check");
-    let files = ModelFiles::open(&paths)?;
+    let mut files = ModelFiles::open(&paths)?;
+    if let Some(worse) = &args.guidance.autoguidance {
+        files = files.with_worse(worse).context("the model of `--autoguidance`")?;
+    }
     let facts = files.facts();
     let (prompts, count) = prompts::chosen(prompts, args.count, seed, args.wildcards.as_deref())?;
     let drawn = Drawn { prompts, count, seed };
     let (plan, noise) = resolve(&args, drawn, &facts, &device)?;
     let words = known_words(&paths)?;
     let parts = Parts::load(&files, args.compute.device, args.compute.precision, args.compat)?;
+    let parts = match &args.taesd {
+        Some(file) => with_tiny_decoder(parts, file, args.compute.precision)
+            .with_context(|| format!("`--taesd` {}", shown(file)))?,
+        None => parts,
+    };
     let lost_at_once = match &args.latents_out {
         None => "; the pictures that were named are stored",
         Some(_) => "; the pictures that were named are stored, their latents are not",
     };
     let interrupt = Interrupt::catch(lost_at_once)?;
     let known = say::Known { side_px: facts.side_px, words: words.as_ref() };
+    if let Some(line) = &args.preset_line {
+        progress.say(line);
+    }
     say::plan(&progress, &parts, &plan, &known, args.steps.is_none() && args.guidance.guidance.is_none());
 
     let mut studio =
         Studio { progress, names, pictures, done: 0, latents_out: args.latents_out, latents: Vec::new(), interrupt };
     let result = generate(parts, &plan, noise.as_ref(), &mut studio);
     studio.finish(result)
+}
+
+/// TAESD3 is 5 MB, with its encoder 10.
+const TINY_BYTES_MAX: u64 = 256 << 20;
+
+fn with_tiny_decoder(parts: Parts, file: &Path, precision: Precision) -> anyhow::Result<Parts> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)?.take(TINY_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > TINY_BYTES_MAX {
+        bail!("it is larger than {} MB\nhint: give TAESD3's own file", TINY_BYTES_MAX >> 20);
+    }
+    Ok(parts.with_tiny_decoder(&bytes, precision)?)
 }
 
 /// The words of a model's folder, if it has a list.
@@ -96,6 +125,8 @@ fn resolve(
         prompt_clip: args.prompt_clip.clone(),
         prompt_t5: args.prompt_t5.clone(),
         negative: args.negative.clone(),
+        syntax: args.prompt_syntax,
+        long_prompts: args.long_prompts,
         width: side(3, args.width),
         height: side(2, args.height),
         steps: args.steps,
@@ -105,6 +136,7 @@ fn resolve(
         sigmas: args.sigmas.clone(),
         seed: drawn.seed,
         count: drawn.count,
+        batch_size: args.batch_size,
         solver: args.solver,
         t5_length: args.t5_length,
         reuse: args.cache_mode.map(|mode| StepReuse { mode, threshold: args.cache_threshold }),

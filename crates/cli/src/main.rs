@@ -23,7 +23,9 @@ mod writable;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::generate::Preset;
 
 /// Stable Diffusion 3 on your own machine
 ///
@@ -54,7 +56,23 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    output::end(run(Cli::parse()).unwrap_or_else(|error| output::report(&error)))
+    output::end(parse().and_then(run).unwrap_or_else(|error| output::report(&error)))
+}
+
+/// The line, read a second time where it names a preset, which decides what options are without the line.
+fn parse() -> anyhow::Result<Cli> {
+    let cli = Cli::parse();
+    let Command::Generate(args) = &cli.command else { return Ok(cli) };
+    let mut command = Cli::command();
+    let generate = command.find_subcommand("generate").expect("it was read from the line");
+    let Some(preset) = Preset::of(args, generate)? else { return Ok(cli) };
+    command = command.mut_subcommand("generate", |generate| preset.applied(generate));
+    let matches = command.try_get_matches().map_err(|problem| preset.refused(&problem))?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    if let (Command::Generate(args), Some(("generate", of_line))) = (&mut cli.command, matches.subcommand()) {
+        args.preset_line = Some(preset.line(of_line));
+    }
+    Ok(cli)
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -77,8 +95,6 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-
-    use clap::CommandFactory;
 
     use super::*;
 

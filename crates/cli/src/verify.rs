@@ -133,8 +133,8 @@ struct Check<'a> {
 impl Check<'_> {
     fn all(&mut self, parts: Parts, plan: &Plan, device: &Device) -> anyhow::Result<()> {
         let Parts { text, transformer, vae, .. } = parts;
-        let prompt = text.tokenize(EncoderTexts::same(&plan.prompts[0]), plan.compat, plan.t5_length)?;
-        let negative = text.tokenize(EncoderTexts::same(&plan.negative), plan.compat, plan.t5_length)?;
+        let prompt = text.tokenize(&EncoderTexts::plain(&plan.prompts[0]), plan.compat, plan.t5_length)?;
+        let negative = text.tokenize(&EncoderTexts::plain(&plan.negative), plan.compat, plan.t5_length)?;
         let config = transformer.config();
         self.golden.check_fits(&expected(plan, &prompt, &negative, [config.context_width, config.pooled_width]))?;
         self.tokens("ids_clip", Encoder::ClipL, prompt.clip_l.as_ref())?;

@@ -6,9 +6,25 @@ use rectiflow_sample::{Away, Conditional, Guided, SampleError, Step};
 use rectiflow_text::Conditioning;
 
 use crate::Watch;
+use crate::guidance::Hindrance;
 use crate::plan::Plan;
 use crate::prompt::Told;
 use crate::reuse::StepReuse;
+
+/// The transformer that draws, and for autoguidance one that draws worse.
+#[derive(Clone, Copy)]
+pub struct Transformers<'a> {
+    /// What draws.
+    pub drawing: &'a Mmdit,
+    /// What it is led away from.
+    pub worse: Option<&'a Mmdit>,
+}
+
+impl<'a> From<&'a Mmdit> for Transformers<'a> {
+    fn from(drawing: &'a Mmdit) -> Transformers<'a> {
+        Transformers { drawing, worse: None }
+    }
+}
 
 /// Follows the plan's schedule from `noise` `[N, 16, H/8, W/8]` to latents of the same shape. What is told has a row for
 /// each of the N, and each has a seed, which decides what a stochastic solver adds in its steps: several prompts are drawn
@@ -16,8 +32,11 @@ use crate::reuse::StepReuse;
 ///
 /// # Errors
 /// A step gave values that are not finite, or the watcher stopped the run.
-pub fn denoise(
-    transformer: &Mmdit,
+///
+/// # Panics
+/// The plan has autoguidance, and there is no worse model: a bug of the caller.
+pub fn denoise<'a>(
+    transformers: impl Into<Transformers<'a>>,
     told: &Told<'_>,
     noise: Tensor<4>,
     seeds: &[u64],
@@ -25,14 +44,17 @@ pub fn denoise(
     watch: &mut dyn Watch,
 ) -> Result<Tensor<4>, SampleError> {
     assert_eq!(noise.dims()[0], seeds.len(), "seeds of latents");
-    let mut asked = vec![Asked::plainly(told.prompt)];
-    asked.extend(told.negative.map(Asked::plainly));
+    let Transformers { drawing, worse } = transformers.into();
+    let mut asked = vec![Asked::plainly(drawing, told.prompt)];
+    asked.extend(told.negative.map(|negative| Asked::plainly(drawing, negative)));
     let first_hindered = asked.len();
-    asked.extend(
-        plan.hindered.iter().map(|hindered| Asked { told: told.prompt, perturbation: hindered.perturbation() }),
-    );
+    asked.extend(plan.hindered.iter().map(|hindered| {
+        let is_worse = hindered.how == Hindrance::WorseModel;
+        let transformer = if is_worse { worse.expect("autoguidance has its model") } else { drawing };
+        Asked { transformer, told: told.prompt, perturbation: hindered.perturbation() }
+    }));
     let hindered: Vec<usize> = (first_hindered..asked.len()).collect();
-    let mut model = Model::new(transformer, &asked, plan.schedule.starts().to_vec(), READY_BYTES_MAX);
+    let mut model = Model::new(&asked, plan.schedule.starts().to_vec(), READY_BYTES_MAX);
     for batch in &mut model.batches {
         batch.cache = plan.reuse.map(StepReuse::cache);
     }
@@ -70,30 +92,39 @@ fn fresh_noise(seeds: &[u64], step: usize, shape: [usize; 4], device: &Device) -
 /// What modulations may take that are made at once. All of 28 guided steps: 99 MB for SD3-Medium, 249 for SD3.5-Large.
 const READY_BYTES_MAX: usize = 256 << 20;
 
-/// The transformer, told what to draw and which noise levels come. It is asked with the places of conditionings.
+/// Transformers, told what to draw and which noise levels come. They are asked with the places of conditionings.
 struct Model<'a> {
-    transformer: &'a Mmdit,
-    batches: Vec<Batch>,
+    batches: Vec<Batch<'a>>,
     /// The noise levels that will be asked, in this order.
     sigmas: Vec<f32>,
     ready_bytes_max: usize,
 }
 
-/// What the transformer is asked with.
-struct Asked<'a> {
+/// What a transformer is asked with.
+struct Asked<'a, 't> {
+    transformer: &'t Mmdit,
     told: &'a Conditioning,
     perturbation: Perturbation,
 }
 
-impl<'a> Asked<'a> {
-    fn plainly(told: &'a Conditioning) -> Asked<'a> {
-        Asked { told, perturbation: Perturbation::None }
+impl<'a, 't> Asked<'a, 't> {
+    fn plainly(transformer: &'t Mmdit, told: &'a Conditioning) -> Asked<'a, 't> {
+        Asked { transformer, told, perturbation: Perturbation::None }
+    }
+
+    /// Whether one batch holds both.
+    fn goes_with(&self, other: &Asked<'_, '_>) -> bool {
+        let tokens = |asked: &Asked<'_, '_>| asked.told.context.dims()[1];
+        std::ptr::eq(self.transformer, other.transformer)
+            && tokens(self) == tokens(other)
+            && self.perturbation == other.perturbation
     }
 }
 
-/// Conditionings that are asked together: their contexts are equally long, and nothing hinders the transformer or the same
-/// does. Each has as many rows as there are latents.
-struct Batch {
+/// Conditionings that one transformer is asked with together: their contexts are equally long, and nothing hinders it or the
+/// same does. Each has as many rows as there are latents.
+struct Batch<'a> {
+    transformer: &'a Mmdit,
     /// Of each, among all conditionings.
     places: Vec<usize>,
     /// Of all of them together.
@@ -113,17 +144,16 @@ impl<'a> Model<'a> {
     /// once. Otherwise in turn. On a network of small weights it makes no difference: 12 steps of `fixtures/sd3/model` at
     /// 384x384 took 1.04 s (0.93 to 1.15) as one batch and 1.04 s (1.00 to 1.13) in turn, medians of 6 runs on 2 cores of
     /// an Intel Xeon. What it saves on large weights has not been measured.
-    fn new(transformer: &'a Mmdit, asked: &[Asked<'_>], sigmas: Vec<f32>, ready_bytes_max: usize) -> Model<'a> {
-        let kind = |asked: &Asked<'_>| (asked.told.context.dims()[1], asked.perturbation.clone());
-        let mut kinds: Vec<((usize, Perturbation), Vec<usize>)> = Vec::new();
+    fn new(asked: &[Asked<'_, 'a>], sigmas: Vec<f32>, ready_bytes_max: usize) -> Model<'a> {
+        let mut kinds: Vec<Vec<usize>> = Vec::new();
         for (place, one) in asked.iter().enumerate() {
-            match kinds.iter_mut().find(|(other, _)| *other == kind(one)) {
-                Some((_, places)) => places.push(place),
-                None => kinds.push((kind(one), vec![place])),
+            match kinds.iter_mut().find(|places| asked[places[0]].goes_with(one)) {
+                Some(places) => places.push(place),
+                None => kinds.push(vec![place]),
             }
         }
-        let batches = kinds.iter().map(|(_, places)| Batch::new(transformer, asked, places)).collect();
-        Model { transformer, batches, sigmas, ready_bytes_max }
+        let batches = kinds.iter().map(|places| Batch::new(asked, places)).collect();
+        Model { batches, sigmas, ready_bytes_max }
     }
 }
 
@@ -145,17 +175,17 @@ impl Conditional for Model<'_> {
             if asked.is_empty() {
                 continue;
             }
-            batch.make_ready(self.transformer, sigma, &self.sigmas, self.ready_bytes_max);
+            batch.make_ready(sigma, &self.sigmas, self.ready_bytes_max);
             let latents = latent.clone().repeat_dim(0, asked.len());
             let mut cache = batch.cache.take();
             let (text, modulations) = (&batch.text, batch.modulations(sigma));
             let (hindered, reused) = (&batch.perturbation, cache.as_mut().map(|cache| (cache, sigma)));
             let velocities = if asked.len() == batch.places.len() {
-                self.transformer.velocity(latents, text, modulations, hindered, reused)
+                batch.transformer.velocity(latents, text, modulations, hindered, reused)
             } else {
                 let parts = || asked.iter().map(|index| index * rows..(index + 1) * rows);
                 let (text, modulations) = (text.rows(parts()), modulations.rows(parts()));
-                self.transformer.velocity(latents, &text, &modulations, hindered, reused)
+                batch.transformer.velocity(latents, &text, &modulations, hindered, reused)
             };
             batch.cache = cache;
             for (index, velocity) in asked.iter().zip(velocities.chunk(asked.len(), 0)) {
@@ -166,21 +196,23 @@ impl Conditional for Model<'_> {
     }
 }
 
-impl Batch {
-    fn new(transformer: &Mmdit, asked: &[Asked<'_>], places: &[usize]) -> Batch {
+impl<'a> Batch<'a> {
+    fn new(asked: &[Asked<'_, 'a>], places: &[usize]) -> Batch<'a> {
+        let transformer = asked[places[0]].transformer;
         let chosen = || places.iter().map(|&place| asked[place].told);
         let context = Tensor::cat(chosen().map(|one| one.context.clone()).collect(), 0);
         let pooled = Tensor::cat(chosen().map(|one| one.pooled.clone()).collect(), 0);
         let rows = pooled.dims()[0];
         let text = transformer.embed_text(context, pooled);
         let perturbation = asked[places[0]].perturbation.clone();
-        Batch { places: places.into(), rows, text, perturbation, cache: None, ready: Vec::new(), other: None }
+        let (ready, other) = (Vec::new(), None);
+        Batch { transformer, places: places.into(), rows, text, perturbation, cache: None, ready, other }
     }
 
     /// Makes the modulations at `sigma`, if they are not ready, with those of the levels that come after, as far as
     /// `bytes_max` goes. A level that is not among `sigmas` is made alone.
-    fn make_ready(&mut self, transformer: &Mmdit, sigma: f32, sigmas: &[f32], bytes_max: usize) {
-        let bytes = transformer.config().modulation_bytes() * self.rows;
+    fn make_ready(&mut self, sigma: f32, sigmas: &[f32], bytes_max: usize) {
+        let bytes = self.transformer.config().modulation_bytes() * self.rows;
         let at_once = (bytes_max / bytes).max(1);
         if self.found(sigma).is_some() {
             return;
@@ -189,9 +221,9 @@ impl Batch {
             Some(first) => {
                 // The ones before go first, so that never more than `bytes_max` are held.
                 self.ready.clear();
-                self.ready = self.made(transformer, &sigmas[first..sigmas.len().min(first + at_once)]);
+                self.ready = self.made(&sigmas[first..sigmas.len().min(first + at_once)]);
             }
-            None => self.other = self.made(transformer, &[sigma]).pop(),
+            None => self.other = self.made(&[sigma]).pop(),
         }
     }
 
@@ -204,11 +236,11 @@ impl Batch {
         self.found(sigma).expect("it was made ready")
     }
 
-    fn made(&self, transformer: &Mmdit, sigmas: &[f32]) -> Vec<(f32, Modulations)> {
+    fn made(&self, sigmas: &[f32]) -> Vec<(f32, Modulations)> {
         let (levels, batch) = (sigmas.len(), self.rows);
         let timesteps = sigmas.iter().flat_map(|sigma| vec![sigma * 1000.0; batch]).collect();
         let timesteps = from_f32(timesteps, [levels, batch], &self.text.device());
-        sigmas.iter().copied().zip(transformer.modulations(&self.text, timesteps)).collect()
+        sigmas.iter().copied().zip(self.transformer.modulations(&self.text, timesteps)).collect()
     }
 }
 
@@ -325,9 +357,9 @@ mod tests {
         let params = &mut AllRandom(RandomInit { seed: 4 });
         let transformer = Mmdit::new(&config, Params::new(params, &Device::flex(), Precision::Bf16));
         let told = [conditioning(lengths[0], 0.0), conditioning(lengths[1], 5.0)];
-        let asked: Vec<Asked<'_>> = told.iter().map(Asked::plainly).collect();
+        let asked: Vec<Asked<'_, '_>> = told.iter().map(|told| Asked::plainly(&transformer, told)).collect();
         let bytes_max = levels_at_once * 2 * config.modulation_bytes();
-        let mut model = Model::new(&transformer, &asked, vec![1.0, 0.8, 0.6, 0.3, 0.1], bytes_max);
+        let mut model = Model::new(&asked, vec![1.0, 0.8, 0.6, 0.3, 0.1], bytes_max);
         let latent = from_f32((0..16 * 16).map(|i| (i as f32).cos()).collect(), [1, 16, 4, 4], &Device::flex());
         for sigma in [1.0, 0.8, 0.8, 0.7, 0.7, 0.6, 0.3, 0.65, 0.1, 1.0] {
             let found = model.velocities(&latent, sigma, &[&0, &1]).unwrap();

@@ -96,7 +96,7 @@ impl Encoders {
     /// # Errors
     /// A tokenizer's table does not cover a text, or an encoder's output is not finite.
     pub fn texts(&self, texts: &[&str]) -> Result<Vec<EncodedText>, GenerateError> {
-        let tokens = texts.iter().map(|text| self.text.tokenize(EncoderTexts::same(text), COMPAT, self.t5_length));
+        let tokens = texts.iter().map(|text| self.text.tokenize(&EncoderTexts::plain(text), COMPAT, self.t5_length));
         let tokens = tokens.collect::<Result<Vec<_>, GenerateError>>()?;
         let features = self.text.features(&tokens, COMPAT)?;
         let encoded = features.into_iter().zip(tokens).map(|(features, tokens)| {

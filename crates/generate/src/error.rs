@@ -63,11 +63,41 @@ pub enum OpenError {
     /// The device is not in this build.
     #[error(transparent)]
     Device(#[from] rectiflow_nn::DeviceError),
+    /// What autoguidance is to lead away from does not take what the model's transformer takes.
+    #[error(
+        "{}: its transformer takes and gives {worse:?} (channels in and out, patch, width of context and of pooled text), \
+         the model's {drawing:?}\nhint: `--autoguidance` takes a smaller or less trained model of the same encoders",
+        shown(.file)
+    )]
+    Worse {
+        /// Where it is.
+        file: PathBuf,
+        /// Of what it is.
+        worse: [usize; 5],
+        /// Of the transformer that draws.
+        drawing: [usize; 5],
+    },
     /// There is nothing that reads a prompt.
     #[error(
         "the model's files hold no text encoder\nhint: give them with `--clip-l`, `--clip-g` and `--t5xxl`; each may be left out, not all"
     )]
     NoEncoder,
+}
+
+/// Why a file is no tiny decoder of a model's latents.
+#[derive(Debug, thiserror::Error)]
+pub enum TinyDecoderError {
+    /// It has other tensors.
+    #[error(transparent)]
+    Tensors(#[from] rectiflow_vision::MisfitError),
+    /// It is of another network.
+    #[error(transparent)]
+    Other(#[from] rectiflow_vae::TinyError),
+    /// It makes pictures of other latents.
+    #[error(
+        "it decodes latents of {0} channels, the model's have {1}\nhint: TAESD3 is SD3's; TAESD, TAESDXL and TAEF1 are not"
+    )]
+    Channels(usize, usize),
 }
 
 /// Drawing stopped. Pictures that were finished are stored.
@@ -100,6 +130,9 @@ pub enum GenerateError {
     /// A text could not be made tokens.
     #[error(transparent)]
     Tokenizer(#[from] rectiflow_text::TokenizerError),
+    /// A weight in a prompt that no token can have.
+    #[error(transparent)]
+    Weight(#[from] rectiflow_text::WeightError),
     /// The outputs of the encoders are not what the transformer takes.
     #[error(transparent)]
     Widths(#[from] rectiflow_text::WidthError),

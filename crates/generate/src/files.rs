@@ -16,6 +16,15 @@ pub struct ModelFiles {
     /// All but the transformer.
     pub(crate) encoders: EncoderFiles,
     pub(crate) transformer: MmditConfig,
+    /// A transformer that draws worse, where pictures are to be led away from what it says.
+    pub(crate) worse: Option<WorseFiles>,
+}
+
+/// The transformer of another checkpoint.
+pub(crate) struct WorseFiles {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) transformer: MmditConfig,
+    pub(crate) name: String,
 }
 
 /// A model's autoencoder and text encoders, of which only headers and configurations have been read: what a data set
@@ -103,7 +112,24 @@ impl ModelFiles {
         check_channels(&transformer, &encoders.vae)?;
         let EncoderFiles { clip_l, clip_g, t5, .. } = &encoders;
         check_widths(&transformer, (clip_l.as_ref(), clip_g.as_ref(), t5.as_ref()))?;
-        Ok(ModelFiles { encoders, transformer })
+        Ok(ModelFiles { encoders, transformer, worse: None })
+    }
+
+    /// The same with the transformer of another checkpoint, a file or a folder, that autoguidance leads away from.
+    ///
+    /// # Errors
+    /// There is none, or it does not take what this model's takes.
+    pub fn with_worse(mut self, path: &Path) -> Result<ModelFiles, OpenError> {
+        let paths = ModelPaths { model: Some(path.to_owned()), ..ModelPaths::default() };
+        let checkpoint = Checkpoint::open(&paths)?;
+        let worse = transformer(&checkpoint)?;
+        let takes = |of: &MmditConfig| [of.channels_in, of.channels_out, of.patch, of.context_width, of.pooled_width];
+        if takes(&worse) != takes(&self.transformer) {
+            let [worse, drawing] = [&worse, &self.transformer].map(takes);
+            return Err(OpenError::Worse { file: path.to_owned(), worse, drawing });
+        }
+        self.worse = Some(WorseFiles { checkpoint, transformer: worse, name: file_name(&paths) });
+        Ok(self)
     }
 
     /// As diffusers reads it: latent pixels in the transformer's settings.
@@ -113,13 +139,20 @@ impl ModelFiles {
         usize::try_from(side).ok()?.checked_mul(vae.downsampling())
     }
 
+    /// The released model it is, by its tensors, or a description.
+    pub fn variant(&self) -> String {
+        self.transformer.variant()
+    }
+
     /// What settings must fit.
     pub fn facts(&self) -> ModelFacts {
         let EncoderFiles { vae, checkpoint, .. } = &self.encoders;
         let unit_px = vae.downsampling() * self.transformer.patch;
         ModelFacts {
             unit_px,
-            side_px_max: self.transformer.grid * unit_px,
+            // A picture must have room in both.
+            side_px_max: self.worse.iter().fold(self.transformer.grid, |grid, one| grid.min(one.transformer.grid))
+                * unit_px,
             side_px: self.side_px(),
             formulation: checkpoint
                 .scheduler_config()

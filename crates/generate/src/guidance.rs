@@ -26,7 +26,7 @@ pub struct GuidanceRequest {
 pub struct Hindered {
     /// How it is hindered.
     pub how: Hindrance,
-    /// In which blocks, counted from 0.
+    /// In which blocks, counted from 0; none for another model.
     pub blocks: Vec<usize>,
     /// How far.
     pub scale: f32,
@@ -42,6 +42,8 @@ pub enum Hindrance {
     SkippedBlocks,
     /// Image tokens see only themselves and the text: perturbed attention guidance.
     IsolatedTokens,
+    /// A model that draws worse takes its place: autoguidance.
+    WorseModel,
 }
 
 impl GuidanceRequest {
@@ -82,7 +84,8 @@ impl GuidanceRequest {
             rule: self.rule,
             rescale: self.rescale,
         };
-        let hindered = self.hindered.into_iter().filter(|one| one.scale != 0.0 && !one.blocks.is_empty()).collect();
+        let hinders = |one: &Hindered| one.scale != 0.0 && (one.how == Hindrance::WorseModel || !one.blocks.is_empty());
+        let hindered = self.hindered.into_iter().filter(hinders).collect();
         Ok((guidance, hindered))
     }
 }
@@ -93,6 +96,7 @@ impl Hindered {
         match self.how {
             Hindrance::SkippedBlocks => Perturbation::SkippedBlocks(self.blocks.clone()),
             Hindrance::IsolatedTokens => Perturbation::IsolatedTokens(self.blocks.clone()),
+            Hindrance::WorseModel => Perturbation::None,
         }
     }
 }
@@ -103,6 +107,7 @@ impl Hindrance {
         match self {
             Hindrance::SkippedBlocks => "--skip-layers",
             Hindrance::IsolatedTokens => "--pag-layers",
+            Hindrance::WorseModel => "--autoguidance-scale",
         }
     }
 }

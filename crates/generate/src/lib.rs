@@ -19,7 +19,6 @@ mod files;
 mod guidance;
 mod image;
 mod known_words;
-mod markup;
 mod notes;
 mod parts;
 mod plan;
@@ -27,6 +26,7 @@ mod prompt;
 mod reuse;
 mod settings;
 mod sheet;
+mod syntax;
 mod tiling;
 mod wildcards;
 
@@ -37,14 +37,13 @@ use rectiflow_nn::{Tensor, from_f32, is_finite};
 
 pub use check::check;
 pub use compat::{Compat, Defaults, Quantise};
-pub use denoise::denoise;
+pub use denoise::{Transformers, denoise};
 pub use encoders::{EncodedText, Encoders};
-pub use error::{GenerateError, OpenError};
+pub use error::{GenerateError, OpenError, TinyDecoderError};
 pub use files::{EncoderFiles, FORMULATION, ModelFiles};
 pub use guidance::{GuidanceRequest, Hindered, Hindrance};
 pub use image::{Image, ImageError, to_network};
 pub use known_words::KnownWords;
-pub use markup::plain_markup;
 pub use notes::Note;
 pub use parts::Parts;
 pub use plan::{ModelFacts, Plan, PlanError, Request};
@@ -52,6 +51,7 @@ pub use prompt::{Encoder, EncoderTexts, PromptTokens, TextEncoders, Told};
 pub use reuse::{ReuseMode, StepReuse};
 pub use settings::{ModelName, Settings};
 pub use sheet::{columns, sheet};
+pub use syntax::{LongPrompts, PromptSyntax, plain_markup};
 pub use tiling::Tiling;
 pub use wildcards::{WildcardError, Wildcards, expand, has_alternatives};
 
@@ -67,7 +67,7 @@ pub struct Picture {
 
 /// Sees a run happen.
 pub trait Watch {
-    /// A phase begins: `encode T5`, `denoise`, `decode` or `decode in strips`, `write`. `Break` stops the run; a
+    /// A phase begins: `encode T5`, `denoise`, `decode`, `decode in strips` or `decode with the tiny decoder`, `write`. `Break` stops the run; a
     /// picture that is decoded is still handed over.
     fn phase(&mut self, name: &str) -> ControlFlow<()>;
 
@@ -121,31 +121,53 @@ pub fn generate(
     noise: Option<&Tensor<4>>,
     watch: &mut dyn Watch,
 ) -> Result<(), GenerateError> {
-    let Parts { text, transformer, vae, device, name, .. } = parts;
+    let Parts { text, transformer, worse, vae, tiny, device, name, .. } = parts;
+    let transformers = Transformers { drawing: &transformer, worse: worse.as_ref() };
     let conditionings = text.encode_plan(plan, watch)?;
-    for (index, prompt) in plan.pictures().enumerate() {
-        let seed = plan.seed + index as u64;
-        let start = match noise {
-            Some(given) => pick(given, index),
-            None => draw_noise(plan, seed, &device),
-        };
+    let mut left = plan.pictures().enumerate().peekable();
+    while let Some((first, prompt)) = left.next() {
+        let mut prompts = vec![prompt];
+        while prompts.len() < plan.batch_size
+            && let Some((_, next)) = left.next_if(|(_, next)| conditionings.are_alike(prompt, *next))
+        {
+            prompts.push(next);
+        }
+        let pictures = first..first + prompts.len();
+        let seeds: Vec<u64> = pictures.clone().map(|picture| plan.seed + picture as u64).collect();
+        let starts = pictures.map(|picture| match noise {
+            Some(given) => pick(given, picture),
+            None => draw_noise(plan, plan.seed + picture as u64, &device),
+        });
+        let start = Tensor::cat(starts.collect(), 0);
 
         go_on(watch.phase("denoise"))?;
-        let latent = denoise(&transformer, &conditionings.of(prompt), start, &[seed], plan, watch)
+        let (prompt, negative) = conditionings.of(&prompts);
+        let told = Told { prompt: &prompt, negative: negative.as_ref() };
+        let latents = denoise(transformers, &told, start, &seeds, plan, watch)
             .map_err(|error| GenerateError::from(error).under(plan.guidance.largest()))?;
 
-        let decoding = plan.tiling.decoding(vae.config(), plan.latent_size(), watch.memory_available());
-        go_on(watch.phase(tiling::phase(decoding)))?;
-        let decoded = vae.decode_as(latent.clone(), decoding);
-        if !is_finite(&decoded) {
-            return Err(GenerateError::NotFinite { stage: "the decoded picture" }.under(plan.guidance.largest()));
-        }
+        for ((prompt, seed), latent) in prompts.iter().zip(seeds).zip(latents.split(1, 0)) {
+            let decoding = plan.tiling.decoding(vae.config(), plan.latent_size(), watch.memory_available());
+            let decoded = match &tiny {
+                Some(tiny) => {
+                    go_on(watch.phase("decode with the tiny decoder"))?;
+                    tiny.decode(latent.clone())
+                }
+                None => {
+                    go_on(watch.phase(tiling::phase(decoding)))?;
+                    vae.decode_as(latent.clone(), decoding)
+                }
+            };
+            if !is_finite(&decoded) {
+                return Err(GenerateError::NotFinite { stage: "the decoded picture" }.under(plan.guidance.largest()));
+            }
 
-        let wish = watch.phase("write");
-        let image = Image::from_decoded(&decoded, plan.compat.quantise());
-        let settings = Settings::of(plan, &name, &plan.prompts[prompt], seed, noise.is_some());
-        watch.picture(Picture { image, latent, settings })?;
-        go_on(wish)?;
+            let wish = watch.phase("write");
+            let image = Image::from_decoded(&decoded, plan.compat.quantise());
+            let settings = Settings::of(plan, &name, &plan.prompts[*prompt], seed, noise.is_some());
+            watch.picture(Picture { image, latent, settings })?;
+            go_on(wish)?;
+        }
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! Loading a model: its files become networks. Values are checked here and kept when a network is used.
 
 use rectiflow_mmdit::Mmdit;
-use rectiflow_nn::{Device, DeviceChoice, Params, Precision};
+use rectiflow_nn::{Device, DeviceChoice, Init, ParamSource, Params, Precision, Read};
 use rectiflow_text::{ClipConfig, ClipEncoder, ClipKind, ClipTokenizer, Origin, T5Encoder, T5Tokenizer};
-use rectiflow_vae::Vae;
+use rectiflow_vae::{TinyConfig, TinyDecoder, Vae};
+use rectiflow_vision::NamedTensors;
 use rectiflow_weights::{Checkpoint, LoadReport, PartKind};
 
 use crate::compat::Compat;
-use crate::error::OpenError;
+use crate::error::{OpenError, TinyDecoderError};
 use crate::files::{EncoderFiles, ModelFiles};
 use crate::notes::{Note, notes};
 use crate::prompt::{Clip, Encoder, T5, TextEncoders};
@@ -19,8 +20,12 @@ pub struct Parts {
     pub text: TextEncoders,
     /// Gives velocities.
     pub transformer: Mmdit,
+    /// Draws worse, for autoguidance to lead away from.
+    pub worse: Option<Mmdit>,
     /// Makes latents pictures, and pictures latents.
     pub vae: Vae,
+    /// Decodes instead of it, sooner and less exactly.
+    pub tiny: Option<TinyDecoder>,
     /// Where all of it lives.
     pub device: Device,
     /// What pictures say of the model.
@@ -52,6 +57,12 @@ impl Parts {
         let notes = notes(files, &tokenizers.origins());
         let mut builder = Builder { checkpoint: &encoders.checkpoint, device: &device, precision, reports: Vec::new() };
         let transformer = builder.build(PartKind::Transformer, |params| Mmdit::new(&files.transformer, params))?;
+        let worse = files.worse.as_ref().map(|worse| {
+            let checkpoint = &worse.checkpoint;
+            let mut builder = Builder { checkpoint, device: &device, precision, reports: Vec::new() };
+            builder.build(PartKind::Transformer, |params| Mmdit::new(&worse.transformer, params))
+        });
+        let worse = worse.transpose()?;
         let vae = builder.build(PartKind::Vae, |params| Vae::new(&encoders.vae, params))?;
         let widths = (files.transformer.context_width, files.transformer.pooled_width);
         let text = builder.texts(encoders, tokenizers, widths)?;
@@ -59,18 +70,71 @@ impl Parts {
         Ok(Parts {
             name: ModelName {
                 file: encoders.name.clone(),
-                variant: files.transformer.variant(),
+                variant: files.variant(),
                 precision: precision.to_string(),
                 device: on.to_string(),
                 encoders: text.present().iter().map(ToString::to_string).collect(),
+                decoder: "autoencoder".to_owned(),
+                worse: files.worse.as_ref().map(|worse| worse.name.clone()),
             },
             text,
             transformer,
+            worse,
             vae,
+            tiny: None,
             device,
             reports,
             notes,
         })
+    }
+
+    /// The same, whose pictures a tiny decoder makes. `bytes` are of TAESD3's file, by its own names or by diffusers'.
+    ///
+    /// # Errors
+    /// They are none of a decoder of such latents.
+    pub fn with_tiny_decoder(mut self, bytes: &[u8], precision: Precision) -> Result<Parts, TinyDecoderError> {
+        let tensors = NamedTensors::of(bytes)?;
+        let mut source = TinySource { is_diffusers: tensors.shape(TinySource::OF_DIFFUSERS).is_some(), tensors };
+        let config = TinyConfig::find(&source)?;
+        let latents = self.vae.config().latent_channels;
+        if config.latent_channels != latents {
+            return Err(TinyDecoderError::Channels(config.latent_channels, latents));
+        }
+        let tiny = TinyDecoder::new(config, Params::new(&mut source, &self.device, of_pictures(precision)));
+        source.tensors.finish()?;
+        self.tiny = Some(tiny);
+        self.name.decoder = "tiny".to_owned();
+        Ok(self)
+    }
+}
+
+/// A tiny decoder's tensors by their own names.
+struct TinySource<'a> {
+    tensors: NamedTensors<'a>,
+    is_diffusers: bool,
+}
+
+impl TinySource<'_> {
+    /// The first of a diffusers file.
+    const OF_DIFFUSERS: &'static str = "decoder.layers.0.weight";
+
+    /// What the file calls a tensor. diffusers does not count the bound of the latents as a layer.
+    fn in_file(&self, name: &str) -> String {
+        let renamed = || {
+            let (place, rest) = name.split_once('.')?;
+            Some(format!("decoder.layers.{}.{rest}", place.parse::<usize>().ok()?.checked_sub(1)?))
+        };
+        if self.is_diffusers { renamed().unwrap_or_else(|| name.to_owned()) } else { name.to_owned() }
+    }
+}
+
+impl ParamSource for TinySource<'_> {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.shape(&self.in_file(name))
+    }
+
+    fn claim(&mut self, name: &str, shape: &[usize], init: Init) -> Read {
+        self.tensors.claim(&self.in_file(name), shape, init)
     }
 }
 
@@ -161,11 +225,15 @@ impl Builder<'_> {
         Ok(model)
     }
 
-    /// The autoencoder's few linear layers take no time, and what int8 loses in them would be seen.
     fn precision_of(&self, part: PartKind) -> Precision {
-        match (part, self.precision) {
-            (PartKind::Vae, Precision::Int8) => Precision::Bf16,
-            (_, precision) => precision,
-        }
+        if part == PartKind::Vae { of_pictures(self.precision) } else { self.precision }
+    }
+}
+
+/// What pictures are made in: linear layers take no time there, and what int8 loses in them would be seen.
+fn of_pictures(precision: Precision) -> Precision {
+    match precision {
+        Precision::Int8 => Precision::Bf16,
+        other => other,
     }
 }

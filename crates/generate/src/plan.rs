@@ -5,11 +5,13 @@ use std::num::NonZeroUsize;
 
 use rectiflow_flow::{Schedule, ScheduleError, Shift, Spacing};
 use rectiflow_sample::{Guidance, Solver};
-use rectiflow_text::T5_LENGTHS;
+use rectiflow_text::{T5_LENGTHS, WeightError};
 
 use crate::compat::Compat;
 use crate::guidance::{GuidanceRequest, Hindered};
+use crate::prompt::EncoderTexts;
 use crate::reuse::StepReuse;
+use crate::syntax::{LongPrompts, PromptSyntax};
 use crate::tiling::Tiling;
 
 /// Stretch of the noise levels where neither the user nor the checkpoint says: every release but one.
@@ -30,6 +32,10 @@ pub struct Request {
     pub prompt_t5: Option<String>,
     /// What to stay away from.
     pub negative: String,
+    /// Whether weights are read in these texts.
+    pub syntax: PromptSyntax,
+    /// What becomes of texts that are too long for CLIP.
+    pub long_prompts: LongPrompts,
     /// Picture width in pixels.
     pub width: Option<usize>,
     /// Picture height in pixels.
@@ -48,6 +54,8 @@ pub struct Request {
     pub seed: u64,
     /// Pictures of each prompt.
     pub count: usize,
+    /// Pictures that are drawn at once; 1 where nobody says.
+    pub batch_size: Option<usize>,
     /// Solver.
     pub solver: Option<Solver>,
     /// Most T5 tokens.
@@ -96,6 +104,10 @@ pub struct Plan {
     pub prompt_t5: Option<String>,
     /// What to stay away from.
     pub negative: String,
+    /// Whether weights are read in these texts.
+    pub syntax: PromptSyntax,
+    /// What becomes of texts that are too long for CLIP.
+    pub long_prompts: LongPrompts,
     /// Picture width in pixels.
     pub width: usize,
     /// Picture height in pixels.
@@ -116,6 +128,8 @@ pub struct Plan {
     pub seed: u64,
     /// Pictures of each prompt.
     pub count: usize,
+    /// Pictures that are drawn at once, where their texts are equally long.
+    pub batch_size: usize,
     /// Solver.
     pub solver: Solver,
     /// Most T5 tokens.
@@ -153,6 +167,23 @@ pub enum PlanError {
         /// Of each prompt.
         count: usize,
     },
+    /// Pictures at once that would not be what each is alone.
+    #[error(
+        "--batch-size {size} with {with} would draw pictures that depend on each other\n\
+         hint: leave `--batch-size` out, or take a solver of fixed steps without `--cache-mode`"
+    )]
+    Dependent {
+        /// As given.
+        size: usize,
+        /// What goes by all latents at once.
+        with: String,
+    },
+    /// No picture at once.
+    #[error("--batch-size 0 draws nothing\nhint: leave it out for one picture at a time")]
+    NoBatch,
+    /// A weight in a prompt that no token can have.
+    #[error("in a prompt {0}")]
+    Weight(#[from] WeightError),
     /// Seeds beyond the last.
     #[error(
         "--seed {seed} leaves no seeds for {pictures} pictures: each has the next\nhint: give at most {}",
@@ -256,6 +287,8 @@ impl Request {
         if let Some(formulation) = model.formulation.as_ref().filter(|name| !name.starts_with(DRAWN)) {
             return Err(PlanError::Formulation(formulation.clone()));
         }
+        let texts = self.prompts.iter().chain(&self.prompt_clip).chain(&self.prompt_t5).chain([&self.negative]);
+        texts.map(|text| self.syntax.read(text)).try_for_each(|read| read.map(|_| ()))?;
         let defaults = self.compat.defaults(model.depth, model.qk_norm);
         let steps = NonZeroUsize::new(self.steps.unwrap_or(defaults.steps)).ok_or(PlanError::NoSteps)?;
         let (guidance, hindered) = self.guidance.resolve(defaults.guidance, model.depth)?;
@@ -273,6 +306,18 @@ impl Request {
         let shift = self.shift.or(defaults.shift.or(model.shift).map(Shift::By)).unwrap_or(Shift::By(SHIFT));
         let shift = shift.of(width * height / (model.unit_px * model.unit_px));
         let solver = self.solver.unwrap_or(defaults.solver);
+        let batch_size = self.batch_size.unwrap_or(1);
+        if batch_size == 0 {
+            return Err(PlanError::NoBatch);
+        }
+        let by_all = match (solver, self.reuse) {
+            (Solver::Dopri5(_), _) => Some(solver.to_string()),
+            (_, Some(_)) => Some("--cache-mode".to_owned()),
+            _ => None,
+        };
+        if let Some(with) = by_all.filter(|_| batch_size > 1) {
+            return Err(PlanError::Dependent { size: batch_size, with });
+        }
         let (schedule, spacing) = match &self.sigmas {
             Some(sigmas) => (Schedule::custom(sigmas)?, None),
             None => {
@@ -291,8 +336,11 @@ impl Request {
             prompt_clip: self.prompt_clip,
             prompt_t5: self.prompt_t5,
             negative: self.negative,
+            syntax: self.syntax,
+            long_prompts: self.long_prompts,
             seed: self.seed,
             count: self.count,
+            batch_size,
             compat: self.compat,
             tiling: self.tiling,
             guidance,
@@ -309,6 +357,28 @@ impl Plan {
     pub fn is_guided(&self) -> bool {
         let steps = self.schedule.len();
         (0..steps).any(|step| self.guidance.scale(step, steps) > 1.0)
+    }
+
+    /// What the encoders read of prompt `index`.
+    ///
+    /// # Errors
+    /// A weight that no token can have, in a plan that was changed since it was resolved.
+    pub fn read(&self, index: usize) -> Result<EncoderTexts, WeightError> {
+        let prompt = &self.prompts[index];
+        self.texts(self.prompt_clip.as_ref().unwrap_or(prompt), self.prompt_t5.as_ref().unwrap_or(prompt))
+    }
+
+    /// What they read to stay away from.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`].
+    pub fn read_negative(&self) -> Result<EncoderTexts, WeightError> {
+        self.texts(&self.negative, &self.negative)
+    }
+
+    fn texts(&self, clip: &str, t5: &str) -> Result<EncoderTexts, WeightError> {
+        let clip_chunks_max = self.long_prompts.chunks_max();
+        Ok(EncoderTexts { clip: self.syntax.read(clip)?, t5: self.syntax.read(t5)?, clip_chunks_max })
     }
 
     /// How the noise levels are spaced, or `custom`.
@@ -356,6 +426,7 @@ mod tests {
 
     use super::*;
     use crate::guidance::Hindrance;
+    use crate::reuse::ReuseMode;
 
     const MODEL: ModelFacts = ModelFacts {
         unit_px: 16,
@@ -403,6 +474,15 @@ mod tests {
             "--guidance-rescale 1.5",
         );
         refused(Request { t5_length: Some(7), ..request() }, "8 to 512");
+        refused(Request { batch_size: Some(0), ..request() }, "--batch-size 0");
+        let batch_size = Some(2);
+        refused(Request { batch_size, solver: Some("dopri5".parse().unwrap()), ..request() }, "dopri5");
+        let reuse = Some(StepReuse { mode: ReuseMode::FirstBlock, threshold: 0.1 });
+        refused(Request { batch_size, reuse, ..request() }, "--cache-mode");
+        refused(Request { negative: "(dog:1e9)".into(), ..request() }, "\"dog\"");
+        assert!(
+            Request { negative: "(dog:1e9)".into(), syntax: PromptSyntax::Plain, ..request() }.resolve(&MODEL).is_ok()
+        );
         refused(Request { shift: Some(Shift::By(0.0)), ..request() }, "shift");
         refused(Request { sigmas: Some(vec![0.5, 0.6]), ..request() }, "0.6 comes after 0.5");
         refused(Request { prompts: vec![], ..request() }, "no prompt");

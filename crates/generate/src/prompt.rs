@@ -7,7 +7,7 @@ use rectiflow_nn::{Device, Int, Tensor, from_id_rows, is_finite};
 use rectiflow_text::{
     ClipConfig, ClipEncoder, ClipFeatures, ClipKind, ClipOutput, ClipSize, ClipTokenizer, Conditioning,
     ConditioningWidths, Pooling, STABILITY_LENGTH_MIN, T5Encoder, T5Length, T5Rule, T5Tokenizer, TextFeatures,
-    TokenizerError, Tokens, assemble,
+    TokenizerError, Tokens, WeightedText, assemble, weigh,
 };
 
 use crate::compat::Compat;
@@ -60,18 +60,20 @@ pub struct TextEncoders {
 }
 
 /// What each encoder reads.
-#[derive(Clone, Copy, Debug)]
-pub struct EncoderTexts<'a> {
+#[derive(Clone, Debug)]
+pub struct EncoderTexts {
     /// Both CLIP encoders.
-    pub clip: &'a str,
+    pub clip: WeightedText,
     /// T5.
-    pub t5: &'a str,
+    pub t5: WeightedText,
+    /// Runs of tokens that a CLIP encoder reads at most.
+    pub clip_chunks_max: usize,
 }
 
-impl<'a> EncoderTexts<'a> {
-    /// All the same.
-    pub fn same(text: &'a str) -> EncoderTexts<'a> {
-        EncoderTexts { clip: text, t5: text }
+impl EncoderTexts {
+    /// All the same, and brackets are brackets.
+    pub fn plain(text: &str) -> EncoderTexts {
+        EncoderTexts { clip: WeightedText::plain(text), t5: WeightedText::plain(text), clip_chunks_max: 1 }
     }
 }
 
@@ -102,9 +104,20 @@ pub struct Told<'a, C = Conditioning> {
 }
 
 impl Conditionings {
-    /// What the network is told for prompt `index`.
-    pub(crate) fn of(&self, index: usize) -> Told<'_> {
-        Told { prompt: &self.prompts[index], negative: self.negative.as_ref() }
+    /// Whether prompts can be told at once: they are equally long.
+    pub(crate) fn are_alike(&self, one: usize, other: usize) -> bool {
+        let length = |index: usize| self.prompts[index].context.dims()[1];
+        length(one) == length(other)
+    }
+
+    /// What the network is told for prompts of one length, a row for each, and what it is kept away from.
+    pub(crate) fn of(&self, prompts: &[usize]) -> (Conditioning, Option<Conditioning>) {
+        let join = |all: Vec<&Conditioning>| Conditioning {
+            context: Tensor::cat(all.iter().map(|one| one.context.clone()).collect(), 0),
+            pooled: Tensor::cat(all.iter().map(|one| one.pooled.clone()).collect(), 0),
+        };
+        let negative = self.negative.as_ref().map(|negative| join(vec![negative; prompts.len()]));
+        (join(prompts.iter().map(|index| &self.prompts[*index]).collect()), negative)
     }
 }
 
@@ -176,29 +189,30 @@ impl TextEncoders {
     /// A tokenizer's own table does not cover a text.
     pub fn tokenize(
         &self,
-        texts: EncoderTexts<'_>,
+        texts: &EncoderTexts,
         compat: Compat,
         t5_length: usize,
     ) -> Result<PromptTokens, GenerateError> {
-        let clip = |clip: &Option<Clip>| clip.as_ref().map(|clip| clip.tokenizer.tokenize(texts.clip)).transpose();
+        let EncoderTexts { clip, t5, clip_chunks_max } = texts;
+        let tokens_of = |encoder: &Option<Clip>| {
+            let tokens = encoder.as_ref().map(|encoder| encoder.tokenizer.tokenize_weighted(clip, *clip_chunks_max));
+            tokens.transpose()
+        };
         let rule = compat.t5_rule(t5_length);
         Ok(PromptTokens {
-            clip_l: clip(&self.clip_l)?,
-            clip_g: clip(&self.clip_g)?,
-            t5: self.t5.as_ref().map(|t5| t5.tokenizer.tokenize(texts.t5, &rule)).transpose()?,
+            clip_l: tokens_of(&self.clip_l)?,
+            clip_g: tokens_of(&self.clip_g)?,
+            t5: self.t5.as_ref().map(|encoder| encoder.tokenizer.tokenize_weighted(t5, &rule)).transpose()?,
         })
     }
 
     /// Encodes a plan's prompts and, where guidance needs it, its negative prompt; says what was cut.
     pub(crate) fn encode_plan(self, plan: &Plan, watch: &mut dyn Watch) -> Result<Conditionings, GenerateError> {
-        let negative = plan.is_guided().then_some(plan.negative.as_str());
-        let prompts = plan.prompts.iter().map(|prompt| EncoderTexts {
-            clip: plan.prompt_clip.as_ref().unwrap_or(prompt),
-            t5: plan.prompt_t5.as_ref().unwrap_or(prompt),
-        });
-        let tokens = prompts
-            .chain(negative.map(EncoderTexts::same))
-            .map(|texts| self.tokenize(texts, plan.compat, plan.t5_length))
+        let of_prompts = (0..plan.prompts.len()).map(|index| plan.read(index));
+        let of_negative = plan.is_guided().then(|| plan.read_negative());
+        let tokens = of_prompts
+            .chain(of_negative)
+            .map(|texts| self.tokenize(&texts?, plan.compat, plan.t5_length))
             .collect::<Result<Vec<_>, GenerateError>>()?;
         for tokens in &tokens {
             tokens.report_cuts(watch);
@@ -221,25 +235,15 @@ impl TextEncoders {
     ) -> Result<Vec<Conditioning>, GenerateError> {
         let widths = self.widths(compat, t5_length)?;
         let device = self.device;
-        let clip_l = each(self.clip_l, Encoder::ClipL, &ids(&tokens, |t| &t.clip_l), &device, watch, |clip, ids| {
-            one_by_one(clip.encoder.forward(ids, compat.clip_l_pooling()))
+        let clip_l = each(self.clip_l, Encoder::ClipL, watch, |clip| {
+            clip.outputs(&of(&tokens, |t| &t.clip_l), compat.clip_l_pooling(), &device)
         })?;
-        let clip_g = each(self.clip_g, Encoder::ClipG, &ids(&tokens, |t| &t.clip_g), &device, watch, |clip, ids| {
-            one_by_one(clip.encoder.forward(ids, Pooling::Projected))
+        let clip_g = each(self.clip_g, Encoder::ClipG, watch, |clip| {
+            clip.outputs(&of(&tokens, |t| &t.clip_g), Pooling::Projected, &device)
         })?;
-        let t5 = each(self.t5, Encoder::T5, &ids(&tokens, |t| &t.t5), &device, watch, |t5, ids| {
-            let count = ids.dims()[0];
-            t5.encoder.forward(ids).chunk(count, 0)
-        })?;
+        let t5 = each(self.t5, Encoder::T5, watch, |t5| t5.outputs(&of(&tokens, |t| &t.t5), &device))?;
         let outputs = optional(clip_l).zip(optional(clip_g)).zip(optional(t5)).take(tokens.len());
-        outputs
-            .map(|((clip_l, clip_g), t5)| {
-                let conditioning = assemble(clip_l, clip_g, t5, widths, &device)?;
-                check(&conditioning.context, "the encoded text")?;
-                check(&conditioning.pooled, "the pooled text")?;
-                Ok(conditioning)
-            })
-            .collect()
+        outputs.map(|((clip_l, clip_g), t5)| Ok(assemble(clip_l, clip_g, t5, widths, &device)?)).collect()
     }
 
     /// What the transformer is told of each of these texts, and what an encoder does not see of them; the encoders stay,
@@ -255,7 +259,7 @@ impl TextEncoders {
         watch: &mut dyn Watch,
     ) -> Result<Vec<Conditioning>, GenerateError> {
         let widths = self.widths(compat, t5_length)?;
-        let tokens = texts.iter().map(|text| self.tokenize(EncoderTexts::same(text), compat, t5_length));
+        let tokens = texts.iter().map(|text| self.tokenize(&EncoderTexts::plain(text), compat, t5_length));
         let tokens = tokens.collect::<Result<Vec<_>, GenerateError>>()?;
         tokens.iter().for_each(|tokens| tokens.report_cuts(watch));
         let features = self.features(&tokens, compat)?;
@@ -275,30 +279,15 @@ impl TextEncoders {
     /// # Errors
     /// An encoder's output is not finite.
     pub(crate) fn features(&self, tokens: &[PromptTokens], compat: Compat) -> Result<Vec<TextFeatures>, GenerateError> {
-        let clip = |clip: &Option<Clip>, ids: Vec<&[u32]>, pooling| {
-            let features = clip.as_ref().map(|clip| {
-                in_batches(&ids, &self.device, |ids| {
-                    let output = clip.encoder.forward(ids, pooling);
-                    check(&output.penultimate, "the encoded text")?;
-                    check(&output.pooled, "the pooled text")?;
-                    Ok(one_by_one(output))
-                })
-            });
-            let features = features.transpose()?.unwrap_or_default();
-            let features = optional(features).map(|output| output.map(|output| ClipFeatures::of(&output, 0)));
-            Ok::<_, GenerateError>(features)
+        let clip = |clip: &Option<Clip>, tokens: Vec<&Tokens>, pooling| {
+            let outputs = clip.as_ref().map(|clip| clip.outputs(&tokens, pooling, &self.device)).transpose()?;
+            let features = outputs.unwrap_or_default().iter().map(|output| ClipFeatures::of(output, 0)).collect();
+            Ok::<_, GenerateError>(optional(features))
         };
-        let clip_l = clip(&self.clip_l, ids(tokens, |t| &t.clip_l), compat.clip_l_pooling())?;
-        let clip_g = clip(&self.clip_g, ids(tokens, |t| &t.clip_g), Pooling::Projected)?;
-        let t5 = self.t5.as_ref().map(|t5| {
-            in_batches(&ids(tokens, |t| &t.t5), &self.device, |ids| {
-                let count = ids.dims()[0];
-                let output = t5.encoder.forward(ids);
-                check(&output, "the encoded text")?;
-                Ok(output.chunk(count, 0))
-            })
-        });
-        let t5 = optional(t5.transpose()?.unwrap_or_default()).map(|t5| t5.map(|t5| t5.squeeze_dim(0)));
+        let clip_l = clip(&self.clip_l, of(tokens, |t| &t.clip_l), compat.clip_l_pooling())?;
+        let clip_g = clip(&self.clip_g, of(tokens, |t| &t.clip_g), Pooling::Projected)?;
+        let t5 = self.t5.as_ref().map(|t5| t5.outputs(&of(tokens, |t| &t.t5), &self.device)).transpose()?;
+        let t5 = optional(t5.unwrap_or_default()).map(|t5| t5.map(|t5| t5.squeeze_dim(0)));
         let all = clip_l.zip(clip_g).zip(t5).take(tokens.len());
         Ok(all.map(|((clip_l, clip_g), t5)| TextFeatures { clip_l, clip_g, t5 }).collect())
     }
@@ -347,23 +336,76 @@ fn texts_at_once(device: &Device) -> usize {
     if runs_on_kernels(device) { 8 } else { 256 }
 }
 
-/// Each text's ids for one encoder; none where the encoder is not there.
-fn ids<'a>(tokens: &'a [PromptTokens], of: impl Fn(&'a PromptTokens) -> &'a Option<Tokens>) -> Vec<&'a [u32]> {
-    tokens.iter().filter_map(|tokens| of(tokens).as_ref()).map(|tokens| &tokens.ids[..]).collect()
+/// Each text's tokens for one encoder; none where the encoder is not there.
+fn of<'a>(tokens: &'a [PromptTokens], of: impl Fn(&'a PromptTokens) -> &'a Option<Tokens>) -> Vec<&'a Tokens> {
+    tokens.iter().filter_map(|tokens| of(tokens).as_ref()).collect()
 }
 
-/// Runs an encoder, if it is there, on every text, and frees it. `run` gives one output for each row of ids.
+/// What an encoder gives, if it is there; frees it.
 fn each<E, T>(
     encoder: Option<E>,
     name: Encoder,
-    texts: &[&[u32]],
-    device: &Device,
     watch: &mut dyn Watch,
-    run: impl Fn(&E, Tensor<2, Int>) -> Vec<T>,
+    run: impl Fn(&E) -> Result<Vec<T>, GenerateError>,
 ) -> Result<Vec<T>, GenerateError> {
     let Some(encoder) = encoder else { return Ok(Vec::new()) };
     go_on(watch.phase(&format!("encode {name}")))?;
-    in_batches(texts, device, |ids| Ok(run(&encoder, ids)))
+    run(&encoder)
+}
+
+impl Clip {
+    /// The output for each text, as long as its tokens. Runs are encoded alone and stand one behind the other; the first
+    /// one's pooled vector is the text's, and has no weights: as in ComfyUI.
+    fn outputs(&self, texts: &[&Tokens], pooling: Pooling, device: &Device) -> Result<Vec<ClipOutput>, GenerateError> {
+        let empty = self.tokenizer.tokenize("")?;
+        let is_weighed = texts.iter().any(|text| !text.are_plain());
+        let of_texts = texts.iter().flat_map(|text| text.ids.chunks(empty.ids.len()));
+        let runs: Vec<&[u32]> = of_texts.chain(is_weighed.then_some(&empty.ids[..])).collect();
+        let mut outputs = in_batches(&runs, device, |ids| {
+            let output = self.encoder.forward(ids, pooling);
+            check(&output.penultimate, "the encoded text")?;
+            check(&output.pooled, "the pooled text")?;
+            Ok(one_by_one(output))
+        })?;
+        let empty_output = if is_weighed { outputs.pop() } else { None };
+        let mut outputs = outputs.into_iter();
+        let whole = texts.iter().map(|text| {
+            let runs: Vec<ClipOutput> = outputs.by_ref().take(text.ids.len() / empty.ids.len()).collect();
+            let pooled = runs[0].pooled.clone();
+            let tokens = Tensor::cat(runs.into_iter().map(|run| run.penultimate).collect(), 1);
+            let penultimate = match &empty_output {
+                Some(empty) if !text.are_plain() => weigh(tokens, empty.penultimate.clone(), &text.weights),
+                _ => tokens,
+            };
+            ClipOutput { penultimate, pooled }
+        });
+        Ok(whole.collect())
+    }
+}
+
+impl T5 {
+    /// The output `[1, T, C]` for each text.
+    fn outputs(&self, texts: &[&Tokens], device: &Device) -> Result<Vec<Tensor<3>>, GenerateError> {
+        let encode = |rows: &[&[u32]]| {
+            in_batches(rows, device, |ids| {
+                let count = ids.dims()[0];
+                let output = self.encoder.forward(ids);
+                check(&output, "the encoded text")?;
+                Ok(output.chunk(count, 0))
+            })
+        };
+        let outputs = encode(&texts.iter().map(|text| &text.ids[..]).collect::<Vec<_>>())?;
+        let weighed = outputs.into_iter().zip(texts).map(|(output, text)| {
+            if text.are_plain() {
+                return Ok(output);
+            }
+            // The empty text is as long as this one, for its places.
+            let empty = self.tokenizer.tokenize("", &T5Rule::diffusers(text.ids.len()))?;
+            let empty = encode(&[&empty.ids])?.pop().expect("an output for a text");
+            Ok(weigh(output, empty, &text.weights))
+        });
+        weighed.collect()
+    }
 }
 
 /// What `run` gives for each text; it takes several of one length at once.

@@ -28,6 +28,10 @@ pub struct Settings {
     pub prompt_t5: Option<String>,
     /// What it was kept away from.
     pub negative_prompt: String,
+    /// How brackets and BREAK in prompts were read.
+    pub prompt_syntax: String,
+    /// What became of prompts that are too long for CLIP.
+    pub long_prompts: String,
     /// Pixels.
     pub width: usize,
     /// Pixels.
@@ -48,6 +52,9 @@ pub struct Settings {
     /// What else the picture is led away from.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hindered: Vec<Hindered>,
+    /// File or folder name of the model that autoguidance leads away from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autoguidance: Option<String>,
     /// Stretch of the noise levels.
     pub shift: f32,
     /// How the noise levels are spaced, or `custom`.
@@ -72,6 +79,8 @@ pub struct Settings {
     pub compat: String,
     /// Text encoders that were there.
     pub encoders: Vec<String>,
+    /// What made the latent a picture: `autoencoder` or `tiny`.
+    pub decoder: String,
     /// The noise came from a file, not from the seed.
     pub latents_given: bool,
 }
@@ -99,6 +108,10 @@ pub struct ModelName {
     pub device: String,
     /// Text encoders that are there.
     pub encoders: Vec<String>,
+    /// What makes latents pictures: `autoencoder` or `tiny`.
+    pub decoder: String,
+    /// File or folder name of the model that autoguidance leads away from.
+    pub worse: Option<String>,
 }
 
 impl Settings {
@@ -112,6 +125,8 @@ impl Settings {
             prompt_clip: plan.prompt_clip.clone(),
             prompt_t5: plan.prompt_t5.clone(),
             negative_prompt: plan.negative.clone(),
+            prompt_syntax: plan.syntax.to_string(),
+            long_prompts: plan.long_prompts.to_string(),
             width: plan.width,
             height: plan.height,
             steps: plan.schedule.len(),
@@ -123,6 +138,7 @@ impl Settings {
             guidance_rule: Some(plan.guidance.rule).filter(|rule| *rule != Rule::Plain),
             guidance_rescale: Some(plan.guidance.rescale).filter(|rescale| *rescale != 0.0),
             hindered: plan.hindered.clone(),
+            autoguidance: model.worse.clone(),
             shift: plan.shift,
             schedule: plan.schedule_name().to_owned(),
             sigmas: plan.spacing.is_none().then(|| plan.schedule.sigmas().to_vec()),
@@ -134,6 +150,7 @@ impl Settings {
             device: model.device.clone(),
             compat: plan.compat.to_string(),
             encoders: model.encoders.clone(),
+            decoder: model.decoder.clone(),
             latents_given,
         }
     }

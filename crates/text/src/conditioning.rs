@@ -134,7 +134,8 @@ impl ConditioningWidths {
 /// Joins what the encoders gave: CLIP-L and CLIP-G side by side, padded with zeros to the context's width, then
 /// T5's tokens. An encoder that is not there gives zeros, as in the paper.
 ///
-/// t5 `[B, T, C]`; without it T is `widths.t5_tokens`.
+/// t5 `[B, T, C]`; without it T is `widths.t5_tokens`. L is what the CLIPs gave, which of long texts is several times
+/// `widths.clip_tokens`; without both it is that.
 ///
 /// # Errors
 /// An output is not as wide as `widths` says, or the widths do not fit the transformer.
@@ -148,7 +149,9 @@ pub fn assemble(
     widths.check()?;
     let batches = [&clip_l, &clip_g].map(|clip| clip.as_ref().map(|clip| clip.pooled.dims()[0]));
     let batch = batches[0].or(batches[1]).or(t5.as_ref().map(|t5| t5.dims()[0])).unwrap_or(1);
-    let room = Room { batch, tokens: widths.clip_tokens, device };
+    let lengths = [&clip_l, &clip_g].map(|clip| clip.as_ref().map(|clip| clip.penultimate.dims()[1]));
+    let tokens = lengths[0].or(lengths[1]).unwrap_or(widths.clip_tokens);
+    let room = Room { batch, tokens, device };
 
     let l = room.clip(clip_l, widths.clip_l, ["CLIP-L's tokens", "CLIP-L's pooled output"])?;
     let g = room.clip(clip_g, widths.clip_g, ["CLIP-G's tokens", "CLIP-G's pooled output"])?;
@@ -158,7 +161,7 @@ pub fn assemble(
     };
     check_output("T5's tokens", t5_BTC.dims()[2], widths.context)?;
 
-    let right_BLD = room.zeros([batch, widths.clip_tokens, widths.context - widths.pooled]);
+    let right_BLD = room.zeros([batch, tokens, widths.context - widths.pooled]);
     let clip_BLC = join([l.penultimate, g.penultimate, right_BLD], 2);
     Ok(Conditioning { context: join([clip_BLC, t5_BTC], 1), pooled: join([l.pooled, g.pooled], 1) })
 }

@@ -41,7 +41,8 @@
 //!
 //! The blocks of a CLIP text encoder are those of its image tower too, which is in `rectiflow-vision`: [`ClipBlocks`].
 //!
-//! This crate knows no picture, and reads no file but those of tokenizers. There is no prompt weighting.
+//! This crate knows no picture, and reads no file but those of tokenizers. Weights and long prompts are read where the caller asks for
+//! that ([`WeightedText`], [`ClipTokenizer::tokenize_weighted`]).
 
 mod clip;
 mod conditioning;
@@ -52,6 +53,7 @@ mod printable;
 mod t5;
 mod tokenizer;
 mod tokens;
+mod weighted;
 
 pub use clip::{Activation, ClipBlocks, ClipConfig, ClipEncoder, ClipKind, ClipOutput, Pooling, Sees};
 pub use conditioning::{Conditioning, ConditioningWidths, WidthError, assemble};
@@ -60,3 +62,4 @@ pub use features::{ClipFeatures, FeaturesError, Keep, Pads, TextFeatures, assemb
 pub use t5::{Corrupted, Sentinels, SpanCorruption, T5Config, T5Decoder, T5Encoder};
 pub use tokenizer::{ClipSize, ClipTokenizer, END_OF_TEXT, Origin, T5Tokenizer, TokenizerError, TokenizerFile};
 pub use tokens::{Cut, STABILITY_LENGTH_MIN, T5_LENGTHS, T5Length, T5Rule, Tokens};
+pub use weighted::{WeightError, WeightedText, weigh};

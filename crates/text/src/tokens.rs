@@ -1,4 +1,6 @@
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
+
+use crate::weighted::WeightedText;
 
 /// The lengths that T5's token list may have. diffusers refuses more than 512; fewer than SD3's 77 are for encoders that
 /// were trained with them.
@@ -8,14 +10,23 @@ pub const T5_LENGTHS: RangeInclusive<usize> = 8..=512;
 pub const STABILITY_LENGTH_MIN: usize = 77;
 
 /// A text as an encoder takes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Tokens {
     /// Token ids, padded to the encoder's length.
     pub ids: Vec<u32>,
+    /// What each of them counts: 1, where the text does not say otherwise.
+    pub weights: Vec<f32>,
     /// How many of them are not padding; the begin and end marks count.
     pub real: usize,
     /// What did not fit.
     pub cut: Option<Cut>,
+}
+
+impl Tokens {
+    /// Whether all of them count once.
+    pub fn are_plain(&self) -> bool {
+        self.weights.iter().all(|weight| *weight == 1.0)
+    }
 }
 
 /// The end of a text that its encoder will not see.
@@ -85,6 +96,9 @@ impl T5Length {
     }
 }
 
+/// Words of more tokens are divided between runs; ComfyUI's limit.
+const WHOLE_WORD_MAX: usize = 8;
+
 /// A text's tokens without marks or padding, each with the bytes of the text it stands for.
 pub(crate) struct Pieces {
     pub(crate) ids: Vec<u32>,
@@ -93,6 +107,27 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
+    /// What each token counts.
+    pub(crate) fn weights(&self, text: &WeightedText) -> Vec<f32> {
+        self.spans.iter().map(|span| text.weight_at(span.0)).collect()
+    }
+
+    /// Tokens `from..end` that go into a run of at most `room`: up to the first of the text's `breaks`, and in a run that
+    /// others follow not up to the middle of a word, unless that is long.
+    pub(crate) fn chunk(&self, from: usize, room: usize, breaks: &[usize], is_last: bool) -> Range<usize> {
+        let end = self.ids.len().min(from + room);
+        if is_last || end == from {
+            return from..end;
+        }
+        let is_broken = |at: &usize| breaks.iter().any(|b| (self.spans[at - 1].0 + 1..=self.spans[*at].0).contains(b));
+        if let Some(end) = (from + 1..end.min(self.ids.len() - 1) + 1).find(is_broken) {
+            return from..end;
+        }
+        let begins_word = |at: &usize| self.spans[*at].0 > self.spans[at - 1].1;
+        let whole = (from + 1..=end).rev().take(WHOLE_WORD_MAX).find(|at| *at == self.ids.len() || begins_word(at));
+        from..whole.unwrap_or(end)
+    }
+
     /// Keeps the first `room` tokens. Returns how many are lost and the byte where they start.
     pub(crate) fn cut_to(&mut self, room: usize) -> Option<(usize, usize)> {
         let lost = self.ids.len().checked_sub(room).filter(|&lost| lost > 0)?;

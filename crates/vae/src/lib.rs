@@ -12,9 +12,11 @@ mod model;
 mod posterior;
 mod statistics;
 mod strips;
+mod tiny;
 
 pub use config::{ConfigError, VaeConfig};
 pub use memory::Decoding;
 pub use model::Vae;
 pub use posterior::Posterior;
 pub use statistics::{LatentStatistics, Moments};
+pub use tiny::{TinyConfig, TinyDecoder, TinyError};

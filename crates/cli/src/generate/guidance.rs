@@ -1,5 +1,7 @@
 //! How the picture is led, as options say it.
 
+use std::path::PathBuf;
+
 use rectiflow_generate::{GuidanceRequest, Hindered, Hindrance};
 use rectiflow_sample::{BadWindow, Rule, Scales, Window};
 
@@ -63,6 +65,19 @@ pub(crate) struct GuidanceArgs {
     /// How far to lead away from it
     #[arg(long, value_name = "SCALE", default_value_t = 3.0, allow_negative_numbers = true)]
     pag_scale: f32,
+    /// Autoguidance: lead away from what this model's transformer says, a smaller or less trained one of the same encoders:
+    /// a file or a folder. As in the paper, usually with --guidance 1
+    #[arg(long, value_name = "PATH")]
+    pub(super) autoguidance: Option<PathBuf>,
+    /// The paper's guidance weight: 1 is none
+    #[arg(
+        long,
+        value_name = "WEIGHT",
+        default_value_t = 2.0,
+        allow_negative_numbers = true,
+        requires = "autoguidance"
+    )]
+    autoguidance_scale: f32,
 }
 
 impl GuidanceArgs {
@@ -93,6 +108,10 @@ impl GuidanceArgs {
         if !self.pag_layers.is_empty() {
             let (how, blocks) = (Hindrance::IsolatedTokens, self.pag_layers.clone());
             hindered.push(Hindered { how, blocks, scale: self.pag_scale, window: Window::ALL });
+        }
+        if self.autoguidance.is_some() {
+            let (how, scale) = (Hindrance::WorseModel, self.autoguidance_scale - 1.0);
+            hindered.push(Hindered { how, blocks: Vec::new(), scale, window: Window::ALL });
         }
         Ok(GuidanceRequest {
             scales: self.guidance.clone(),

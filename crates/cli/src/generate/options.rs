@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use rectiflow_flow::{Shift, Spacing};
-use rectiflow_generate::{Compat, ReuseMode, Tiling};
+use rectiflow_generate::{Compat, LongPrompts, PromptSyntax, ReuseMode, Tiling};
 use rectiflow_sample::Solver;
 
 use super::guidance::GuidanceArgs;
@@ -31,8 +31,23 @@ pub(crate) struct GenerateArgs {
     /// {red|green} is
     #[arg(long, value_name = "FOLDER")]
     pub(super) wildcards: Option<PathBuf>,
+    /// weights reads `(word:1.2)`, `(word)`, `[word]`, `\(` and BREAK in prompts, as A1111 and ComfyUI do; plain draws
+    /// them as text, as diffusers does
+    #[arg(long, value_name = "HOW", default_value_t = PromptSyntax::Weights)]
+    pub(super) prompt_syntax: PromptSyntax,
+    /// What becomes of prompts beyond CLIP's 77 tokens: cut, as diffusers does, or chunks, which CLIP reads one after the
+    /// other, as in ComfyUI. T5 reads as far as --t5-length in any case
+    #[arg(long, value_name = "HOW", default_value_t = LongPrompts::Cut)]
+    pub(super) long_prompts: LongPrompts,
     #[command(flatten)]
     pub(super) model: ModelArgs,
+    /// Settings instead of the defaults below, which the line overrides: sd3-medium, sd3.5-medium, sd3.5-large or
+    /// sd3.5-large-turbo as Stability draws them, auto for the one of the model, or a TOML file of options by their names
+    #[arg(long, value_name = "NAME")]
+    pub(super) preset: Option<String>,
+    /// What the preset set.
+    #[arg(skip)]
+    pub(crate) preset_line: Option<String>,
     /// Negative prompt: what to stay away from
     #[arg(
         long,
@@ -76,6 +91,9 @@ pub(crate) struct GenerateArgs {
     /// Pictures of each prompt
     #[arg(long, short, visible_alias = "batch-count", default_value_t = 1, value_name = "N")]
     pub(super) count: usize,
+    /// Pictures that are drawn at once: the same pictures, sooner where they are small, with more memory
+    #[arg(long, visible_alias = "batch_size", value_name = "N")]
+    pub(super) batch_size: Option<usize>,
     /// Solver: euler, heun, midpoint, rk4, dopri5, dpmpp_2m, dpmpp_2m_flow, dpmpp_2m_sde, dpmpp_3m_sde, uni_pc,
     /// deis, ipndm, euler_a or lcm; dopri5(1e-4) for another tolerance [default: euler; with --compat stability dpmpp_2m]
     #[arg(long, visible_aliases = ["sampler", "sampling-method"], value_name = "NAME")]
@@ -105,6 +123,10 @@ pub(crate) struct GenerateArgs {
         value_name = "WHEN"
     )]
     pub(super) vae_tiling: Tiling,
+    /// Decode with this tiny decoder, TAESD3 (taesd3_decoder.safetensors): in a fraction of the time and memory, a little
+    /// less exactly
+    #[arg(long, value_name = "FILE")]
+    pub(super) taesd: Option<PathBuf>,
     #[command(flatten)]
     pub(super) guidance: GuidanceArgs,
     #[command(flatten)]

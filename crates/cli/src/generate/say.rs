@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use rectiflow_flow::Spacing;
-use rectiflow_generate::{Hindered, Hindrance, KnownWords, Parts, Plan, plain_markup};
+use rectiflow_generate::{Hindered, Hindrance, KnownWords, LongPrompts, Parts, Plan, plain_markup};
 use rectiflow_sample::{Guidance, Rule, Window};
+use rectiflow_text::WeightedText;
 use rectiflow_vae::{Decoding, VaeConfig};
 
 use crate::memory;
@@ -98,29 +99,49 @@ fn other_size(plan: &Plan, side_px: Option<usize>) -> Option<String> {
 }
 
 fn unknown(plan: &Plan, known: Option<&KnownWords>) -> Option<String> {
-    const NAMED: usize = 12;
-    let mut words: Vec<&str> =
-        read(plan).flat_map(|prompt| known.map_or_else(Vec::new, |known| known.unknown(prompt))).collect();
+    let known = known?;
+    let texts: Vec<WeightedText> = read(plan).filter_map(|text| plan.syntax.read(text).ok()).collect();
+    let mut words: Vec<&str> = texts.iter().flat_map(|text| known.unknown(text.text())).collect();
     let mut said = HashSet::new();
     words.retain(|word| said.insert(word.to_lowercase()));
-    let count = words.len();
-    words.truncate(NAMED);
     let named: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
-    let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
-    (count > 0).then(|| {
+    (!named.is_empty()).then(|| {
         format!(
-            "the model was never told of {}{more}: it draws what it can; its words are in {}",
-            named.join(", "),
+            "the model was never told of {}: it draws what it can; its words are in {}",
+            few(&named),
             KnownWords::FILE
         )
     })
 }
 
-fn markup(plan: &Plan) -> Option<String> {
-    let texts = read(plan).chain(plan.is_guided().then_some(&plan.negative));
-    let found: Vec<&str> = texts.flat_map(|text| plain_markup(text)).collect();
-    let first = found.first()?;
-    Some(format!("{first:?} is drawn as plain text: weights `(word:1.3)`, `<lora:...>` and BREAK are not read yet"))
+/// What in the prompts is read, and what is not.
+fn markup(plan: &Plan) -> Vec<String> {
+    let mut lines = Vec::new();
+    let texts = || read(plan).chain(plan.is_guided().then_some(&plan.negative));
+    if let Some(first) = texts().flat_map(|text| plain_markup(text)).next() {
+        lines.push(format!("{first:?} is part of the text: `<lora:...>`, `[a:b:0.5]` and `[a|b]` are not read"));
+    }
+    let parsed: Vec<WeightedText> = texts().filter_map(|text| plan.syntax.read(text).ok()).collect();
+    let weighed: Vec<String> =
+        parsed.iter().flat_map(WeightedText::weights).map(|(words, weight)| format!("{words:?} {weight:.3}")).collect();
+    if !weighed.is_empty() {
+        lines.push(format!("what counts other than once: {}", few(&weighed)));
+    }
+    if let Some(bracket) = parsed.iter().find_map(|text| text.unpaired().chars().next()) {
+        lines.push(format!("a `{bracket}` has no partner and is part of the text; write \\{bracket} to say so"));
+    }
+    if plan.long_prompts == LongPrompts::Cut && parsed.iter().any(|text| !text.breaks().is_empty()) {
+        lines.push("BREAK has no effect without `--long-prompts chunks`".to_owned());
+    }
+    lines
+}
+
+/// The first of some words, and how many more there are.
+fn few(words: &[String]) -> String {
+    const NAMED: usize = 12;
+    let more = words.len().saturating_sub(NAMED);
+    let named = words[..words.len() - more].join(", ");
+    if more > 0 { format!("{named} and {more} more") } else { named }
 }
 
 /// The texts that encoders read for pictures.
@@ -151,6 +172,10 @@ fn guidance(plan: &Plan) -> String {
         let name = match how {
             Hindrance::SkippedBlocks => "skip-layer guidance",
             Hindrance::IsolatedTokens => "perturbed attention guidance",
+            Hindrance::WorseModel => {
+                words.push(format!("autoguidance {}", scale + 1.0));
+                continue;
+            }
         };
         words.push(format!("{name} {scale} of blocks {blocks:?} from {window}"));
     }

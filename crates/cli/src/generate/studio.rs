@@ -86,8 +86,11 @@ impl Watch for Studio {
         const SHOWN: usize = 200;
         let shown: String = words.chars().take(SHOWN).collect();
         let more = if words.chars().count() > SHOWN { " ..." } else { "" };
-        self.progress
-            .say(&format!("warning: {encoder} does not see the last {tokens} tokens: {:?}{more}", shown.trim()));
+        let hint = if encoder == Encoder::T5 { "a longer `--t5-length`" } else { "`--long-prompts chunks`" };
+        self.progress.say(&format!(
+            "warning: {encoder} does not see the last {tokens} tokens: {:?}{more}; {hint} shows it more",
+            shown.trim()
+        ));
     }
 
     fn memory_available(&self) -> Option<u64> {

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use rectiflow_flow::{Shift, Spacing};
-use rectiflow_generate::{Compat, GuidanceRequest, ModelFacts, Plan, PlanError, Request, Tiling};
+use rectiflow_generate::{
+    Compat, GuidanceRequest, LongPrompts, ModelFacts, Plan, PlanError, PromptSyntax, Request, Tiling,
+};
 use rectiflow_nn::{DType, Device, Tensor};
 use rectiflow_sample::Solver;
 use rectiflow_weights::{Dtype, TensorFile};
@@ -87,6 +89,9 @@ impl Golden {
             prompt_clip: None,
             prompt_t5: None,
             negative: args.negative.clone(),
+            // Brackets are brackets in diffusers.
+            syntax: PromptSyntax::Plain,
+            long_prompts: LongPrompts::Cut,
             width: Some(width),
             height: Some(height),
             steps: Some(args.steps),
@@ -99,6 +104,7 @@ impl Golden {
             compat,
             reuse: None,
             count: 1,
+            batch_size: None,
             seed: 0,
             tiling: Tiling::Off,
         };

@@ -120,12 +120,107 @@ fn what_of_the_files_has_no_effect_is_said() {
 }
 
 #[test]
-fn weights_in_a_prompt_are_said_to_be_plain_text() {
+fn weights_in_a_prompt_are_read_and_said() {
     let desk = Desk::new();
-    let model = "--model {empty/model} --width 32 --height 32 --steps 1 --out a.png";
-    let stderr = said(&desk, &format!("generate (cat:1.3) {model}"));
-    assert!(stderr.contains("note: \"(cat:1.3)\" is drawn as plain text"), "{stderr}");
-    assert!(!said(&desk, &format!("generate (cat) {model}")).contains("plain text"));
+    let drawn = |prompt: &str, how: &str| {
+        let line = format!("generate --model {{sd3/model}} {SMALL} --t5-length 32 --guidance 1 {how} --out a.png");
+        let output = desk.command(&line).arg(prompt).output().unwrap();
+        let stderr = text(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        (png(&desk.path("a.png")).0, stderr)
+    };
+    let (plain, _) = drawn("a cat", "");
+    let (weighed, stderr) = drawn("a (cat:1.3)", "");
+    assert!(stderr.contains("note: what counts other than once: \"cat\" 1.300"), "{stderr}");
+    assert_ne!(weighed, plain);
+    assert_eq!(drawn("a (cat:1.0)", "").0, plain, "once is once");
+    let (bracketed, stderr) = drawn("a (cat:1.3)", "--prompt-syntax plain");
+    assert!(bracketed != weighed && bracketed != plain && !stderr.contains("counts other"), "{stderr}");
+    assert_eq!(drawn(r"a \(cat:1.3\)", "").0, bracketed);
+    let (_, stderr) = drawn("a cat :) [a|b] <lora:x:1>", "");
+    assert!(
+        stderr.contains("a `)` has no partner") && stderr.contains("\"<lora:x:1>\" is part of the text"),
+        "{stderr}"
+    );
+    let (_, stderr) = drawn("a BREAK b", "");
+    assert!(stderr.contains("BREAK has no effect without `--long-prompts chunks`"), "{stderr}");
+}
+
+#[test]
+fn autoguidance_leads_away_from_another_model_and_not_from_itself() {
+    let desk = Desk::new();
+    let drawn = |how: &str| {
+        desk.succeed(&format!("generate apple --model {{sd3/model}} {SMALL} --guidance 1 {how} --out a.png"));
+        png(&desk.path("a.png"))
+    };
+    let (alone, _) = drawn("");
+    assert_eq!(drawn("--autoguidance {sd3/model}").0, alone, "nothing lies between a model and itself");
+    desk.succeed("convert {sd3/model} --dtype fp8 --out worse");
+    let (led, texts) = drawn("--autoguidance worse");
+    assert_ne!(led, alone);
+    assert!(
+        texts[1].1.contains("\"worse_model\"") && texts[1].1.contains("\"autoguidance\":\"worse\""),
+        "{}",
+        texts[1].1
+    );
+    assert_eq!(drawn("--autoguidance worse --autoguidance-scale 1").0, alone);
+    let stderr =
+        desk.fail(&format!("generate apple --model {{sd3/model}} {SMALL} --autoguidance {{deep-unicode/model}}"));
+    assert!(stderr.contains("[16, 16, 2, 48, 48]") && stderr.contains("of the same encoders"), "{stderr}");
+    let vae = "{sd3/model/vae/diffusion_pytorch_model.safetensors}";
+    let stderr = desk.fail(&format!("generate apple --model {{sd3/model}} {SMALL} --autoguidance {vae} --out b.png"));
+    assert!(stderr.contains("--autoguidance") && stderr.contains("transformer"), "{stderr}");
+}
+
+#[test]
+fn a_tiny_decoder_decodes_and_says_so() {
+    let desk = Desk::new();
+    let taesd = "--taesd {vae/tiny_decoder.safetensors}";
+    let stderr = said(&desk, &format!("generate apple --model {{sd3/model}} {SMALL} {taesd} --out a.png"));
+    assert!(stderr.contains("decode with the tiny decoder"), "{stderr}");
+    let (pixels, texts) = png(&desk.path("a.png"));
+    assert_eq!(pixels.len(), 3 * 64 * 48);
+    assert!(texts[1].1.contains("\"decoder\":\"tiny\""), "{}", texts[1].1);
+    let wrong = "--taesd {sd3/model/vae/diffusion_pytorch_model.safetensors}";
+    let stderr = desk.fail(&format!("generate apple --model {{sd3/model}} {SMALL} {wrong} --out b.png"));
+    assert!(stderr.contains("not a tiny decoder") && stderr.contains("taesd3_decoder.safetensors"), "{stderr}");
+}
+
+#[test]
+fn clip_reads_a_long_prompt_in_chunks_where_that_is_asked_for() {
+    let desk = Desk::new();
+    let line = format!("generate --model {{sd3/model}} {SMALL} --guidance 1 --out a.png");
+    let prompt = format!("{}the last WORDS of all", "one two three ".repeat(30));
+    let drawn = |how: &str| {
+        let output = desk.command(&format!("{line} {how}")).arg(&prompt).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        (png(&desk.path("a.png")).0, text(&output.stderr).contains("does not see"))
+    };
+    let (cut, is_said) = drawn("--long-prompts cut");
+    assert!(is_said);
+    let (whole, is_said) = drawn("--long-prompts chunks");
+    assert!(!is_said && whole != cut);
+}
+
+#[test]
+fn pictures_that_are_drawn_at_once_are_those_that_are_drawn_alone() {
+    let desk = Desk::new();
+    // Stability's T5 reads as many tokens as there are, so these prompts cannot all be told at once.
+    let long = "word ".repeat(90);
+    for compat in ["diffusers", "stability"] {
+        let drawn = |how: &str, name: &str| {
+            let line = format!(
+                "generate a b --count 2 --seed 3 --model {{sd3/model}} {SMALL} --compat {compat} {how} --out {name}-.png"
+            );
+            let output = desk.command(&line).args(["--prompt", &long]).output().unwrap();
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            (1..=6).map(|number| png(&desk.path(&format!("{name}--{number}.png"))).0).collect::<Vec<_>>()
+        };
+        let alone = drawn("", &format!("{compat}-1"));
+        assert_eq!(drawn("--batch-size 4", &format!("{compat}-4")), alone, "{compat}");
+    }
+    let stderr = desk.fail("generate a --count 2 --model {sd3/model} --batch-size 2 --solver dopri5");
+    assert!(stderr.contains("depend on each other") && stderr.contains("hint"), "{stderr}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod instructions;
 mod layouts;
 mod official;
 mod outputs;
+mod presets;
 mod prompts;
 mod recipes;
 mod support;

@@ -15,6 +15,7 @@ use super::table::{Kind, Mark, Origin, Table, too_few};
 use crate::ClipKind;
 use crate::printable;
 use crate::tokens::{Cut, Tokens};
+use crate::weighted::WeightedText;
 
 /// Positions of a released CLIP text encoder.
 pub(crate) const CLIP_LENGTH: usize = 77;
@@ -147,17 +148,38 @@ impl ClipTokenizer {
     /// # Errors
     /// A tokenizer from a broken file fails. The built-in one does not.
     pub fn tokenize(&self, text: &str) -> Result<Tokens, TokenizerError> {
-        let mut pieces = self.table.pieces(text)?;
-        let length = self.size.length;
-        let cut = pieces.cut_to(length - MARKS).and_then(|(lost, start)| Cut::report(text, lost, start));
+        self.tokenize_weighted(&WeightedText::plain(text), 1)
+    }
 
-        let mut ids = Vec::with_capacity(length);
-        ids.push(self.size.start_of_text());
-        ids.append(&mut pieces.ids);
-        ids.push(self.size.end_of_text());
-        let real = ids.len();
-        ids.resize(length, self.pad);
-        Ok(Tokens { ids, real, cut })
+    /// The ids of a text that may be long: one run of as many as the size has places, with its marks, after the other, at
+    /// most `chunks_max`. A new one begins where one is full, before the word that does not fit, and at the text's breaks.
+    ///
+    /// # Errors
+    /// A tokenizer from a broken file fails. The built-in one does not.
+    ///
+    /// # Panics
+    /// No run is wanted: a bug of the caller.
+    pub fn tokenize_weighted(&self, text: &WeightedText, chunks_max: usize) -> Result<Tokens, TokenizerError> {
+        assert!(chunks_max > 0, "no run of tokens");
+        let pieces = self.table.pieces(text.text())?;
+        let (count, all_weights) = (pieces.ids.len(), pieces.weights(text));
+        let (mut ids, mut weights) = (Vec::new(), Vec::new());
+        let (mut from, mut runs, mut real) = (0, 0, 0);
+        while runs == 0 || (from < count && runs < chunks_max) {
+            runs += 1;
+            let run = pieces.chunk(from, self.size.length - MARKS, text.breaks(), runs == chunks_max);
+            from = run.end;
+            real += run.len() + MARKS;
+            ids.push(self.size.start_of_text());
+            ids.extend_from_slice(&pieces.ids[run.clone()]);
+            ids.push(self.size.end_of_text());
+            ids.resize(runs * self.size.length, self.pad);
+            weights.push(1.0);
+            weights.extend_from_slice(&all_weights[run]);
+            weights.resize(ids.len(), 1.0);
+        }
+        let cut = pieces.spans.get(from).and_then(|span| Cut::report(text.text(), count - from, span.0));
+        Ok(Tokens { ids, weights, real, cut })
     }
 
     /// The id that fills a short text.

@@ -9,6 +9,7 @@ use super::table::{Kind, Mark, Origin, Table};
 use super::words;
 use crate::t5::Sentinels;
 use crate::tokens::{Cut, Pieces, T5Rule, Tokens};
+use crate::weighted::WeightedText;
 
 const END_OF_SENTENCE: u32 = 1;
 const PAD: u32 = 0;
@@ -101,10 +102,19 @@ impl T5Tokenizer {
     /// # Errors
     /// The rule's length is impossible. A tokenizer from a broken file fails.
     pub fn tokenize(&self, text: &str, rule: &T5Rule) -> Result<Tokens, TokenizerError> {
+        self.tokenize_weighted(&WeightedText::plain(text), rule)
+    }
+
+    /// The same of a text whose parts may count more or less.
+    ///
+    /// # Errors
+    /// Those of [`Self::tokenize`].
+    pub fn tokenize_weighted(&self, text: &WeightedText, rule: &T5Rule) -> Result<Tokens, TokenizerError> {
         if !rule.length.is_possible() {
             return Err(TokenizerError::Length(rule.length));
         }
         let (length_min, length_max) = rule.length.bounds();
+        let (weighted, text) = (text, text.text());
         let seen = rule.visible(text);
         let mut pieces = self.pieces(seen)?;
         let (mut lost, start) = pieces.cut_to(length_max - 1).unwrap_or((0, seen.len()));
@@ -114,6 +124,7 @@ impl T5Tokenizer {
         }
         let cut = Cut::report(text, lost, start);
 
+        let mut weights = pieces.weights(weighted);
         let mut ids = pieces.ids;
         // A text that ends in the end mark has it twice in T5, and once in ByT5.
         if matches!(self.vocabulary, Vocabulary::Pieces(_)) || ids.last() != Some(&END_OF_SENTENCE) {
@@ -121,7 +132,8 @@ impl T5Tokenizer {
         }
         let real = ids.len();
         ids.resize(real.max(length_min), PAD);
-        Ok(Tokens { ids, real, cut })
+        weights.resize(ids.len(), 1.0);
+        Ok(Tokens { ids, weights, real, cut })
     }
 
     /// The ids of a text without marks or padding, for training on it.
