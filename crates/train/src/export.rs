@@ -28,6 +28,8 @@ pub struct ModelFolder {
     pub shift: f64,
     /// What it was trained by, which its scheduler is told too.
     pub formulation: String,
+    /// Side of the latents that it was trained with, or of squares as large: what it draws where nobody says.
+    pub latent_px: usize,
 }
 
 mod text;
@@ -65,12 +67,13 @@ pub fn write_transformer(
     to: &Path,
 ) -> Result<(), Problem> {
     let tensors = Trainee::weights(network, names);
-    let (tensors, settings) = match network.config() {
+    let (tensors, mut settings) = match network.config() {
         NetworkConfig::Mmdit(config) => {
             (in_layout(PartKind::Transformer, Layout::Diffusers, tensors), config.settings())
         }
         other => (tensors, other_settings(other)),
     };
+    settings["sample_size"] = folder.latent_px.into();
     write_part(&to.join("transformer"), "diffusion_pytorch_model.safetensors", tensors, &settings)?;
     write_json(
         &to.join("scheduler"),

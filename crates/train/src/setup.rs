@@ -183,8 +183,12 @@ pub fn flow(plan: &Plan, flow: &FlowObjective, on: DeviceChoice) -> Result<Ready
     let image_tokens = (latent_px / sizes.patch).pow(2);
     let operations = config.operations(image_tokens, widths.clip_tokens + encoding.t5_tokens);
     let trainee = Trainee::new("transformer", network, names.clone(), plan.adamw(), recipe.ema.clone());
-    let folder =
-        ModelFolder { encoders: encoders_at.to_owned(), shift: flow.shift, formulation: flow.formulation.clone() };
+    let folder = ModelFolder {
+        encoders: encoders_at.to_owned(),
+        shift: flow.shift,
+        formulation: flow.formulation.clone(),
+        latent_px,
+    };
     // Words of scenes come again and again; those of other data nobody counts.
     let is_of_few_words = recipe.data.source.kind == Some(Kind::Sprites);
     let export = move |network: &VelocityNetwork, data: &FlowData, to: &Path| {
