@@ -116,9 +116,9 @@ impl Asked {
 }
 
 impl AskedThing {
-    /// Whether it is of the kind, and of the colour.
+    /// Whether it is of the kind, and of no other colour more than of the one asked for, as in GenEval.
     fn is(&self, one: &Detection) -> bool {
-        one.concept == self.concept && (self.colour.is_none() || one.colour == self.colour)
+        one.concept == self.concept && self.colour.is_none_or(|colour| one.nearest_colour == colour)
     }
 
     fn is_there(&self, found: &[Detection]) -> bool {
@@ -155,7 +155,8 @@ mod tests {
     const BLUE: Option<usize> = Some(1);
 
     fn one(concept: usize, colour: Option<usize>, [x, y]: [f32; 2], score: f32) -> Detection {
-        Detection { concept, colour, area: [x - 0.1, y - 0.2, 0.2, 0.4], score }
+        let nearest_colour = colour.unwrap_or(0);
+        Detection { concept, colour, nearest_colour, area: [x - 0.1, y - 0.2, 0.2, 0.4], score }
     }
 
     fn some(concepts: &[usize]) -> Vec<Detection> {

@@ -24,7 +24,7 @@ mod source;
 pub use clip::{
     ClipImageConfig, ClipImageTower, LogitScale, PICTURE_MEAN, PICTURE_STD, contrastive_loss, without_mean,
 };
-pub use detector::{Detection, Detector, DetectorConfig, DetectorError, DetectorNetwork};
+pub use detector::{Detection, Detector, DetectorConfig, DetectorError, DetectorFiles, DetectorNetwork};
 pub use efficientnet::{EfficientNetLite0, SIDE_PX_MIN};
 pub use patch_gan::PatchGan;
 pub use perceptual::PerceptualDistance;

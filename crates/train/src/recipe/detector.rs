@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use rectiflow_vision::DetectorConfig;
@@ -15,6 +17,9 @@ pub struct DetectorModel {
     /// Channels of each of five levels, from 2 times smaller than the picture to 32 times.
     #[serde(default = "widths")]
     pub widths: Vec<usize>,
+    /// The folder of a detector of the same widths to go on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
 }
 
 fn widths() -> Vec<usize> {

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use rectiflow_dataset::Sprites;
 use rectiflow_dataset::sprites::Colour;
-use rectiflow_nn::{DeviceChoice, Module, Named, Params, RandomInit};
-use rectiflow_vision::{DetectorConfig, DetectorNetwork};
+use rectiflow_nn::{DeviceChoice, Module, Named, ParamNames, ParamSource, Params, RandomInit};
+use rectiflow_vision::{DetectorConfig, DetectorFiles, DetectorNetwork};
+use rectiflow_weights::shown;
 
 use super::Ready;
 use crate::export::write_detector;
@@ -15,10 +16,11 @@ use crate::plan::Plan;
 use crate::recipe::Model;
 use crate::trainee::Trainee;
 
-/// Makes a plan's detector ready, from scratch. It knows every concept of the art, and every colour that things have.
+/// Makes a plan's detector ready, from scratch or from another one. It knows every concept of the art, and every colour that things have.
 ///
 /// # Errors
-/// The art is not there or not whole; there are fewer scenes than a batch.
+/// The art is not there or not whole; there are fewer scenes than a batch; the detector to go on from is not there, or
+/// knows other things.
 pub fn detector(plan: &Plan, on: DeviceChoice) -> Result<Ready<DetectorTraining>, Problem> {
     let recipe = &plan.recipe;
     let Model::Detector(model) = &recipe.model else { return Err("the plan's model is no detector".into()) };
@@ -40,10 +42,28 @@ pub fn detector(plan: &Plan, on: DeviceChoice) -> Result<Ready<DetectorTraining>
 
     let device = on.open()?;
     let precision = recipe.precision.into();
-    let mut source = RandomInit { seed: recipe.seed };
-    let mut source = Named::new(&mut source);
-    let network = DetectorNetwork::new(&config, Params::new(&mut source, &device.clone().autodiff(), precision));
-    let names = source.names();
+    let build = |source: &mut dyn ParamSource| {
+        let mut source = Named::new(source);
+        let network = DetectorNetwork::new(&config, Params::new(&mut source, &device.clone().autodiff(), precision));
+        (network, source.names())
+    };
+    let (network, names) = match &model.from {
+        None => build(&mut RandomInit { seed: recipe.seed }),
+        Some(folder) => {
+            let files = DetectorFiles::open(folder)?;
+            if files.config != config {
+                let why = "has other widths or knows other things\nhint: give one that was trained with the same art, and its widths";
+                return Err(format!("the detector of `model.from`, {}, {why}", shown(folder)).into());
+            }
+            let mut names = ParamNames::default();
+            let network = files.network(|source| {
+                let (network, found) = build(source);
+                names = found;
+                network
+            })?;
+            (network, names)
+        }
+    };
     let parameters = network.num_params();
     let operations = 3.0 * batch as f64 * config.operations(config.side_px);
     let trainee = Trainee::new("detector", network, names.clone(), plan.adamw(), recipe.ema.clone());

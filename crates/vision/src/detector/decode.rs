@@ -12,6 +12,8 @@ pub struct Detection {
     pub concept: usize,
     /// Its colour; none if it is none of those that are known, or has several.
     pub colour: Option<usize>,
+    /// The likeliest of those that are known, whether it has one or not: what it is in, if it is asked for in a colour.
+    pub nearest_colour: usize,
     /// Left, top, width and height, in parts of the picture's sides.
     pub area: [f32; 4],
     /// How likely something is there, 0..1.
@@ -73,10 +75,11 @@ fn thing([height, width]: [usize; 2], cell: usize, score: f32, row: &Row<'_>) ->
         ((cell as f32 + 0.5 + row.centre[axis]) / cells as f32).clamp(0.0, 1.0)
     });
     let [width, height] = row.size.map(|size| size.clamp(0.0, 1.0));
-    let colour = largest(row.colours);
+    let (colour, none) = (largest(row.colours), row.colours.len() - 1);
     Detection {
         concept: largest(row.concepts),
-        colour: (colour + 1 < row.colours.len()).then_some(colour),
+        colour: (colour < none).then_some(colour),
+        nearest_colour: largest(&row.colours[..none]),
         area: [x - width / 2.0, y - height / 2.0, width, height],
         score,
     }
@@ -120,6 +123,7 @@ mod tests {
         let expected = Detection {
             concept: 2,
             colour: Some(1),
+            nearest_colour: 1,
             area: [(2.75 / 8.0) - 0.125, (5.0 / 8.0) - 0.25, 0.25, 0.5],
             score: 0.9,
         };
@@ -149,9 +153,9 @@ mod tests {
 
     #[test]
     fn no_colour_is_none_and_wild_sizes_are_kept_in_the_picture() {
-        let row = Row { colours: &[0.0, 0.0, 1.0], concepts: &[1.0], centre: [-99.0, 99.0], size: [-1.0, 7.0] };
+        let row = Row { colours: &[0.0, 0.5, 1.0], concepts: &[1.0], centre: [-99.0, 99.0], size: [-1.0, 7.0] };
         let one = thing([4, 4], 5, 1.0, &row);
-        assert_eq!((one.colour, one.area), (None, [0.0, 0.5, 0.0, 1.0]));
+        assert_eq!((one.colour, one.nearest_colour, one.area), (None, 1, [0.0, 0.5, 0.0, 1.0]));
     }
 
     #[test]

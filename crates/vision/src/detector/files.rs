@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rectiflow_nn::{Device, Module, Params, Precision};
+use rectiflow_nn::{Device, Module, ParamSource, Params, Precision};
 use rectiflow_weights::shown;
 
 use super::{Detector, DetectorConfig, DetectorNetwork, Eyes, GROUPS};
@@ -46,13 +46,20 @@ impl DetectorConfig {
     }
 }
 
-impl Detector {
-    /// Opens a detector's folder, for judging: its weights do not learn.
+/// A detector's folder, read.
+pub struct DetectorFiles {
+    /// What it knows.
+    pub config: DetectorConfig,
+    weights_at: PathBuf,
+    weights: Vec<u8>,
+}
+
+impl DetectorFiles {
+    /// Reads a detector's folder.
     ///
     /// # Errors
-    /// A file cannot be read; the configuration is not a detector's; the weights are not those of that configuration,
-    /// or not finite.
-    pub fn open(folder: &Path, device: &Device, precision: Precision) -> Result<Detector, DetectorError> {
+    /// A file cannot be read, or the configuration is not a detector's.
+    pub fn open(folder: &Path) -> Result<DetectorFiles, DetectorError> {
         let (config_at, weights_at) = (folder.join("config.json"), folder.join("model.safetensors"));
         let read = |path: &Path| {
             std::fs::read(path).map_err(|problem| DetectorError::Unreadable { path: path.to_owned(), problem })
@@ -63,11 +70,36 @@ impl Detector {
         if let Some(problem) = config.problem() {
             return Err(bad(problem));
         }
-        let bytes = read(&weights_at)?;
-        let misfit = |problem| DetectorError::Misfit { path: weights_at.clone(), problem };
-        let mut source = NamedTensors::of(&bytes).map_err(misfit)?;
-        let network = DetectorNetwork::new(&config, Params::new(&mut source, device, precision));
+        let weights = read(&weights_at)?;
+        Ok(DetectorFiles { config, weights_at, weights })
+    }
+
+    /// The network that `make` makes of the folder's weights.
+    ///
+    /// # Errors
+    /// They are not those of the configuration, or not finite.
+    pub fn network(
+        &self,
+        make: impl FnOnce(&mut dyn ParamSource) -> DetectorNetwork,
+    ) -> Result<DetectorNetwork, DetectorError> {
+        let misfit = |problem| DetectorError::Misfit { path: self.weights_at.clone(), problem };
+        let mut source = NamedTensors::of(&self.weights).map_err(misfit)?;
+        let network = make(&mut source);
         source.finish_exactly().map_err(misfit)?;
+        Ok(network)
+    }
+}
+
+impl Detector {
+    /// Opens a detector's folder, for judging: its weights do not learn.
+    ///
+    /// # Errors
+    /// A file cannot be read; the configuration is not a detector's; the weights are not those of that configuration,
+    /// or not finite.
+    pub fn open(folder: &Path, device: &Device, precision: Precision) -> Result<Detector, DetectorError> {
+        let files = DetectorFiles::open(folder)?;
+        let network =
+            files.network(|source| DetectorNetwork::new(&files.config, Params::new(source, device, precision)))?;
         Ok(Detector { eyes: Eyes::new(device, precision), network: network.no_grad() })
     }
 }

@@ -33,7 +33,7 @@ use crate::EfficientNetLite0;
 use crate::efficientnet::WIDTHS_SEEN;
 
 pub use decode::{Detection, overlap};
-pub use files::DetectorError;
+pub use files::{DetectorError, DetectorFiles};
 
 /// Pixels on a side of a cell.
 pub const CELL_PX: usize = 8;

@@ -24,6 +24,8 @@ const COLOUR: f64 = 0.5;
 /// How much more the colour of a thing counts that has it in this scene only: of most things the concept tells the colour,
 /// and a detector that looks no further is wrong where it matters.
 const RECOLOURED: f32 = 8.0;
+/// The same of its concept, which in another colour is easily taken for a thing that has that colour.
+const RECOLOURED_CONCEPT: f32 = 4.0;
 const PLACE: f64 = 0.2;
 const SIZE: f64 = 1.0;
 
@@ -43,7 +45,7 @@ pub struct DetectorParts {
     pub loss: f32,
     /// Focal loss of the map of centres.
     pub centre: f32,
-    /// Cross entropy of the concepts, in nats.
+    /// Cross entropy of the concepts, in nats, where a thing in an unusual colour counts several times.
     pub concept: f32,
     /// Cross entropy of the colours, in nats, where a thing's unusual colour counts several times.
     pub colour: f32,
@@ -89,8 +91,8 @@ struct Target {
     /// From its middle to the centre in cells, and the thing's width and height.
     area: [f32; 4],
     colour: Option<usize>,
-    /// What its colour counts.
-    colour_weight: f32,
+    /// Whether it has its colour in this scene only.
+    is_recoloured: bool,
     concept: usize,
 }
 
@@ -122,10 +124,13 @@ pub fn detector_loss(cells: &Cells, things: &[Vec<Thing>]) -> DetectorLoss {
     let colours = targets.cells.iter().map(|target| target.colour.unwrap_or(none));
     let concepts: Vec<usize> = targets.cells.iter().map(|target| target.concept).collect();
     let accuracy = accuracy(&said.concepts, &concepts, &weights);
-    let concept = mean(surprise(said.concepts, numbers(concepts.into_iter(), &device)));
-    let colour_weights: Vec<f32> = targets.cells.iter().map(|target| target.colour_weight).collect();
-    let colour_weights_N1 = from_f32(colour_weights, [weights.len(), 1], &device);
-    let colour = mean(surprise(said.colours, numbers(colours, &device)) * colour_weights_N1);
+    let more_N1 = |more: f32| {
+        let each = targets.cells.iter().map(|target| if target.is_recoloured { more } else { 1.0 });
+        from_f32(each.collect(), [weights.len(), 1], &device)
+    };
+    let concepts = surprise(said.concepts, numbers(concepts.into_iter(), &device));
+    let concept = mean(concepts * more_N1(RECOLOURED_CONCEPT));
+    let colour = mean(surprise(said.colours, numbers(colours, &device)) * more_N1(RECOLOURED));
     let areas: Vec<f32> = targets.cells.iter().flat_map(|target| target.area).collect();
     let apart_N4 = (said.areas_N4 - from_f32(areas, [weights.len(), 4], &device)).abs();
     let place = mean(apart_N4.clone().narrow(1, 0, 2).sum_dim(1));
@@ -190,7 +195,7 @@ impl Targets {
                     weight,
                     area: [right, down, thing.area[2], thing.area[3]],
                     colour: thing.colour,
-                    colour_weight: if thing.recoloured { RECOLOURED } else { 1.0 },
+                    is_recoloured: thing.recoloured,
                     concept: thing.concept,
                 }));
             }

@@ -131,8 +131,13 @@ mod tests {
         };
         let names = Names::of(&config);
         let found = |scene: &Scene| -> Vec<Detection> {
-            let detection =
-                |thing: Thing| Detection { concept: thing.concept, colour: thing.colour, area: thing.area, score: 0.9 };
+            let detection = |thing: Thing| Detection {
+                concept: thing.concept,
+                colour: thing.colour,
+                nearest_colour: thing.colour.unwrap_or(0),
+                area: thing.area,
+                score: 0.9,
+            };
             names.things(scene).unwrap().into_iter().map(detection).collect()
         };
         let mut seen: BTreeMap<Task, usize> = BTreeMap::new();
