@@ -100,7 +100,8 @@ fn after_tries(tries: u32) -> String {
 }
 
 fn gb(bytes: u64) -> String {
-    format!("{:.1} GB", bytes as f64 / 1e9)
+    let bytes = bytes as f64;
+    if bytes < 1e8 { format!("{:.1} MB", bytes / 1e6) } else { format!("{:.1} GB", bytes / 1e9) }
 }
 
 fn disk_hint(problem: &io::Error) -> &'static str {
