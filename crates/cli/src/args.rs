@@ -2,18 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use rectiflow_nn::{DeviceChoice, Precision};
-use rectiflow_weights::ModelPaths;
+use rectiflow_weights::{ModelPaths, PartKind};
+
+use crate::hub;
 
 /// Where the model's parts are.
 #[derive(clap::Args)]
 pub(crate) struct ModelArgs {
-    /// A diffusers folder, or a single .safetensors file in the official layout [default: the small model that comes with
-    /// the program, if no part is given either]
+    /// A diffusers folder, or a single .safetensors file in the official layout; or an id on Hugging Face, OWNER/NAME, with
+    /// @REVISION and /FILE where needed, which is downloaded [default: the small model that comes with the program, if no
+    /// part is given either]
     #[arg(long, short, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
-    /// CLIP-L, instead of the one inside the model
+    /// CLIP-L, instead of the one inside the model; for this and every part also OWNER/NAME/FILE on Hugging Face
     #[arg(long, visible_alias = "clip_l", value_name = "FILE")]
     pub(crate) clip_l: Option<PathBuf>,
     /// CLIP-G, instead of the one inside the model
@@ -31,29 +33,34 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// The paths as given; without any, the model that comes with the program.
+    /// The paths as given, ids of a hub as the paths of what they name, downloaded if need be; without any, the model that
+    /// comes with the program.
     ///
     /// # Errors
-    /// That is not there, or `--model` is the name of a repository instead of a path.
+    /// That is not there, or what an id names cannot be had.
     pub(crate) fn paths(&self) -> anyhow::Result<ModelPaths> {
-        let paths = ModelPaths {
-            model: self.model.clone(),
-            diffusion_model: self.diffusion_model.clone(),
-            vae: self.vae.clone(),
-            clip_l: self.clip_l.clone(),
-            clip_g: self.clip_g.clone(),
-            t5xxl: self.t5xxl.clone(),
+        let part = |given: &Option<PathBuf>| given.as_deref().map(hub::part).transpose();
+        let parts = ModelPaths {
+            model: None,
+            diffusion_model: part(&self.diffusion_model)?,
+            vae: part(&self.vae)?,
+            clip_l: part(&self.clip_l)?,
+            clip_g: part(&self.clip_g)?,
+            t5xxl: part(&self.t5xxl)?,
         };
-        if paths == ModelPaths::default() {
-            return Ok(ModelPaths { model: Some(crate::embedded::model()?), ..paths });
-        }
-        if let Some(id) = self.model.as_deref().filter(|path| !path.exists()).and_then(repository) {
-            bail!(
-                "there is no file or folder `{id}`\n\
-                 hint: Hugging Face ids are not downloaded yet: `hf download {id} --local-dir DIR`, then `--model DIR`"
-            );
-        }
-        Ok(paths)
+        let model = match self.model.as_deref() {
+            // Parts that were given take the place of the model's, which are many gigabytes.
+            Some(model) => Some(hub::model(model, &self.other_parts())?),
+            None if parts == ModelPaths::default() => Some(crate::embedded::model()?),
+            None => None,
+        };
+        Ok(ModelPaths { model, ..parts })
+    }
+
+    /// The parts that no option of their own gives.
+    fn other_parts(&self) -> Vec<PartKind> {
+        let is_given = |kind: &PartKind| self.given().any(|(option, _)| option == kind.flag());
+        PartKind::ALL.into_iter().filter(|kind| !is_given(kind)).collect()
     }
 
     /// Each path that was given, with its option.
@@ -70,18 +77,6 @@ impl ModelArgs {
     }
 }
 
-/// The path as a Hugging Face id, `owner/name`, if it has that form.
-fn repository(path: &Path) -> Option<&str> {
-    let id = path.to_str()?;
-    let (owner, name) = id.split_once('/')?;
-    let is_word = |word: &str| {
-        !word.is_empty()
-            && !word.starts_with('.')
-            && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    (is_word(owner) && is_word(name) && !name.ends_with(".safetensors")).then_some(id)
-}
-
 /// How to compute.
 #[derive(clap::Args)]
 pub(crate) struct ComputeArgs {
@@ -92,18 +87,4 @@ pub(crate) struct ComputeArgs {
     /// Where to compute: cpu; or vulkan, metal or cuda where built in, of which none has been tried yet
     #[arg(long, default_value_t = DeviceChoice::Cpu)]
     pub(crate) device: DeviceChoice,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_owner_and_a_name_are_a_repository_and_paths_are_not() {
-        let id = "stabilityai/stable-diffusion-3.5-medium";
-        assert_eq!(repository(Path::new(id)), Some(id));
-        for path in ["a", "a/b/c", "./a", "../a", "/a", "a/", "a/b.safetensors", "a b/c"] {
-            assert_eq!(repository(Path::new(path)), None, "{path}");
-        }
-    }
 }

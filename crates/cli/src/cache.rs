@@ -15,6 +15,7 @@ use rectiflow_train::recipe::Recipe;
 use rectiflow_train::setup::{encoder_files, whole_latents};
 use rectiflow_weights::shown;
 
+use crate::hub;
 use crate::interrupt::Interrupt;
 use crate::left_out;
 use crate::output::{self, INTERRUPTED};
@@ -43,10 +44,11 @@ pub(crate) struct CacheArgs {
 }
 
 pub(crate) fn run(args: CacheArgs) -> anyhow::Result<ExitCode> {
-    let Plan { recipe, .. } = Plan::resolve(Recipe::read(&args.recipe)?, Overrides::default())?;
+    let Plan { mut recipe, .. } = Plan::resolve(Recipe::read(&args.recipe)?, Overrides::default())?;
     let folder = args.out.or(recipe.data.cache.clone()).ok_or_else(|| {
         anyhow!("the recipe names no cache\nhint: set `data.cache`, or give `--out`; caches are for the flow objective")
     })?;
+    hub::bring_models_of(&mut recipe)?;
     let encoders_at = recipe.data.encoders.clone().ok_or_else(|| {
         anyhow!("the recipe names no encoders\nhint: set `data.encoders` to the model whose encoders are used")
     })?;

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
-use rectiflow_weights::{Dtype, IfThere, convert_file, shown, sync_folder, write_whole};
+use rectiflow_weights::{Dtype, IfThere, PartKind, convert_file, shown, sync_folder, write_whole};
 use serde_json::Value;
 
-use crate::output;
 use crate::writable::{check_folder, check_outside, check_writable, folder_of};
+use crate::{hub, output};
 
 /// Store a model's weights in another type
 ///
@@ -18,7 +18,7 @@ use crate::writable::{check_folder, check_outside, check_writable, folder_of};
 /// .safetensors file, one file. Biases and norms are never narrower than 16 bits. Prints what was written.
 #[derive(clap::Args)]
 pub(crate) struct ConvertArgs {
-    /// A diffusers folder, or a .safetensors file
+    /// A diffusers folder, or a .safetensors file; or an id on Hugging Face, OWNER/NAME, which is downloaded
     model: PathBuf,
     /// The new folder, or file
     #[arg(long, value_name = "PATH")]
@@ -51,6 +51,7 @@ pub(crate) fn run(args: ConvertArgs) -> anyhow::Result<ExitCode> {
     if out.exists() {
         bail!("{} is there already\nhint: give `--out` a new name", shown(&out));
     }
+    let model = hub::model(&model, &PartKind::ALL)?;
     let bytes = if model.is_dir() {
         check_outside(&out, &model, "the model that is converted")?;
         check_folder(&out)?;

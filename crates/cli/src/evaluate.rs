@@ -86,8 +86,8 @@ pub(crate) struct EvaluateArgs {
 const EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
-    let model = args.model.paths()?;
     check_folder(&args.out)?;
+    let model = args.model.paths()?;
     let read = args.model.given().map(|(_, path)| (path, "which is part of the model"));
     let others = [(&args.prompts_from, "the prompts"), (&args.art, "the art")];
     let read = read.chain(others.iter().map(|(path, what)| (path.as_path(), *what)));

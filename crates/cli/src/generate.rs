@@ -17,12 +17,13 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use rectiflow_generate::{KnownWords, ModelFacts, ModelFiles, Parts, Plan, PlanError, Request, StepReuse, generate};
 use rectiflow_nn::{Device, Precision, Tensor};
-use rectiflow_weights::{ModelPaths, shown};
+use rectiflow_weights::{ModelPaths, PartKind, shown};
 
 use self::names::OutputNames;
 pub(crate) use self::options::GenerateArgs;
 pub(crate) use self::preset::Preset;
 use self::studio::Studio;
+use crate::hub;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::writable::check_writable;
@@ -49,7 +50,8 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     progress.phase("open and check");
     let mut files = ModelFiles::open(&paths)?;
     if let Some(worse) = &args.guidance.autoguidance {
-        files = files.with_worse(worse).context("the model of `--autoguidance`")?;
+        let worse = hub::model(worse, &[PartKind::Transformer]).context("the model of `--autoguidance`")?;
+        files = files.with_worse(&worse).context("the model of `--autoguidance`")?;
     }
     let facts = files.facts();
     let (prompts, count) = prompts::chosen(prompts, args.count, seed, args.wildcards.as_deref())?;
@@ -83,6 +85,7 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
 const TINY_BYTES_MAX: u64 = 256 << 20;
 
 fn with_tiny_decoder(parts: Parts, file: &Path, precision: Precision) -> anyhow::Result<Parts> {
+    let file = hub::part(file)?;
     let mut bytes = Vec::new();
     std::fs::File::open(file)?.take(TINY_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > TINY_BYTES_MAX {

@@ -11,13 +11,15 @@ use rectiflow_weights::{
 };
 use serde::Serialize;
 
+use crate::hub;
 use crate::memory::human;
 use crate::output::data;
 
 /// Say what a file or folder is, and what is missing to draw with it
 #[derive(clap::Args)]
 pub(crate) struct InspectArgs {
-    /// A diffusers folder, an official .safetensors file, a single part, or a folder of such files
+    /// A diffusers folder, an official .safetensors file, a single part, or a folder of such files; or an id on Hugging
+    /// Face, OWNER/NAME, which is downloaded
     path: PathBuf,
     /// JSON instead of a table: an object, or a list of them for a folder of files
     #[arg(long)]
@@ -61,8 +63,9 @@ const OTHER_MODEL: &str =
 
 pub(crate) fn run(args: InspectArgs) -> anyhow::Result<ExitCode> {
     let device = DeviceChoice::Cpu.open()?;
-    match look(&args.path, &device) {
-        Err(WeightsError::LooseFiles { path, files }) if path == args.path => {
+    let given = hub::model(&args.path, &PartKind::ALL)?;
+    match look(&given, &device) {
+        Err(WeightsError::LooseFiles { path, files }) if path == given => {
             let looks: Vec<Look> = files.into_iter().map(|file| look_at_one_of_many(file, &device)).collect();
             show_many(&looks, args.json)?;
         }

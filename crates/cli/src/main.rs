@@ -10,6 +10,7 @@ mod embedded;
 mod evaluate;
 mod formulations;
 mod generate;
+mod hub;
 mod inspect;
 mod interrupt;
 mod left_out;

@@ -25,6 +25,7 @@ use rectiflow_weights::shown;
 
 use self::display::Display;
 
+use crate::hub;
 use crate::interrupt::Interrupt;
 use crate::left_out;
 use crate::memory;
@@ -59,11 +60,16 @@ pub(crate) struct TrainArgs {
 pub(crate) fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let recipe = Recipe::read(&args.recipe)?;
     let overrides = Overrides { steps: args.steps, checkpoint_every: args.checkpoint_every.and_then(NonZeroU64::new) };
-    let plan = Plan::resolve(recipe, overrides)?;
+    let mut plan = Plan::resolve(recipe, overrides)?;
     // Names what is wrong in a recipe before a folder is made for it.
     if let ObjectiveRecipe::Flow(flow) = &plan.recipe.objective {
         setup::formulation_of(flow)?;
     }
+    if !args.resume {
+        // Before gigabytes come; a run that goes on has them.
+        folder::check(&args.out, &plan, args.resume)?;
+    }
+    hub::bring_models_of(&mut plan.recipe)?;
     folder::check(&args.out, &plan, args.resume)?;
     rectiflow_train::keep_freed_memory(kept_bytes());
     let interrupt = Interrupt::catch("; the steps since the last checkpoint are lost")?;

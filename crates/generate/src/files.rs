@@ -224,6 +224,34 @@ pub(crate) fn t5(checkpoint: &Checkpoint) -> Result<Option<T5Config>, OpenError>
 /// The name that pictures carry: of the model's file or folder, without the path to it.
 fn file_name(paths: &ModelPaths) -> String {
     let path = paths.model.as_deref().or(paths.diffusion_model.as_deref()).unwrap_or(Path::new(""));
+    if let Some(id) = hub_id(path) {
+        return id;
+    }
     let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     resolved.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+/// What a path into a hub's cache is the place of, `OWNER/NAME`, and what of it: the folder's own name is a commit, and the
+/// file behind a name there is called by its hash.
+fn hub_id(path: &Path) -> Option<String> {
+    let names: Vec<_> = path.iter().filter_map(|name| name.to_str()).collect();
+    let at = names.windows(2).position(|two| two[0].starts_with("models--") && two[1] == "snapshots")?;
+    let id = names[at].strip_prefix("models--")?.replacen("--", "/", 1);
+    // Behind the commit.
+    let inside = names.iter().skip(at + 3).map(|name| format!("/{name}"));
+    Some(id + &inside.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_in_a_hubs_cache_has_the_name_of_its_repository() {
+        let id = |path: &str| hub_id(Path::new(path));
+        let commit = "/c/hub/models--stabilityai--sd3.5--x/snapshots/0123";
+        assert_eq!(id(commit).as_deref(), Some("stabilityai/sd3.5--x"));
+        assert_eq!(id(&format!("{commit}/a/b.safetensors")).as_deref(), Some("stabilityai/sd3.5--x/a/b.safetensors"));
+        assert_eq!(id("/models/sd3.safetensors"), None);
+    }
 }

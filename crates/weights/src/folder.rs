@@ -61,7 +61,7 @@ const CHOICES: [&str; 5] = [
 ];
 const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
 
-fn choose(names: &[String]) -> Option<String> {
+pub(crate) fn choose(names: &[String]) -> Option<String> {
     let expected = CHOICES.iter().flat_map(|choice| STEMS.map(|stem| choice.replace("{}", stem)));
     expected.into_iter().find(|name| names.contains(name)).or_else(|| match &safetensors(names)[..] {
         [only] => Some((*only).clone()),

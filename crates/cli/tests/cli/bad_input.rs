@@ -79,7 +79,7 @@ fn settings_that_cannot_be_carried_out() {
         ("generate a --model {sd3/model} --steps 0", &["--steps 0"]),
         ("generate --model {sd3/model}", &["no prompt given", "hint"]),
         ("generate a", &["no model given", "--model PATH", "models/sprites"]),
-        ("generate a --model some/model", &["no file or folder `some/model`", "not downloaded yet"]),
+        ("generate a --model some/model", &["no file or folder `some/model`", "HF_HUB_OFFLINE is set"]),
     ] {
         refused(&desk, line, parts);
     }

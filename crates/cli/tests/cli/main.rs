@@ -10,6 +10,9 @@ mod ema;
 mod evaluate;
 mod formulations;
 mod generate;
+mod hub;
+#[path = "../../../hub/tests/hub/server.rs"]
+mod hub_server;
 mod inspect;
 mod instructions;
 mod layouts;

@@ -30,6 +30,18 @@ impl Desk {
     pub(crate) fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rectiflow"));
         command.current_dir(self.folder.path()).env("RAYON_NUM_THREADS", "1");
+        // No test leaves this machine, or reads a cache or token of the user's.
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.path("home"));
+        for name in [
+            "HF_ENDPOINT",
+            "HF_HUB_CACHE",
+            "HUGGINGFACE_HUB_CACHE",
+            "HF_TOKEN",
+            "HUGGING_FACE_HUB_TOKEN",
+            "HF_TOKEN_PATH",
+        ] {
+            command.env_remove(name);
+        }
         for word in line.split_whitespace() {
             let (open, close) = (word.find('{'), word.find('}'));
             let word = match (open, close) {

@@ -45,6 +45,17 @@ impl Model {
             other => other.transformer()?.from.as_deref(),
         }
     }
+
+    /// The same, to name another place of it.
+    pub fn from_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Model::Mmdit(model) | Model::Dit(model) | Model::CrossDit(model) | Model::Uvit(model) => {
+                model.from.as_mut()
+            }
+            Model::Autoencoder(model) => model.from.as_mut(),
+            Model::Clip(_) | Model::T5(_) | Model::Detector(_) => None,
+        }
+    }
 }
 
 /// A velocity network.
