@@ -9,7 +9,7 @@ use rectiflow_weights::ModelPaths;
 /// Where the model's parts are.
 #[derive(clap::Args)]
 pub(crate) struct ModelArgs {
-    /// A diffusers folder, or a single .safetensors file in the official layout [default: the small model that comes with
+    /// A diffusers folder, or a single .safetensors or .gguf file in the official layout [default: the small model that comes with
     /// the program, if no part is given either]
     #[arg(long, short, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
@@ -26,7 +26,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) vae: Option<PathBuf>,
     /// Transformer (MMDiT), instead of the one inside the model
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "transformer", value_name = "FILE")]
     pub(crate) diffusion_model: Option<PathBuf>,
 }
 
@@ -79,7 +79,7 @@ fn repository(path: &Path) -> Option<&str> {
             && !word.starts_with('.')
             && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
     };
-    (is_word(owner) && is_word(name) && !name.ends_with(".safetensors")).then_some(id)
+    (is_word(owner) && is_word(name) && !name.ends_with(".safetensors") && !name.ends_with(".gguf")).then_some(id)
 }
 
 /// How to compute.
@@ -102,7 +102,7 @@ mod tests {
     fn an_owner_and_a_name_are_a_repository_and_paths_are_not() {
         let id = "stabilityai/stable-diffusion-3.5-medium";
         assert_eq!(repository(Path::new(id)), Some(id));
-        for path in ["a", "a/b/c", "./a", "../a", "/a", "a/", "a/b.safetensors", "a b/c"] {
+        for path in ["a", "a/b/c", "./a", "../a", "/a", "a/", "a/b.safetensors", "a/b.gguf", "a b/c"] {
             assert_eq!(repository(Path::new(path)), None, "{path}");
         }
     }

@@ -64,14 +64,22 @@ fn what_cannot_be_converted_is_said_and_leaves_nothing() {
     let before = desk.files();
     for (line, expected) in [
         ("convert {sd3/model} --dtype f16 --out there", "`there` is there already"),
-        ("convert {sd3/model} --dtype f17 --out out", "give f32, f16, bf16 or fp8"),
+        ("convert {sd3/model} --dtype f17 --out out", "give f32, f16, bf16, fp8, q8_0 or q4_k"),
         ("convert {sd3/model} --dtype f16 --dtype-of t5=fp8 --out out", "has no part `t5`"),
         ("convert {sd3/model} --dtype f16 --dtype-of vae --out out", "give PART=TYPE"),
         ("convert nowhere --dtype f16 --out out", "`nowhere` does not exist"),
         ("convert empty --dtype f16 --out out", "`empty` has no .safetensors files"),
         ("convert broken --dtype f16 --out out", "it is cut short"),
         ("convert broken --dtype f16 --out broken/out", "lies in `broken`"),
-        ("convert there --dtype f16 --dtype-of vae=fp8 --out out", "is for the parts of a folder"),
+        (
+            "convert {sd3/official.safetensors} --dtype f16 --dtype-of vae=fp8 --out out.safetensors",
+            "is for the parts of a folder",
+        ),
+        ("convert {sd3/model} --out out", "nothing would be different"),
+        ("convert {sd3/model} --dtype q8_0 --out out", "safetensors files have no numbers of type Q8_0"),
+        ("convert {sd3/model} --dtype fp8 --out out.gguf", "GGUF files have no numbers of type F8_E4M3"),
+        ("convert {sd3/model} --dtype-of tokenizer=q8_0 --out out.gguf", "has no part `tokenizer`"),
+        ("convert there --dtype f16 --out out.gguf", "it is empty"),
     ] {
         let stderr = desk.fail(line);
         assert!(stderr.contains(expected), "{line}: {stderr}");
