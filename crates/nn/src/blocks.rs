@@ -7,8 +7,10 @@ use rectiflow_kernels::product::{BlockType, Blocks};
 /// A matrix `[rows, columns]` in blocks of few bits, as its file has it. Products take it as it is, and so it takes no more
 /// memory than the file; a copy of this handle shares it.
 #[derive(Clone)]
-pub struct BlockMatrix {
-    bytes: Arc<LazyLock<Bytes, Box<dyn FnOnce() -> Bytes + Send>>>,
+pub struct BlockMatrix(Arc<Inner>);
+
+struct Inner {
+    bytes: LazyLock<Bytes, Box<dyn FnOnce() -> Bytes + Send>>,
     kind: BlockType,
     shape: [usize; 2],
 }
@@ -20,22 +22,23 @@ impl BlockMatrix {
     /// A row is not in whole blocks: a bug of the caller.
     pub fn new(kind: BlockType, shape: [usize; 2], read: impl FnOnce() -> Bytes + Send + 'static) -> Self {
         assert!(shape[1].is_multiple_of(kind.numbers()), "rows of {} in {kind:?}", shape[1]);
-        BlockMatrix { bytes: Arc::new(LazyLock::new(Box::new(read))), kind, shape }
+        BlockMatrix(Arc::new(Inner { bytes: LazyLock::new(Box::new(read)), kind, shape }))
     }
 
     /// Rows and columns.
     pub fn shape(&self) -> [usize; 2] {
-        self.shape
+        self.0.shape
     }
 
     /// # Panics
     /// What was read is not as long as the shape says: a bug of who made this.
     pub(crate) fn blocks(&self) -> Blocks<'_> {
-        Blocks::new(&self.bytes, self.kind, self.shape[0], self.shape[1])
+        let Inner { bytes, kind, shape: [rows, columns] } = &*self.0;
+        Blocks::new(bytes, *kind, *rows, *columns)
     }
 
     pub(crate) fn is_same(&self, other: &BlockMatrix) -> bool {
-        Arc::ptr_eq(&self.bytes, &other.bytes)
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -49,6 +52,6 @@ pub fn widen_blocks(kind: BlockType, bytes: &[u8], out: &mut [f32]) {
 
 impl fmt::Debug for BlockMatrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BlockMatrix {:?} {:?}", self.kind, self.shape)
+        write!(f, "BlockMatrix {:?} {:?}", self.0.kind, self.0.shape)
     }
 }

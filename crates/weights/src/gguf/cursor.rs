@@ -22,10 +22,10 @@ const KEPT_MAX: u64 = 16;
 #[derive(Debug, PartialEq)]
 pub(super) enum Value {
     Text(String),
-    Whole(i128),
+    Whole(i64),
     Other(String),
     /// A short array of whole numbers.
-    Wholes(Vec<i128>),
+    Wholes(Vec<i64>),
     /// A long text or array, passed over.
     Skipped,
 }
@@ -98,8 +98,11 @@ impl<'a> Cursor<'a> {
                 Ok(kept.map_or(Value::Skipped, |text| Value::Text(text.to_owned())))
             }
             ARRAY => self.array_value(depth),
-            10 => wide(self.u64()?.into()),
-            11 => wide(self.array().map(i64::from_le_bytes)?.into()),
+            10 => {
+                let number = self.u64()?;
+                Ok(i64::try_from(number).map_or_else(|_| Value::Other(number.to_string()), Value::Whole))
+            }
+            11 => wide(self.array().map(i64::from_le_bytes)?),
             12 => Ok(Value::Other(self.array().map(f64::from_le_bytes)?.to_string())),
             _ => Err(GgufError::UnknownValue { kind }),
         }

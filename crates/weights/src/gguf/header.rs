@@ -45,7 +45,7 @@ pub enum GgufError {
     #[error("it should have {count} values of metadata; at most {VALUES_MAX} are read")]
     TooManyValues { count: u64 },
     #[error("it is one of {count} pieces of a model")]
-    Piece { count: i128 },
+    Piece { count: i64 },
     #[error("a name in it is not UTF-8 text")]
     NotText,
     #[error("its metadata has a value of type {kind}, which the format does not have")]
@@ -53,7 +53,7 @@ pub enum GgufError {
     #[error("its metadata has arrays in arrays in arrays")]
     DeepArray,
     #[error("its tensors are aligned to {alignment} bytes, which is no power of two from 8 to {ALIGNMENT_MAX}")]
-    Alignment { alignment: i128 },
+    Alignment { alignment: i64 },
     #[error("tensor {} is listed twice", quoted(.name))]
     Duplicate { name: String },
     #[error("tensor {} has {rank} dimensions; at most {RANK_MAX} are read", quoted(.name))]
@@ -130,7 +130,7 @@ struct Metadata {
     texts: BTreeMap<String, String>,
     alignment: u64,
     /// By the tensor's name.
-    shapes: BTreeMap<String, Vec<i128>>,
+    shapes: BTreeMap<String, Vec<i64>>,
 }
 
 impl Metadata {
@@ -207,7 +207,7 @@ impl Entry {
 }
 
 /// The shape before it was changed, if it has as many numbers.
-fn original_shape(original: &[i128], changed: &[u64]) -> Option<Vec<u64>> {
+fn original_shape(original: &[i64], changed: &[u64]) -> Option<Vec<u64>> {
     let shape = original.iter().map(|&side| u64::try_from(side).ok()).collect::<Option<Vec<_>>>()?;
     let numbers = |shape: &[u64]| shape.iter().try_fold(1_u64, |product, side| product.checked_mul(*side));
     let is_possible = shape.len() <= RANK_MAX && byte_len(&shape, Dtype::I8).is_some();

@@ -15,8 +15,11 @@ fn converted(from: &Path, form: Form, to: PathBuf, dtype: Option<Dtype>) -> Path
     to
 }
 
-/// All tensors of a model, by the part's folder and the name in its file.
-fn tensors(model: &Path) -> Vec<(PartKind, String, &'static str, Vec<usize>, Vec<u8>)> {
+/// A part's tensor: name in its file, type, shape and bytes.
+type Stored = (PartKind, String, &'static str, Vec<usize>, Vec<u8>);
+
+/// All tensors of a model, by part and name.
+fn tensors(model: &Path) -> Vec<Stored> {
     let checkpoint = open_model(model).unwrap();
     let parts = checkpoint.inventory().parts;
     let of = |part: &rectiflow_weights::PartInventory| {
