@@ -183,15 +183,14 @@ mod tests {
         }
     }
 
-    /// Measured: 0.0057 and 0.0670. Even spacing between the least and the largest of 32 loses 0.081.
+    /// Measured: 0.0053 and 0.0698. Even spacing from the least to the largest of 32 loses 0.078, before scales are rounded.
     #[test]
     fn of_weights_little_is_lost() {
         let numbers = normal(1 << 14);
-        for (kind, at_most) in [(BlockType::Q8_0, 0.006), (BlockType::Q4K, 0.070)] {
+        for (kind, at_most) in [(BlockType::Q8_0, 0.0058), (BlockType::Q4K, 0.0715)] {
             for scale in [1.0, 1e-3, 300.0] {
                 let scaled: Vec<f32> = numbers.iter().map(|x| x * scale).collect();
                 let found = lost(kind, &scaled) / f64::from(scale);
-                eprintln!("{kind:?} {scale} {found}");
                 assert!(found < at_most, "{kind:?} lost {found} of 1");
             }
         }
