@@ -9,8 +9,7 @@ fuzz_target!(|content: &[u8]| {
     let data = &content[header.data_start..];
     let mut bytes = 0;
     for info in header.tensors.values() {
-        let bits = info.elements() * info.dtype.bits();
-        assert_eq!(data[info.range.clone()].len() as u64, bits / 8);
+        assert_eq!(Some(data[info.range.clone()].len() as u64), info.dtype.bytes_of(info.elements()));
         bytes += info.range.len();
     }
     assert_eq!(bytes, data.len(), "tensors overlap or leave holes");

@@ -10,8 +10,8 @@ use crate::hub;
 /// Where the model's parts are.
 #[derive(clap::Args)]
 pub(crate) struct ModelArgs {
-    /// A diffusers folder, or a single .safetensors file in the official layout; or an id on Hugging Face, OWNER/NAME, with
-    /// @REVISION and /FILE where needed, which is downloaded [default: the small model that comes with the program, if no
+    /// A diffusers folder, or a single .safetensors or .gguf file in the official layout; or an id on Hugging Face, OWNER/NAME,
+    /// with @REVISION and /FILE where needed, which is downloaded [default: the small model that comes with the program, if no
     /// part is given either]
     #[arg(long, short, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) vae: Option<PathBuf>,
     /// Transformer (MMDiT), instead of the one inside the model
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "transformer", value_name = "FILE")]
     pub(crate) diffusion_model: Option<PathBuf>,
 }
 

@@ -1,34 +1,58 @@
 //! `rectiflow convert`
 
+mod beside;
+mod same;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow, bail};
-use rectiflow_weights::{Dtype, IfThere, PartKind, convert_file, shown, sync_folder, write_whole};
-use serde_json::Value;
+use anyhow::{Context, bail};
+use rectiflow_weights::{
+    Checkpoint, Container, Dtype, Form, ModelPaths, PartKind, TensorFile, convert_file, convert_model, shown,
+    sync_folder,
+};
 
 use crate::writable::{check_folder, check_outside, check_writable, folder_of};
 use crate::{hub, output};
 
-/// Store a model's weights in another type
+/// Store a model's weights in another layout or type
 ///
-/// Of a diffusers folder all parts are written, sharded ones too, and every other file is taken along; of one
-/// .safetensors file, one file. Biases and norms are never narrower than 16 bits. Prints what was written.
+/// A diffusers folder, an official file and a GGUF file each become any of them: what is written is found from the name of
+/// `--out`, or is what `--layout` says. A folder made of a file gets settings that follow from the tensors' sizes, and the
+/// built-in tokenizers. From a folder to a folder, and from a .safetensors file to one, names and all other files stay as
+/// they are. Without `--dtype` types stay as they are, to the bit.
+///
+/// Biases and norms are never narrower than 16 bits. With q8_0 and q4_k, which only GGUF has, the matrices of blocks and text
+/// encoders are in blocks of few bits, and all else in 16 bits. Prints what was written.
 #[derive(clap::Args)]
 pub(crate) struct ConvertArgs {
-    /// A diffusers folder, or a .safetensors file; or an id on Hugging Face, OWNER/NAME, which is downloaded
+    /// A diffusers folder, a folder of one part, a .safetensors file or a .gguf file; or an id on Hugging Face, OWNER/NAME,
+    /// which is downloaded
     model: PathBuf,
     /// The new folder, or file
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
-    /// Type of the weights: f32, f16, bf16, fp8 (e4m3)
+    /// Type of the weights: f32, f16, bf16, fp8 (e4m3), q8_0, q4_k [default: as they are]
     #[arg(long, visible_alias = "type", value_name = "TYPE", value_parser = dtype)]
-    dtype: Dtype,
+    dtype: Option<Dtype>,
     /// Another type for a part, by the name of its folder, such as `text_encoder_3=fp8`; may be given several times
     #[arg(long, value_name = "PART=TYPE", value_parser = part_dtype)]
     dtype_of: Vec<(String, Dtype)>,
+    /// What is written [default: by the name of `--out`: .safetensors, .gguf, else a folder]
+    #[arg(long, value_enum, value_name = "LAYOUT")]
+    layout: Option<LayoutName>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LayoutName {
+    /// A diffusers folder
+    Folder,
+    /// One .safetensors file with the official names
+    Single,
+    /// One GGUF file with the official names; T5 alone with llama.cpp's
+    Gguf,
 }
 
 fn dtype(name: &str) -> Result<Dtype, String> {
@@ -37,7 +61,9 @@ fn dtype(name: &str) -> Result<Dtype, String> {
         "f16" | "fp16" => Ok(Dtype::F16),
         "bf16" => Ok(Dtype::BF16),
         "fp8" | "f8_e4m3" | "fp8_e4m3fn" => Ok(Dtype::F8E4M3),
-        _ => Err("give f32, f16, bf16 or fp8".into()),
+        "q8_0" | "Q8_0" => Ok(Dtype::Q8_0),
+        "q4_k" | "Q4_K" => Ok(Dtype::Q4K),
+        _ => Err("give f32, f16, bf16, fp8, q8_0 or q4_k".into()),
     }
 }
 
@@ -47,95 +73,116 @@ fn part_dtype(text: &str) -> Result<(String, Dtype), String> {
 }
 
 pub(crate) fn run(args: ConvertArgs) -> anyhow::Result<ExitCode> {
-    let ConvertArgs { model, out, dtype, dtype_of } = args;
+    let ConvertArgs { model, out, dtype, dtype_of, layout } = args;
     if out.exists() {
         bail!("{} is there already\nhint: give `--out` a new name", shown(&out));
     }
     let model = hub::model(&model, &PartKind::ALL)?;
-    let bytes = if model.is_dir() {
-        check_outside(&out, &model, "the model that is converted")?;
-        check_folder(&out)?;
-        convert_folder(&model, &out, dtype, &dtype_of.into_iter().collect())?
-    } else {
-        if let Some((part, _)) = dtype_of.first() {
+    let form = match layout.unwrap_or_else(|| by_name(&out)) {
+        LayoutName::Folder => Form::Folder,
+        LayoutName::Single => Form::File(Container::Safetensors),
+        LayoutName::Gguf => Form::File(Container::Gguf),
+    };
+    let dtype_of: BTreeMap<String, Dtype> = dtype_of.into_iter().collect();
+    check_types(form, dtype.iter().chain(dtype_of.values()))?;
+    match form {
+        Form::Folder => {
+            check_outside(&out, &model, "the model that is converted")?;
+            check_folder(&out)?;
+        }
+        Form::File(_) => check_writable(&out)?,
+    }
+    let bytes = if form == Form::Folder && model.is_dir() {
+        let Some(dtype) = dtype else {
+            bail!("nothing would be different in {}\nhint: give `--dtype`, or another `--layout`", shown(&out));
+        };
+        into_folder(&model, &out, |making| same::convert_folder(&model, making, dtype, &dtype_of))?
+    } else if let Some(dtype) = dtype
+        && layout.is_none()
+        && form == Form::File(Container::Safetensors)
+        && !model.is_dir()
+        && TensorFile::open(&model)?.container() == Container::Safetensors
+    {
+        if let Some(part) = dtype_of.keys().next() {
             bail!("`--dtype-of {part}=...` is for the parts of a folder, and {} is none", shown(&model));
         }
-        check_writable(&out)?;
         convert_file(&model, &out, dtype)?
+    } else {
+        rearrange(&model, form, &out, dtype, &dtype_of)?
     };
     output::note(&format!("{:.1} MB of weights", bytes as f64 / 1e6));
     output::data(&out.display().to_string());
     Ok(ExitCode::SUCCESS)
 }
 
-/// The folder appears under its name when it is whole.
-fn convert_folder(model: &Path, out: &Path, dtype: Dtype, dtype_of: &BTreeMap<String, Dtype>) -> anyhow::Result<u64> {
-    let parts = folders(model)?;
-    if let Some(part) = dtype_of.keys().find(|part| !parts.contains(part)) {
-        bail!("{} has no part `{part}`\nhint: its parts are {}", shown(model), parts.join(", "));
+fn by_name(out: &Path) -> LayoutName {
+    match out.extension().and_then(|end| end.to_str()) {
+        Some("safetensors") => LayoutName::Single,
+        Some("gguf") => LayoutName::Gguf,
+        _ => LayoutName::Folder,
     }
+}
+
+fn check_types<'a>(form: Form, mut types: impl Iterator<Item = &'a Dtype>) -> anyhow::Result<()> {
+    let (container, hint) = match form {
+        Form::File(Container::Gguf) => (Container::Gguf, "give f16, bf16, f32, q8_0 or q4_k"),
+        _ => (Container::Safetensors, "name a .gguf file with `--out`, or give f16, bf16, f32 or fp8"),
+    };
+    if let Some(dtype) = types.find(|dtype| !container.holds(**dtype)) {
+        bail!("{container} files have no numbers of type {dtype}\nhint: {hint}");
+    }
+    Ok(())
+}
+
+/// Writes the parts of a model in another layout.
+fn rearrange(
+    model: &Path,
+    form: Form,
+    out: &Path,
+    dtype: Option<Dtype>,
+    dtype_of: &BTreeMap<String, Dtype>,
+) -> anyhow::Result<u64> {
+    let checkpoint = Checkpoint::open(&ModelPaths { model: Some(model.to_owned()), ..ModelPaths::default() })?;
+    let there: Vec<&str> =
+        PartKind::ALL.into_iter().filter(|kind| checkpoint.part(*kind).is_some()).map(PartKind::folder).collect();
+    if let Some(part) = dtype_of.keys().find(|part| !there.contains(&&part[..])) {
+        bail!("{} has no part `{part}`\nhint: its parts are {}", shown(model), there.join(", "));
+    }
+    let of = |kind: PartKind| dtype_of.get(kind.folder()).copied().or(dtype);
+    let converted = match form {
+        Form::File(_) => convert_model(&checkpoint, form, out, &of)?,
+        Form::Folder => into_folder(model, out, |making| {
+            let converted = convert_model(&checkpoint, form, making, &of)?;
+            beside::write_beside(&checkpoint, making)?;
+            Ok(converted)
+        })?,
+    };
+    for left in &converted.left_out {
+        let first = left.names.first().map_or("", String::as_str);
+        output::note(&format!(
+            "{} tensors of {} have no place in the new layout and are left out, first {first:?}",
+            left.names.len(),
+            shown(&left.file)
+        ));
+    }
+    if matches!(form, Form::File(_)) && model.is_dir() {
+        output::note("settings, tokenizers and the scheduler's shift of the folder are not in the file");
+    }
+    Ok(converted.bytes)
+}
+
+/// The folder appears under its name when it is whole.
+fn into_folder<T>(model: &Path, out: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<T>) -> anyhow::Result<T> {
     let above = folder_of(out);
     fs::create_dir_all(above).with_context(|| format!("{} cannot be made", shown(above)))?;
     let making = tempfile::Builder::new().prefix(".rectiflow-").suffix(".tmp").tempdir_in(above);
     let making = making.with_context(|| format!("{} cannot be written to", shown(above)))?;
-    let mut bytes = convert_files(model, making.path(), dtype)?;
-    for part in &parts {
-        let to = making.path().join(part);
-        fs::create_dir(&to).with_context(|| format!("{} cannot be made", shown(&to)))?;
-        bytes += convert_files(&model.join(part), &to, dtype_of.get(part).copied().unwrap_or(dtype))?;
-    }
-    if bytes == 0 {
-        bail!("{} has no .safetensors files\nhint: give a diffusers folder, or a .safetensors file", shown(model));
-    }
-    // A temporary folder is its owner's alone.
-    fs::set_permissions(making.path(), fs::metadata(model)?.permissions())?;
+    let filled = fill(making.path())?;
+    // A temporary folder is its owner's alone: it gets the permissions of the model's.
+    let like = if model.is_dir() { model } else { folder_of(model) };
+    fs::set_permissions(making.path(), fs::metadata(like)?.permissions())?;
     fs::rename(making.path(), out).with_context(|| format!("{} cannot be named", shown(out)))?;
     let _ = making.keep();
     sync_folder(above)?;
-    Ok(bytes)
-}
-
-/// The names of the folders in a folder, in their order.
-fn folders(of: &Path) -> anyhow::Result<Vec<String>> {
-    let name = |path: PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.map(ToOwned::to_owned).ok_or_else(|| anyhow!("{} has a name that is no text", shown(&path)))
-    };
-    entries(of)?.into_iter().filter(|entry| entry.is_dir()).map(name).collect()
-}
-
-fn entries(of: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let read = || fs::read_dir(of)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>();
-    let mut entries = read().with_context(|| format!("{} cannot be read", shown(of)))?;
-    entries.sort();
-    Ok(entries)
-}
-
-/// The files of one folder. Returns the bytes of its weights.
-fn convert_files(from: &Path, to: &Path, dtype: Dtype) -> anyhow::Result<u64> {
-    let (mut bytes, mut indices) = (0, Vec::new());
-    for file in entries(from)?.into_iter().filter(|entry| entry.is_file()) {
-        let Some(name) = file.file_name() else { continue };
-        let target = to.join(name);
-        let name = name.to_string_lossy();
-        if name.ends_with(".safetensors") {
-            bytes += convert_file(&file, &target, dtype)?;
-        } else if name.ends_with(".safetensors.index.json") {
-            indices.push((file, target));
-        } else {
-            fs::copy(&file, &target).with_context(|| format!("{} cannot be copied", shown(&file)))?;
-        }
-    }
-    for (file, target) in indices {
-        // Which tensor is in which file is the same; only the sum of the bytes is another.
-        let text = fs::read(&file).with_context(|| format!("{} cannot be read", shown(&file)))?;
-        let mut index: Value = serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", shown(&file)))?;
-        if let Some(total) = index.pointer_mut("/metadata/total_size") {
-            *total = bytes.into();
-        }
-        let text = format!("{index:#}\n");
-        write_whole(&target, IfThere::Keep, |out| out.write_all(text.as_bytes()))
-            .with_context(|| format!("{} cannot be written", shown(&target)))?;
-    }
-    Ok(bytes)
+    Ok(filled)
 }

@@ -110,7 +110,7 @@ fn bring(
 /// One file, with the settings that may lie beside it.
 fn bring_file(repository: &Repository<'_>, name: &str, all: &[&str], show: &mut Show) -> anyhow::Result<PathBuf> {
     if !may_be_alone(name) {
-        bail!("{} of {} is no .safetensors file\nhint: name one that is", quoted(name), show.id);
+        bail!("{} of {} is no .safetensors or .gguf file\nhint: name one that is", quoted(name), show.id);
     }
     let config = name.rsplit_once('/').map_or("config.json".to_owned(), |(above, _)| format!("{above}/config.json"));
     let mut names = vec![name];

@@ -18,8 +18,8 @@ use crate::output::data;
 /// Say what a file or folder is, and what is missing to draw with it
 #[derive(clap::Args)]
 pub(crate) struct InspectArgs {
-    /// A diffusers folder, an official .safetensors file, a single part, or a folder of such files; or an id on Hugging
-    /// Face, OWNER/NAME, which is downloaded
+    /// A diffusers folder, an official .safetensors or .gguf file, a single part, or a folder of such files; or an id on
+    /// Hugging Face, OWNER/NAME, which is downloaded
     path: PathBuf,
     /// JSON instead of a table: an object, or a list of them for a folder of files
     #[arg(long)]

@@ -8,13 +8,16 @@ use burn::tensor::{DType, Gradients, Int, Tensor};
 use crate::ops::{
     self, Activation, After, Apart, Before, GroupNormed, PackedWeight, PictureSums, Residual, ScaleShift, Window,
 };
-use crate::{Init, Params, Precision};
+use crate::{BlockMatrix, Init, Params, Precision};
 
 /// `x @ weight^T + bias`: `weight` `[out, in]`, `bias` `[out]`.
 #[derive(Module, Debug)]
 pub struct Linear {
     weight: Param<Tensor<2>>,
     bias: Option<Param<Tensor<1>>>,
+    /// What products take instead of `weight`, which is then never read.
+    #[module(skip)]
+    blocks: Option<BlockMatrix>,
     #[module(skip)]
     packed: PackedWeight,
     #[module(skip)]
@@ -37,8 +40,10 @@ impl Linear {
 
     /// Without a bias.
     pub fn without_bias(mut params: Params<'_>, width_in: usize, width_out: usize, init: Init) -> Self {
-        let weight = params.param("weight", [width_out, width_in], init);
-        Linear { weight, bias: None, packed: params.packed_weight(), precision: params.precision() }
+        let shape = [width_out, width_in];
+        let weight = params.param("weight", shape, init);
+        let blocks = params.blocks("weight", shape);
+        Linear { weight, bias: None, blocks, packed: params.packed_weight(), precision: params.precision() }
     }
 
     /// x `[.., in]`. Returns `[.., out]` in f32.
@@ -74,6 +79,9 @@ impl Linear {
     /// `x @ weight^T + bias` and what follows.
     pub fn forward_then<const D: usize>(&self, x: Tensor<D>, after: After<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
+        if let Some(blocks) = &self.blocks {
+            return ops::linear_of_blocks(x, blocks, &self.packed, bias, after, self.precision);
+        }
         ops::linear(x, self.weight.val(), &self.packed, bias, after, self.precision)
     }
 }
@@ -277,6 +285,9 @@ impl QkNorm {
 #[derive(Module, Debug)]
 pub struct Embedding {
     weight: Param<Tensor<2>>,
+    /// What vectors are taken from instead of `weight`, which is then never read.
+    #[module(skip)]
+    blocks: Option<BlockMatrix>,
 }
 
 impl Embedding {
@@ -287,11 +298,15 @@ impl Embedding {
 
     /// As [`Self::new`], with a start of its own.
     pub fn starting(mut params: Params<'_>, count: usize, width: usize, init: Init) -> Self {
-        Embedding { weight: params.param("weight", [count, width], init) }
+        let weight = params.param("weight", [count, width], init);
+        Embedding { weight, blocks: params.blocks("weight", [count, width]) }
     }
 
     /// ids `[B, L]`. Returns `[B, L, D]`.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        ops::embedding(ids, self.weight.val())
+        match &self.blocks {
+            Some(blocks) => ops::embedding_of_blocks(ids, blocks),
+            None => ops::embedding(ids, self.weight.val()),
+        }
     }
 }

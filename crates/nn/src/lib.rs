@@ -12,6 +12,7 @@
 pub mod layers;
 pub mod ops;
 
+mod blocks;
 mod device;
 mod gradients;
 mod init;
@@ -20,6 +21,7 @@ mod precision;
 mod rng;
 mod tensor;
 
+pub use blocks::{BlockMatrix, widen_blocks};
 pub use burn::module::{Module, Param, ParamId};
 pub use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 pub use device::{DeviceChoice, DeviceError};
@@ -28,5 +30,6 @@ pub use init::{Init, RandomInit, sinusoids_2d};
 pub use params::{Named, ParamNames, ParamSource, Params, Read, WithNew};
 pub use precision::Precision;
 pub use rectiflow_kernels::keep_freed_memory;
+pub use rectiflow_kernels::product::BlockType;
 pub use rng::Rng;
 pub use tensor::{from_f32, from_id_rows, from_ids, is_finite, to_f32};

@@ -5,7 +5,7 @@ use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 
 use crate::ops::PackedWeight;
-use crate::{Init, Precision, Rng};
+use crate::{BlockMatrix, Init, Precision, Rng};
 
 /// Reads one parameter's values, when the model first uses them.
 pub type Read = Box<dyn FnOnce() -> TensorData + Send + Sync>;
@@ -23,6 +23,12 @@ pub trait ParamSource {
     ///
     /// A source that cannot give it notes that and returns a reader that will never be called.
     fn claim(&mut self, name: &str, shape: &[usize], init: Init) -> Read;
+
+    /// `name` in the blocks it is stored in, where the source has it so; asked for what was claimed. Values that were
+    /// claimed can be read all the same, widened.
+    fn blocks(&self, _name: &str, _shape: [usize; 2]) -> Option<BlockMatrix> {
+        None
+    }
 }
 
 /// A [`ParamSource`] at one place of a model, with what every layer needs to know.
@@ -81,6 +87,13 @@ impl<'a> Params<'a> {
     /// A fixed table that is stored with the weights but not trained.
     pub fn buffer<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init) -> Param<Tensor<D>> {
         self.lazy(name, shape, init, false)
+    }
+
+    /// The matrix `name`, which was asked for as a parameter, in the blocks of its file: where it has them, and where it is
+    /// only read and products take them.
+    pub(crate) fn blocks(&self, name: &str, shape: [usize; 2]) -> Option<BlockMatrix> {
+        let taken = !self.device.is_autodiff() && crate::ops::runs_on_kernels(&self.device);
+        taken.then(|| self.source.blocks(&format!("{}{name}", self.prefix), shape)).flatten()
     }
 
     fn lazy<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init, train: bool) -> Param<Tensor<D>> {
@@ -147,6 +160,10 @@ impl ParamSource for Named<'_> {
         assert!(before.is_none_or(|before| before == name), "two parameters of one id: {name}");
         self.source.claim(name, shape, init)
     }
+
+    fn blocks(&self, name: &str, shape: [usize; 2]) -> Option<BlockMatrix> {
+        self.source.blocks(name, shape)
+    }
 }
 
 /// A checkpoint's parameters, and new ones that its network did not have: how a trained model gets QK-norm, say.
@@ -183,6 +200,10 @@ impl<F: Fn(&str) -> bool> ParamSource for WithNew<'_, F> {
             return self.new.claim(name, shape, init);
         }
         self.first.claim(name, shape, init)
+    }
+
+    fn blocks(&self, name: &str, shape: [usize; 2]) -> Option<BlockMatrix> {
+        self.first.blocks(name, shape)
     }
 }
 

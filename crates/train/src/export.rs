@@ -34,7 +34,7 @@ pub struct ModelFolder {
 
 mod text;
 
-pub use text::{write_clip, write_t5};
+pub use text::{write_clip, write_t5, write_tokenizer};
 
 /// What stands for the class of a network that no pipeline has.
 const OTHER_CLASS: &str = "RectiflowBackbone";
@@ -127,6 +127,14 @@ fn complete(to: &Path, from: Option<&Path>, made: &[&str]) -> Result<(), Problem
         index["transformer"] = json!(["rectiflow", OTHER_CLASS]);
     }
     write_json(to, "model_index.json", &index)
+}
+
+/// Writes the index of a model of the parts whose folders are in `to`.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_index(to: &Path) -> Result<(), Problem> {
+    complete(to, None, &PARTS.map(|name| if to.join(name).is_dir() { name } else { "" }))
 }
 
 /// Writes an autoencoder into `to`, with all else that the model `encoders` has where that is a diffusers folder: so a

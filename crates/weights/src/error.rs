@@ -3,7 +3,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::dtype::Dtype;
+use crate::file::Container;
 use crate::foreign::Foreign;
+use crate::gguf::GgufError;
 use crate::header::HeaderError;
 use crate::part::PartKind;
 use crate::shards::IndexError;
@@ -31,6 +33,8 @@ pub enum WeightsError {
     Foreign { path: PathBuf, what: Foreign },
     #[error("{} is not a {}safetensors file: {problem}\nhint: {}", shown(.path), readable(.problem), header_hint(.problem))]
     BadHeader { path: PathBuf, problem: HeaderError },
+    #[error("{} is not a readable GGUF file: {problem}\nhint: {}", shown(.path), problem.hint())]
+    BadGguf { path: PathBuf, problem: GgufError },
     #[error("{} is {bytes} bytes long; files that are read whole may have {max}\nhint: is it the right file?", shown(.path))]
     TooLarge { path: PathBuf, bytes: u64, max: u64 },
     #[error("{} is not the JSON that is expected there: {problem}\nhint: download it again", shown(.path))]
@@ -43,7 +47,7 @@ pub enum WeightsError {
     ShardLacks { index: PathBuf, tensors: Vec<String> },
     #[error("{} holds no weights that can be read: {found}\nhint: {hint}", shown(.path))]
     NoWeights { path: PathBuf, found: String, hint: &'static str },
-    #[error("{} holds {} .safetensors files and no list of shards{}\nhint: name one of the files", shown(.path), files.len(), first_three(&file_names(.files)))]
+    #[error("{} holds {} files of weights and no list of shards{}\nhint: name one of the files", shown(.path), files.len(), first_three(&file_names(.files)))]
     LooseFiles { path: PathBuf, files: Vec<PathBuf> },
     #[error("{} is not a part of Stable Diffusion 3{}\nhint: SD3's transformer, autoencoder, CLIP-L, CLIP-G and T5 are read, in official or diffusers naming", shown(.path), what.map(|what| format!(" but {what}")).unwrap_or_default())]
     Unrecognised { path: PathBuf, what: Option<&'static str> },
@@ -55,7 +59,7 @@ pub enum WeightsError {
     MissingPart { part: PartKind },
     #[error("{0}")]
     Mismatch(Box<Mismatch>),
-    #[error("tensor {} of {} is stored as {dtype}, which is not read\nhint: use a file in F32, F16, BF16 or F8_E4M3", quoted(.name), shown(.file))]
+    #[error("tensor {} of {} is stored as {dtype}, which is not read\nhint: use a file in F32, F16, BF16 or F8_E4M3, or a GGUF file", quoted(.name), shown(.file))]
     UnsupportedDtype { file: PathBuf, name: String, dtype: Dtype },
     #[error("tensors that are read as one have different types in {}{}\nhint: convert the file to one type", shown(.file), first_three(.names))]
     MixedDtypes { file: PathBuf, names: Vec<String> },
@@ -63,6 +67,10 @@ pub enum WeightsError {
     NotFinite { file: PathBuf, tensors: Vec<(String, u64)> },
     #[error("tensor {} of {} has the value {value:e}, which {dtype} does not reach\nhint: store it as BF16", quoted(.name), shown(.file))]
     TooLargeFor { file: PathBuf, name: String, dtype: Dtype, value: f32 },
+    #[error("{container} files have no numbers of type {dtype}, as of tensor {} of {}\nhint: {}", quoted(.name), shown(.file), not_held(*.container))]
+    NotHeld { file: PathBuf, name: String, dtype: Dtype, container: Container },
+    #[error("{} has tensors that the {part} has no names for{}\nhint: `rectiflow inspect` says what it holds; it may be of another version", shown(.file), first_three(.names))]
+    Nameless { file: PathBuf, part: PartKind, names: Vec<String> },
     #[error("{} has no tensor {}\nhint: `rectiflow inspect` lists what a file has", shown(.file), quoted(.name))]
     NoSuchTensor { file: PathBuf, name: String },
 }
@@ -151,6 +159,13 @@ fn header_hint(problem: &HeaderError) -> &'static str {
         "the download was interrupted: download it again"
     } else {
         "it is damaged or something else: download it again"
+    }
+}
+
+fn not_held(container: Container) -> &'static str {
+    match container {
+        Container::Safetensors => "store them as f16, with `--dtype f16`, or write a GGUF file",
+        Container::Gguf => "store them as f16, with `--dtype f16`, or as q8_0",
     }
 }
 

@@ -10,15 +10,45 @@ use rectiflow_nn::TensorData;
 use crate::dtype::Dtype;
 use crate::error::WeightsError;
 use crate::foreign::Foreign;
+use crate::gguf;
 use crate::header::{Header, TensorInfo};
 use crate::read;
 
-/// A safetensors file, checked and mapped into memory. Nothing is read until it is asked for.
+/// A safetensors or GGUF file, checked and mapped into memory. Nothing is read until it is asked for.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
+    container: Container,
     header: Header,
     data: Bytes,
+}
+
+/// What a file keeps its tensors in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    /// Hugging Face's, the usual one.
+    Safetensors,
+    /// llama.cpp's, for numbers in blocks of few bits.
+    Gguf,
+}
+
+impl Container {
+    /// Whether its files can have numbers of that type.
+    pub fn holds(self, dtype: Dtype) -> bool {
+        match self {
+            Container::Safetensors => dtype.blocks().is_none(),
+            Container::Gguf => gguf::number_of(dtype).is_some(),
+        }
+    }
+}
+
+impl std::fmt::Display for Container {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Container::Safetensors => "safetensors",
+            Container::Gguf => "GGUF",
+        })
+    }
 }
 
 /// A tensor as it is stored, of whatever type.
@@ -41,16 +71,28 @@ impl TensorFile {
             Ok(map) => map,
             Err(problem) => return Err(WeightsError::Unreadable { path, problem }),
         };
-        match Header::parse(&map, map.len() as u64) {
-            Ok(header) => {
-                let data = map.slice(header.data_start..);
-                Ok(TensorFile { path, header, data })
-            }
-            Err(problem) => Err(match Foreign::recognise(&map) {
-                Some(what) => WeightsError::Foreign { path, what },
-                None => WeightsError::BadHeader { path, problem },
-            }),
-        }
+        let (container, header) = match map.starts_with(gguf::MAGIC) {
+            true => match Header::parse_gguf(&map, map.len() as u64) {
+                Ok(header) => (Container::Gguf, header),
+                Err(problem) => return Err(WeightsError::BadGguf { path, problem }),
+            },
+            false => match Header::parse(&map, map.len() as u64) {
+                Ok(header) => (Container::Safetensors, header),
+                Err(problem) => {
+                    return Err(match Foreign::recognise(&map) {
+                        Some(what) => WeightsError::Foreign { path, what },
+                        None => WeightsError::BadHeader { path, problem },
+                    });
+                }
+            },
+        };
+        let data = map.slice(header.data_start..);
+        Ok(TensorFile { path, container, header, data })
+    }
+
+    /// What it keeps its tensors in.
+    pub fn container(&self) -> Container {
+        self.container
     }
 
     /// Where the file is.
@@ -63,7 +105,7 @@ impl TensorFile {
         &self.header.tensors
     }
 
-    /// The free text under `__metadata__`.
+    /// The free text under `__metadata__`; of a GGUF file, its single values as text.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.metadata
     }
@@ -74,12 +116,12 @@ impl TensorFile {
         Some(RawTensor { dtype: info.dtype, shape: &info.shape, bytes: &self.data[info.range.clone()] })
     }
 
-    /// One tensor, without a copy where the file has it aligned. 8-bit floats become bf16.
+    /// One tensor, without a copy where the file has it aligned. 8-bit floats become bf16, blocks f32.
     pub fn data(&self, name: &str) -> Result<TensorData, WeightsError> {
         self.data_by(name, read::to_data)
     }
 
-    /// One tensor in memory of its own, so that the file may change afterwards. 8-bit floats become bf16.
+    /// One tensor in memory of its own, so that the file may change afterwards. 8-bit floats become bf16, blocks f32.
     pub fn read(&self, name: &str) -> Result<TensorData, WeightsError> {
         self.data_by(name, read::to_owned_data)
     }

@@ -4,6 +4,7 @@
 //! way every picture would be black, hours later and without a word.
 
 use rayon::prelude::*;
+use rectiflow_nn::BlockType;
 
 use crate::dtype::Dtype;
 
@@ -15,7 +16,7 @@ pub(crate) fn count_not_finite(tensors: &[(Dtype, &[u8])]) -> Vec<u64> {
     let chunks: Vec<(usize, Dtype, &[u8])> = tensors
         .iter()
         .enumerate()
-        .flat_map(|(at, &(dtype, bytes))| bytes.chunks(CHUNK_BYTES).map(move |chunk| (at, dtype, chunk)))
+        .flat_map(|(at, &(dtype, bytes))| bytes.chunks(chunk_bytes(dtype)).map(move |chunk| (at, dtype, chunk)))
         .collect();
     let bad: Vec<(usize, u64)> = chunks
         .par_iter()
@@ -27,6 +28,12 @@ pub(crate) fn count_not_finite(tensors: &[(Dtype, &[u8])]) -> Vec<u64> {
         counts[at] += count;
     }
     counts
+}
+
+/// In whole blocks, where numbers share scales.
+fn chunk_bytes(dtype: Dtype) -> usize {
+    let whole = dtype.blocks().map_or(1, BlockType::bytes);
+    CHUNK_BYTES / whole * whole
 }
 
 /// A value is not finite when its exponent bits are all ones; e4m3fn gives up only one pattern for that.
@@ -46,7 +53,7 @@ fn has_not_finite(dtype: Dtype, bytes: &[u8]) -> bool {
         Dtype::F16 => any(bytes, f16_is_bad),
         Dtype::BF16 => any(bytes, bf16_is_bad),
         Dtype::F8E4M3 => any(bytes, e4m3_is_bad),
-        _ => false,
+        _ => dtype.blocks().is_some_and(|kind| bad_blocks(kind, bytes) > 0),
     }
 }
 
@@ -59,8 +66,14 @@ fn count(dtype: Dtype, bytes: &[u8]) -> u64 {
         Dtype::F16 => all(bytes, f16_is_bad),
         Dtype::BF16 => all(bytes, bf16_is_bad),
         Dtype::F8E4M3 => all(bytes, e4m3_is_bad),
-        _ => 0,
+        _ => dtype.blocks().map_or(0, |kind| bad_blocks(kind, bytes) * kind.numbers() as u64),
     }
+}
+
+/// Blocks that have a scale which is not finite: then none of their numbers is.
+fn bad_blocks(kind: BlockType, bytes: &[u8]) -> u64 {
+    let is_bad = |block: &&[u8]| block[kind.scales()].as_chunks().0.iter().any(|scale| f16_is_bad(*scale));
+    bytes.chunks_exact(kind.bytes()).filter(is_bad).count() as u64
 }
 
 fn f32_is_bad(value: [u8; 4]) -> bool {
@@ -103,6 +116,19 @@ mod tests {
     fn every_8_bit_pattern_is_judged_as_the_table_judges_it() {
         for byte in 0..=u8::MAX {
             assert_eq!(counted(Dtype::F8E4M3, &[byte]), u64::from(!fp8::widen(byte).is_finite()), "{byte:#x}");
+        }
+    }
+
+    #[test]
+    fn a_bad_scale_makes_all_numbers_of_its_block_bad() {
+        for dtype in [Dtype::Q8_0, Dtype::Q4_1, Dtype::Q4K, Dtype::Q6K] {
+            let kind = dtype.blocks().unwrap();
+            // More than a chunk; the last scale of the last block is bad.
+            let mut bytes = vec![0x3c; (CHUNK_BYTES / kind.bytes() + 2) * kind.bytes()];
+            assert_eq!(counted(dtype, &bytes), 0, "{dtype}");
+            let at = bytes.len() - kind.bytes() + kind.scales().end - 2;
+            bytes[at..at + 2].copy_from_slice(&f16::INFINITY.to_le_bytes());
+            assert_eq!(counted(dtype, &bytes), kind.numbers() as u64, "{dtype}");
         }
     }
 

@@ -23,6 +23,14 @@ pub(crate) fn part_folder(part: PartKind) -> &'static str {
     }
 }
 
+/// What diffusers and transformers call the weights of each part in its folder.
+pub(crate) fn weights_file(part: PartKind) -> &'static str {
+    match part {
+        PartKind::Transformer | PartKind::Vae => "diffusion_pytorch_model.safetensors",
+        PartKind::ClipL | PartKind::ClipG | PartKind::T5 => "model.safetensors",
+    }
+}
+
 /// The folder of each text encoder's tokenizer.
 pub(crate) fn tokenizer_folder(part: PartKind) -> Option<&'static str> {
     match part {
@@ -63,18 +71,18 @@ const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
 
 pub(crate) fn choose(names: &[String]) -> Option<String> {
     let expected = CHOICES.iter().flat_map(|choice| STEMS.map(|stem| choice.replace("{}", stem)));
-    expected.into_iter().find(|name| names.contains(name)).or_else(|| match &safetensors(names)[..] {
+    expected.into_iter().find(|name| names.contains(name)).or_else(|| match &loose_files(names)[..] {
         [only] => Some((*only).clone()),
         _ => None,
     })
 }
 
-fn safetensors(names: &[String]) -> Vec<&String> {
-    names.iter().filter(|name| name.ends_with(".safetensors")).collect()
+fn loose_files(names: &[String]) -> Vec<&String> {
+    names.iter().filter(|name| name.ends_with(".safetensors") || name.ends_with(".gguf")).collect()
 }
 
 fn no_weights(folder: &Path, names: &[String]) -> WeightsError {
-    let loose = safetensors(names);
+    let loose = loose_files(names);
     if !loose.is_empty() {
         let files = loose.into_iter().map(|name| folder.join(name)).collect();
         return WeightsError::LooseFiles { path: folder.to_owned(), files };
@@ -85,9 +93,10 @@ fn no_weights(folder: &Path, names: &[String]) -> WeightsError {
             format!("only {}, which PyTorch pickled", quoted(name)),
             "download the .safetensors files of the same folder; pickled files can run code and are not read",
         ),
-        None => {
-            ("no .safetensors file".to_owned(), "download its weights, or remove the folder if this part is not wanted")
-        }
+        None => (
+            "no .safetensors or .gguf file".to_owned(),
+            "download its weights, or remove the folder if this part is not wanted",
+        ),
     };
     WeightsError::NoWeights { path: folder.to_owned(), found, hint }
 }

@@ -1,10 +1,8 @@
 use std::fmt;
 
-/// A file that is not safetensors but is known.
+/// A file that is neither safetensors nor GGUF but is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
-    /// llama.cpp's format of quantised weights.
-    Gguf,
     /// What `torch.save` writes since PyTorch 1.6: a zip with pickled code.
     PytorchZip,
     /// What it wrote before: pickled code.
@@ -22,7 +20,6 @@ impl Foreign {
         // The two bytes of a pickle could be a safetensors length; such a length has zeros above.
         let pickle = matches!(start, [0x80, 2..=5, third, ..] if *third != 0);
         match start {
-            [b'G', b'G', b'U', b'F', ..] => Some(Foreign::Gguf),
             [b'P', b'K', 3, 4, ..] => Some(Foreign::PytorchZip),
             _ if pickle => Some(Foreign::Pickle),
             _ if start.starts_with(b"version https://git-lfs") => Some(Foreign::LfsPointer),
@@ -34,7 +31,6 @@ impl Foreign {
     /// What to do about it.
     pub(crate) fn hint(self) -> &'static str {
         match self {
-            Foreign::Gguf => "this program does not read GGUF yet; use the .safetensors file of the same weights",
             Foreign::PytorchZip | Foreign::Pickle => {
                 "pickled files can run code and are not read; use the .safetensors file of the same weights"
             }
@@ -47,7 +43,6 @@ impl Foreign {
 impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Foreign::Gguf => "a GGUF file",
             Foreign::PytorchZip => "a zip file, as PyTorch saves pickled weights",
             Foreign::Pickle => "a Python pickle, as old PyTorch saved weights",
             Foreign::LfsPointer => "a git-lfs pointer, not the file it points to",

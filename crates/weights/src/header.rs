@@ -15,15 +15,16 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::dtype::Dtype;
 use crate::error::quoted;
+use crate::gguf::{self, GgufError};
 
 /// The largest published SD3 file has a header of about 0.2 MB.
 const HEADER_BYTES_MAX: u64 = 16 << 20;
 /// What the format itself allows. The first bytes of anything else, read as a length, are nearly always more.
 const HEADER_BYTES_OF_FORMAT: u64 = 100_000_000;
 /// The largest published SD3 file has about 1,500 tensors.
-const TENSORS_MAX: usize = 1 << 16;
+pub(crate) const TENSORS_MAX: usize = 1 << 16;
 /// Convolutions have 4.
-const RANK_MAX: usize = 8;
+pub(crate) const RANK_MAX: usize = 8;
 
 const LENGTH_BYTES: usize = 8;
 
@@ -46,12 +47,13 @@ impl TensorInfo {
     }
 }
 
-/// A checked header: the tensors lie inside the file, one after the other, and are as long as their shapes say.
+/// A checked header: the tensors lie inside the file, none on another, and are as long as their shapes say. In a
+/// safetensors file they fill it; a GGUF file has gaps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Header {
     /// The tensors by name.
     pub tensors: BTreeMap<String, TensorInfo>,
-    /// The free text under `__metadata__`.
+    /// The free text under `__metadata__`; of a GGUF file, its single values as text.
     pub metadata: BTreeMap<String, String>,
     /// Where the tensors' bytes begin in the file.
     pub data_start: usize,
@@ -102,7 +104,12 @@ impl HeaderError {
 }
 
 impl Header {
-    /// Reads and checks a header.
+    /// Reads and checks the header of a GGUF file: arguments as of [`Header::parse`].
+    pub fn parse_gguf(start: &[u8], file_len: u64) -> Result<Header, GgufError> {
+        gguf::parse(start, file_len)
+    }
+
+    /// Reads and checks the header of a safetensors file.
     ///
     /// `start` is the file's beginning, at least through the header; `file_len` the length of all of it.
     pub fn parse(start: &[u8], file_len: u64) -> Result<Header, HeaderError> {
@@ -189,7 +196,8 @@ struct Entry<'a> {
 impl Entry<'_> {
     fn check(self, name: &str) -> Result<TensorInfo, HeaderError> {
         let name = || name.to_owned();
-        let Some(dtype) = Dtype::from_name(&self.dtype) else {
+        // The format has no numbers in blocks.
+        let Some(dtype) = Dtype::from_name(&self.dtype).filter(|dtype| dtype.blocks().is_none()) else {
             return Err(HeaderError::UnknownDtype { name: name(), dtype: self.dtype.into_owned() });
         };
         let (begin, end) = self.data_offsets;
@@ -209,16 +217,17 @@ impl Entry<'_> {
     }
 }
 
-/// `None` if the product does not fit or does not fill whole bytes.
+/// `None` if the product does not fit or does not fill whole bytes or blocks.
 ///
 /// A 0 does not make the other dimensions possible: whoever works with them would overflow, depending on their
 /// order.
-fn byte_len(shape: &[u64], dtype: Dtype) -> Option<u64> {
-    let bits_at_least =
-        |dim_min: u64| shape.iter().try_fold(dtype.bits(), |product, &dim| product.checked_mul(dim.max(dim_min)));
-    bits_at_least(1)?;
-    let bits = bits_at_least(0)?;
-    bits.is_multiple_of(8).then_some(bits / 8)
+pub(crate) fn byte_len(shape: &[u64], dtype: Dtype) -> Option<u64> {
+    /// Of the widest type.
+    const BITS_MAX: u64 = 64;
+    let numbers_at_least =
+        |dim_min: u64| shape.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim.max(dim_min)));
+    numbers_at_least(1)?.checked_mul(BITS_MAX)?;
+    dtype.bytes_of(numbers_at_least(0)?)
 }
 
 /// At most [`RANK_MAX`] dimensions.

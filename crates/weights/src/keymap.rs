@@ -3,8 +3,13 @@
 //! Sources: Stability-AI/sd3.5 (`mmditx.py`, `sd3_impls.py`, `other_impls.py`) for the official names,
 //! huggingface/diffusers (`convert_sd3_to_diffusers.py`) for its own.
 
+mod t5;
+mod vae;
+
 use serde::Serialize;
 
+use self::t5::{t5_from_llama, t5_in_llama};
+use self::vae::{autoencoder, vae_from_diffusers, vae_in_diffusers};
 use crate::part::PartKind;
 
 /// Whose names a part's tensors have.
@@ -15,8 +20,11 @@ pub enum Layout {
     Official,
     /// Hugging Face diffusers'.
     Diffusers,
-    /// Hugging Face transformers', which text encoders have everywhere.
+    /// Hugging Face transformers', which text encoders have nearly everywhere.
     Transformers,
+    /// llama.cpp's, which T5 encoders in GGUF files have.
+    #[serde(rename = "llama.cpp")]
+    LlamaCpp,
 }
 
 impl std::fmt::Display for Layout {
@@ -25,6 +33,7 @@ impl std::fmt::Display for Layout {
             Layout::Official => "official",
             Layout::Diffusers => "diffusers",
             Layout::Transformers => "transformers",
+            Layout::LlamaCpp => "llama.cpp",
         })
     }
 }
@@ -36,10 +45,24 @@ pub(crate) enum Place {
     Whole(String),
     /// As it is, but stored as a 1x1 convolution by one layout and as a matrix by the other; read as a matrix.
     Matrix(String),
+    /// As it is, but ggml drops the one that its shape begins with.
+    Batch(String),
     /// Equal blocks of rows, one after the other: queries, keys and values.
     Rows(Vec<String>),
     /// The second half of the rows comes first.
     SwappedHalves(String),
+}
+
+impl Place {
+    /// The tensors of the file.
+    pub(crate) fn names(&self) -> &[String] {
+        match self {
+            Place::Whole(name) | Place::Matrix(name) | Place::Batch(name) | Place::SwappedHalves(name) => {
+                std::slice::from_ref(name)
+            }
+            Place::Rows(names) => names,
+        }
+    }
 }
 
 /// Tensors that some files carry and no model needs. They are not an error.
@@ -84,6 +107,24 @@ impl KeyMap {
         KeyMap { part, layout, depth, has_shared_table: true }
     }
 
+    /// Whose names these are.
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The official name of a file's tensor, or of that which it is some rows of. `None` if there is none.
+    pub(crate) fn official(&self, name: &str) -> Option<String> {
+        let official = match (self.part, self.layout) {
+            (PartKind::Transformer, Layout::Diffusers) => transformer_from_diffusers(name)?,
+            (PartKind::Vae, Layout::Diffusers) => vae_from_diffusers(name, self.depth)?,
+            (PartKind::T5, Layout::LlamaCpp) => t5_from_llama(name)?,
+            (PartKind::T5, _) if name == T5_TABLE_OTHERWISE && !self.has_shared_table => T5_TABLE.to_owned(),
+            _ => name.to_owned(),
+        };
+        // What the tables make of it must lead back.
+        self.place(&official).is_some_and(|place| place.names().iter().any(|one| one == name)).then_some(official)
+    }
+
     /// Whether a file may have `name` without the model asking for it.
     pub(crate) fn is_not_needed(&self, name: &str) -> bool {
         let is_only_table = name == T5_TABLE_OTHERWISE && !self.has_shared_table;
@@ -96,6 +137,8 @@ impl KeyMap {
             (PartKind::Transformer, Layout::Diffusers) => transformer_in_diffusers(official, self.depth),
             (PartKind::Vae, Layout::Diffusers) => Some(autoencoder(official, vae_in_diffusers(official, self.depth)?)),
             (PartKind::Vae, _) => Some(autoencoder(official, official.to_owned())),
+            (PartKind::Transformer, _) if official == "pos_embed" => Some(Place::Batch(official.to_owned())),
+            (PartKind::T5, Layout::LlamaCpp) => Some(Place::Whole(t5_in_llama(official)?)),
             (PartKind::T5, _) if official == T5_TABLE && !self.has_shared_table => {
                 Some(Place::Whole(T5_TABLE_OTHERWISE.to_owned()))
             }
@@ -152,7 +195,7 @@ const IN_BLOCK: [(&str, &[&str]); 18] = [
 /// first there, diffusers the scale.
 fn transformer_in_diffusers(official: &str, depth: usize) -> Option<Place> {
     if official == "pos_embed" {
-        return Some(Place::Whole("pos_embed.pos_embed".to_owned()));
+        return Some(Place::Batch("pos_embed.pos_embed".to_owned()));
     }
     let (stem, leaf) = official.rsplit_once('.')?;
     let Some(in_blocks) = stem.strip_prefix("joint_blocks.") else {
@@ -172,52 +215,16 @@ fn transformer_in_diffusers(official: &str, depth: usize) -> Option<Place> {
     })
 }
 
-/// The autoencoder's attention is products of matrices, written as convolutions in the official files.
-fn autoencoder(official: &str, name: String) -> Place {
-    let attention = official.contains(".mid.attn_1.") && official.ends_with(".weight");
-    if attention && !official.ends_with(".norm.weight") { Place::Matrix(name) } else { Place::Whole(name) }
-}
-
-/// diffusers counts the decoder's levels in the order they run, the official names in that of the encoder.
-fn vae_in_diffusers(official: &str, levels: usize) -> Option<String> {
-    let words: Vec<&str> = official.split('.').collect();
-    Some(match words[..] {
-        ["encoder", "down", level, "block", block, part, leaf] => {
-            format!("encoder.down_blocks.{level}.resnets.{block}.{}.{leaf}", resnet_part(part))
-        }
-        ["encoder", "down", level, "downsample", "conv", leaf] => {
-            format!("encoder.down_blocks.{level}.downsamplers.0.conv.{leaf}")
-        }
-        ["decoder", "up", level, "block", block, part, leaf] => {
-            let level = levels.checked_sub(1 + level.parse::<usize>().ok()?)?;
-            format!("decoder.up_blocks.{level}.resnets.{block}.{}.{leaf}", resnet_part(part))
-        }
-        ["decoder", "up", level, "upsample", "conv", leaf] => {
-            let level = levels.checked_sub(1 + level.parse::<usize>().ok()?)?;
-            format!("decoder.up_blocks.{level}.upsamplers.0.conv.{leaf}")
-        }
-        [side, "mid", "block_1", part, leaf] => format!("{side}.mid_block.resnets.0.{}.{leaf}", resnet_part(part)),
-        [side, "mid", "block_2", part, leaf] => format!("{side}.mid_block.resnets.1.{}.{leaf}", resnet_part(part)),
-        [side, "mid", "attn_1", part, leaf] => {
-            format!("{side}.mid_block.attentions.0.{}.{leaf}", attention_part(part)?)
-        }
-        [side, "norm_out", leaf] => format!("{side}.conv_norm_out.{leaf}"),
-        [side, part @ ("conv_in" | "conv_out"), leaf] => format!("{side}.{part}.{leaf}"),
-        _ => return None,
-    })
-}
-
-fn resnet_part(official: &str) -> &str {
-    if official == "nin_shortcut" { "conv_shortcut" } else { official }
-}
-
-fn attention_part(official: &str) -> Option<&'static str> {
-    Some(match official {
-        "norm" => "group_norm",
-        "q" => "to_q",
-        "k" => "to_k",
-        "v" => "to_v",
-        "proj_out" => "to_out.0",
-        _ => return None,
-    })
+fn transformer_from_diffusers(name: &str) -> Option<String> {
+    if name == "pos_embed.pos_embed" {
+        return Some("pos_embed".to_owned());
+    }
+    let (stem, leaf) = name.rsplit_once('.')?;
+    let Some(in_blocks) = stem.strip_prefix("transformer_blocks.") else {
+        let (ours, _) = AROUND_BLOCKS.iter().find(|row| row.1 == stem)?;
+        return Some(format!("{ours}.{leaf}"));
+    };
+    let (index, stem) = in_blocks.split_once('.')?;
+    let (ours, _) = IN_BLOCK.iter().find(|row| row.1.contains(&stem))?;
+    Some(format!("joint_blocks.{index}.{ours}.{leaf}"))
 }

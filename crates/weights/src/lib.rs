@@ -2,7 +2,7 @@
 //!
 //! A model asks for its parameters by the names of the official checkpoints, through
 //! [`rectiflow_nn::ParamSource`]. This crate answers from any of the layouts that SD3 is published in: one
-//! official file, a diffusers folder (sharded or not), or one file per part.
+//! official file, a diffusers folder (sharded or not), or one file per part, each as safetensors or as GGUF.
 //!
 //! ```no_run
 //! use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
@@ -25,8 +25,9 @@
 //! # }
 //! ```
 //!
-//! Files are memory-mapped. A tensor that is aligned in its file becomes a Burn tensor without a copy. Files of any size are
-//! read by [`TensorFile`] and written by [`write_tensor_by_tensor`], one tensor after the other.
+//! Files are memory-mapped. A tensor that is aligned in its file becomes a Burn tensor without a copy, and a matrix in
+//! blocks of few bits stays as the file has it. Files of any size are read by [`TensorFile`] and written by
+//! [`write_tensor_by_tensor`], one tensor after the other; [`convert_model`] writes a model in another layout or type.
 //!
 //! Small files of named tensors (latents, expected values of tests) are written and read whole:
 //!
@@ -43,8 +44,8 @@
 //! assert_eq!(read_all(&path).unwrap()["latents"], latents);
 //! ```
 //!
-//! This crate knows no model's sizes, prints nothing, downloads nothing, and reads no pickled or GGUF file:
-//! those are recognised and refused by name.
+//! This crate knows no model's sizes, prints nothing, downloads nothing, and reads no pickled file: those are recognised
+//! and refused by name. Of ggml's types it reads no IQ, no Q2_K and no Q3_K.
 
 mod atomic;
 mod checkpoint;
@@ -57,6 +58,7 @@ mod finite;
 mod folder;
 mod foreign;
 mod fp8;
+mod gguf;
 mod header;
 mod inventory;
 mod keymap;
@@ -72,11 +74,12 @@ mod write;
 
 pub use atomic::{IfThere, sync_folder, write_whole};
 pub use checkpoint::{Checkpoint, ModelPaths};
-pub use convert::convert_file;
+pub use convert::{Converted, Form, convert_file, convert_model};
 pub use dtype::Dtype;
 pub use error::{Mismatch, Misshaped, WeightsError, quoted, shown};
-pub use file::{RawTensor, TensorFile, read_all};
+pub use file::{Container, RawTensor, TensorFile, read_all};
 pub use foreign::Foreign;
+pub use gguf::GgufError;
 pub use header::{Header, HeaderError, TensorInfo};
 pub use inventory::{Inventory, OtherTensors, PartInventory, Why};
 pub use keymap::Layout;

@@ -28,10 +28,12 @@ pub enum NotNeeded {
     OtherPipeline(String),
     #[error("its model_index.json names {}, of which it has no weights in safetensors", quoted(.0))]
     Lacks(String),
-    #[error("it has several .safetensors files, and no folder of a model's parts\nhint: name one of them: ID/FILE")]
+    #[error(
+        "it has several .safetensors or .gguf files, and no folder of a model's parts\nhint: name one of them: ID/FILE"
+    )]
     Several,
     #[error(
-        "it has no .safetensors file where a model or part would have it\nhint: name a file or folder in it: ID/NAME"
+        "it has no .safetensors or .gguf file where a model or part would have it\nhint: name a file or folder in it: ID/NAME"
     )]
     Nothing,
     #[error("{} cannot be used: {problem}", quoted(.file))]
@@ -39,7 +41,7 @@ pub enum NotNeeded {
 }
 
 /// What files of one model are called that a user may name alone.
-const ALONE: [&str; 1] = [".safetensors"];
+const ALONE: [&str; 2] = [".safetensors", ".gguf"];
 
 /// Whether a file alone may be a model or part, by its name.
 pub fn may_be_alone(name: &str) -> bool {
@@ -244,7 +246,8 @@ mod tests {
         assert_eq!(model_files(&alone, &PartKind::ALL, content), Ok(Needed::File("sd3.5_medium.safetensors".into())));
         let several = ["sd3_medium.safetensors", "sd3_medium_incl_clips.safetensors"];
         assert_eq!(model_files(&several, &PartKind::ALL, content), Err(NotNeeded::Several));
-        assert_eq!(model_files(&["model.gguf", "x/y.safetensors"], &PartKind::ALL, content), Err(NotNeeded::Nothing));
+        assert_eq!(model_files(&["sd3-Q8_0.gguf"], &PartKind::ALL, content), Ok(Needed::File("sd3-Q8_0.gguf".into())));
+        assert_eq!(model_files(&["x/y.safetensors"], &PartKind::ALL, content), Err(NotNeeded::Nothing));
     }
 
     #[test]

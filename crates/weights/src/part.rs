@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::folder;
 use crate::header::TensorInfo;
 use crate::inventory::PartInventory;
 use crate::keymap::{self, KeyMap, Layout};
@@ -32,6 +33,11 @@ impl PartKind {
     /// All of them.
     pub const ALL: [PartKind; 5] =
         [PartKind::Transformer, PartKind::Vae, PartKind::ClipL, PartKind::ClipG, PartKind::T5];
+
+    /// The name of its folder in a diffusers folder.
+    pub fn folder(self) -> &'static str {
+        folder::part_folder(self)
+    }
 
     /// The command's option that gives a file for it alone.
     pub fn flag(self) -> &'static str {

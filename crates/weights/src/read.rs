@@ -3,14 +3,15 @@
 use burn::tensor::{AllocationProperty, Bytes as TensorBytes, DType};
 use bytes::Bytes;
 use half::{bf16, f16};
-use rectiflow_nn::TensorData;
+use rayon::prelude::*;
+use rectiflow_nn::{BlockType, TensorData, widen_blocks};
 
 use crate::dtype::Dtype;
 use crate::fp8;
 
 /// The numbers of `pieces`, one after the other, as one tensor. `None` for a type that Burn does not have.
 ///
-/// One aligned piece is not copied: the tensor is the mapped file.
+/// One aligned piece is not copied: the tensor is the mapped file. Blocks are widened to f32; every piece has whole ones.
 pub(crate) fn to_data(pieces: &[Bytes], dtype: Dtype, shape: Vec<usize>) -> Option<TensorData> {
     if let [piece] = pieces
         && let Some(stored) = in_place(dtype)
@@ -34,7 +35,7 @@ pub(crate) fn to_owned_data(pieces: &[Bytes], dtype: Dtype, shape: Vec<usize>) -
         Dtype::I64 => TensorData::new(values(pieces, i64::from_le_bytes), shape),
         Dtype::U8 => TensorData::new(values(pieces, |[byte]| byte), shape),
         Dtype::F8E4M3 => TensorData::new(values(pieces, |[byte]| fp8::widen(byte)), shape),
-        _ => return None,
+        _ => TensorData::new(widened(pieces, dtype.blocks()?), shape),
     })
 }
 
@@ -53,6 +54,24 @@ fn in_place(dtype: Dtype) -> Option<DType> {
 
 fn is_usable_in_place(piece: &Bytes, dtype: DType) -> bool {
     cfg!(target_endian = "little") && piece.as_ptr().addr().is_multiple_of(dtype.size())
+}
+
+/// The numbers that blocks stand for, on all threads.
+fn widened(pieces: &[Bytes], kind: BlockType) -> Vec<f32> {
+    /// Enough to share, few enough to share evenly.
+    const BLOCKS_AT_ONCE: usize = 1 << 10;
+    let blocks = |piece: &Bytes| piece.len() / kind.bytes();
+    let mut wide = vec![0.0; pieces.iter().map(blocks).sum::<usize>() * kind.numbers()];
+    let mut rest = &mut wide[..];
+    for piece in pieces {
+        let (out, behind) = rest.split_at_mut(blocks(piece) * kind.numbers());
+        let chunks = piece.par_chunks(BLOCKS_AT_ONCE * kind.bytes());
+        chunks.zip(out.par_chunks_mut(BLOCKS_AT_ONCE * kind.numbers())).for_each(|(bytes, out)| {
+            widen_blocks(kind, bytes, out);
+        });
+        rest = behind;
+    }
+    wide
 }
 
 fn values<const N: usize, T>(pieces: &[Bytes], from_le_bytes: impl Fn([u8; N]) -> T) -> Vec<T> {

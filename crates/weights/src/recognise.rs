@@ -35,7 +35,7 @@ impl Found {
 }
 
 /// What an official file of several parts puts before the names of each.
-const PREFIXES: [(&str, PartKind); 5] = [
+pub(crate) const PREFIXES: [(&str, PartKind); 5] = [
     ("model.diffusion_model.", PartKind::Transformer),
     ("first_stage_model.", PartKind::Vae),
     ("text_encoders.clip_l.transformer.", PartKind::ClipL),
@@ -44,13 +44,14 @@ const PREFIXES: [(&str, PartKind); 5] = [
 ];
 
 /// How one of each part's names begins, and no other part's.
-const MARKS: [(&str, &[PartKind], Layout); 6] = [
+const MARKS: [(&str, &[PartKind], Layout); 7] = [
     ("joint_blocks.", &[PartKind::Transformer], Layout::Official),
     ("transformer_blocks.", &[PartKind::Transformer], Layout::Diffusers),
     ("decoder.up.", &[PartKind::Vae], Layout::Official),
     ("decoder.up_blocks.", &[PartKind::Vae], Layout::Diffusers),
     ("text_model.encoder.", &[PartKind::ClipL, PartKind::ClipG], Layout::Transformers),
     ("encoder.block.", &[PartKind::T5], Layout::Transformers),
+    ("enc.blk.", &[PartKind::T5], Layout::LlamaCpp),
 ];
 
 /// What people give by mistake: part of a name, and what has it.

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use rectiflow_nn::{Init, ParamSource, Read};
+use rectiflow_nn::{BlockMatrix, Init, ParamSource, Read};
 use serde::Serialize;
 
 use crate::dtype::Dtype;
@@ -52,6 +52,7 @@ impl ParamSource for PartSource<'_> {
         match &place {
             Place::Whole(name) | Place::SwappedHalves(name) => shape(name),
             Place::Matrix(name) => Some(as_matrix(&shape(name)?).to_vec()),
+            Place::Batch(name) => Some(with_leading_one(shape(name)?)),
             Place::Rows(names) => {
                 let shapes: Vec<_> = names.iter().map(shape).collect::<Option<_>>()?;
                 let rows = shapes.iter().try_fold(0_usize, |rows, shape| rows.checked_add(*shape.first()?))?;
@@ -68,6 +69,20 @@ impl ParamSource for PartSource<'_> {
         };
         let shape = shape.to_vec();
         Box::new(move || read::to_data(&pieces, dtype, shape).expect("locate gives only types that can be read"))
+    }
+
+    fn blocks(&self, name: &str, shape: [usize; 2]) -> Option<BlockMatrix> {
+        let place = self.map.place(name)?;
+        let (names, expected) = stored_as(&place, &shape);
+        let infos: Vec<&TensorInfo> = names.iter().map(|name| self.part.info(name)).collect::<Option<_>>()?;
+        let dtype = infos.first()?.dtype;
+        let kind = dtype.blocks().filter(|kind| shape[1].is_multiple_of(kind.numbers()))?;
+        if !infos.iter().all(|info| info.dtype == dtype && info.shape == expected) {
+            return None;
+        }
+        let pieces: Vec<Bytes> = names.iter().filter_map(|name| self.part.bytes(name)).collect();
+        let pieces = arranged(&place, pieces);
+        Some(BlockMatrix::new(kind, shape, move || joined(pieces)))
     }
 }
 
@@ -112,7 +127,7 @@ impl<'a> PartSource<'a> {
         };
         let (names, expected) = stored_as(&place, shape);
         let infos = self.find(&names)?;
-        if !self.check_shapes(&place, &infos, &expected) || !self.check_dtypes(&infos) {
+        if !self.check_shapes(&place, &infos, &expected) || !self.check_dtypes(&place, &infos) {
             return None;
         }
         let dtype = infos.first()?.1.dtype;
@@ -137,8 +152,12 @@ impl<'a> PartSource<'a> {
     fn check_shapes(&mut self, place: &Place, infos: &[(String, &TensorInfo)], expected: &[usize]) -> bool {
         let mut fits = true;
         for (name, info) in infos {
-            let found = if matches!(place, Place::Matrix(_)) { as_matrix(&info.shape) } else { &info.shape };
-            if found != expected {
+            let fits_here = match place {
+                Place::Matrix(_) => as_matrix(&info.shape) == expected,
+                Place::Batch(_) => with_leading_one(info.shape.clone()) == expected,
+                _ => info.shape == expected,
+            };
+            if !fits_here {
                 fits = false;
                 let (expected, found) = (expected.to_vec(), info.shape.clone());
                 self.misshaped.push(Misshaped { name: name.clone(), expected, found });
@@ -147,9 +166,11 @@ impl<'a> PartSource<'a> {
         fits
     }
 
-    fn check_dtypes(&mut self, infos: &[(String, &TensorInfo)]) -> bool {
+    fn check_dtypes(&mut self, place: &Place, infos: &[(String, &TensorInfo)]) -> bool {
         let file = || self.part.path().to_owned();
-        let unread = infos.iter().find(|(_, info)| !info.dtype.is_weight());
+        // Halves are cut between bytes, which must not be in a block.
+        let is_cut = |info: &TensorInfo| matches!(place, Place::SwappedHalves(_)) && !is_in_whole_blocks(info);
+        let unread = infos.iter().find(|(_, info)| !info.dtype.is_weight() || is_cut(info));
         let error = if let Some((name, info)) = unread {
             WeightsError::UnsupportedDtype { file: file(), name: name.clone(), dtype: info.dtype }
         } else if infos.iter().any(|(_, info)| info.dtype != infos[0].1.dtype) {
@@ -170,7 +191,9 @@ impl<'a> PartSource<'a> {
 /// The tensors of the file that make up an official one, and the shape that each of them should have.
 fn stored_as(place: &Place, shape: &[usize]) -> (Vec<String>, Vec<usize>) {
     match place {
-        Place::Whole(name) | Place::Matrix(name) | Place::SwappedHalves(name) => (vec![name.clone()], shape.to_vec()),
+        Place::Whole(_) | Place::Matrix(_) | Place::Batch(_) | Place::SwappedHalves(_) => {
+            (place.names().to_vec(), shape.to_vec())
+        }
         Place::Rows(names) => {
             let blocks = names.len();
             assert!(shape[0].is_multiple_of(blocks), "a model claims {shape:?} for {blocks} equal blocks of rows");
@@ -182,7 +205,7 @@ fn stored_as(place: &Place, shape: &[usize]) -> (Vec<String>, Vec<usize>) {
 }
 
 /// The bytes in the official order.
-fn arranged(place: &Place, pieces: Vec<Bytes>) -> Vec<Bytes> {
+pub(crate) fn arranged(place: &Place, pieces: Vec<Bytes>) -> Vec<Bytes> {
     match (place, &pieces[..]) {
         (Place::SwappedHalves(_), [whole]) => {
             let middle = whole.len() / 2;
@@ -190,6 +213,28 @@ fn arranged(place: &Place, pieces: Vec<Bytes>) -> Vec<Bytes> {
         }
         _ => pieces,
     }
+}
+
+/// One after the other. A single piece is not copied.
+pub(crate) fn joined(pieces: Vec<Bytes>) -> Bytes {
+    match &pieces[..] {
+        [piece] => piece.clone(),
+        _ => pieces.concat().into(),
+    }
+}
+
+/// Whether every row is in blocks of its own, or there are none.
+pub(crate) fn is_in_whole_blocks(info: &TensorInfo) -> bool {
+    let row = info.shape.last().copied().unwrap_or(1);
+    info.dtype.blocks().is_none_or(|kind| row.is_multiple_of(kind.numbers()))
+}
+
+/// Of a table that a file may have without it.
+fn with_leading_one(mut shape: Vec<usize>) -> Vec<usize> {
+    if shape.len() == 2 {
+        shape.insert(0, 1);
+    }
+    shape
 }
 
 /// Without the ones that a convolution of one pixel has at the end.

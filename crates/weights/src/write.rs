@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::atomic::{IfThere, write_whole};
 use crate::dtype::Dtype;
 use crate::error::WeightsError;
+use crate::gguf::{self, About};
 
 /// Writes tensors and free text as a safetensors file.
 ///
@@ -54,24 +55,45 @@ pub fn write_tensor_by_tensor<E: From<WeightsError>>(
     let entries = entries.map_err(|problem| WeightsError::Unwritable { path: path.to_owned(), problem })?;
     // No name came twice, or there would be no header.
     let by_name: BTreeMap<&str, &TensorOutline> = outlines.iter().map(|outline| (&outline.name[..], outline)).collect();
-    write_entries(path, entries, metadata, |name| {
+    write_entries(path, Head::Safetensors(metadata), entries, |name| {
         let data = values(name)?;
         assert_eq!(TensorOutline::of(name, &data), *by_name[name], "what was outlined, and what came");
         Ok(data)
     })
 }
 
+/// What stands in a file before its tensors.
+pub(crate) enum Head<'a> {
+    /// With this free text.
+    Safetensors(&'a BTreeMap<String, String>),
+    Gguf(About),
+}
+
+impl Head<'_> {
+    fn write(&self, out: &mut dyn Write, entries: &[Entry]) -> io::Result<()> {
+        match self {
+            Head::Safetensors(metadata) => write_header(out, entries, metadata),
+            Head::Gguf(about) => gguf::write_header(out, entries, *about),
+        }
+    }
+
+    /// Bytes that a tensor ends at a multiple of.
+    fn alignment(&self) -> u64 {
+        if matches!(self, Head::Gguf(_)) { gguf::ALIGNMENT } else { 1 }
+    }
+}
+
 /// Writes a file of these tensors, whose stored bytes `values` gives by name, in the order of the file.
 pub(crate) fn write_entries<E: From<WeightsError>, B: StoredBytes>(
     path: &Path,
+    head: Head<'_>,
     entries: Vec<Entry>,
-    metadata: &BTreeMap<String, String>,
     mut values: impl FnMut(&str) -> Result<B, E>,
 ) -> Result<(), E> {
     let entries = in_file_order(entries);
     let mut failed = None;
     let written = write_whole(path, IfThere::Replace, |out| {
-        write_header(out, &entries, metadata)?;
+        head.write(out, &entries)?;
         for entry in &entries {
             let bytes = values(&entry.name).map_err(|problem| {
                 failed = Some(problem);
@@ -80,6 +102,8 @@ pub(crate) fn write_entries<E: From<WeightsError>, B: StoredBytes>(
             let bytes = bytes.stored();
             assert_eq!(bytes.len() as u64, entry.bytes(), "bytes of {}", entry.name);
             out.write_all(&bytes)?;
+            let padding = entry.bytes().next_multiple_of(head.alignment()) - entry.bytes();
+            out.write_all(&[0; gguf::ALIGNMENT as usize][..padding as usize])?;
         }
         Ok(())
     });
@@ -124,7 +148,7 @@ pub(crate) trait StoredBytes {
     fn stored(&self) -> Cow<'_, [u8]>;
 }
 
-impl StoredBytes for Vec<u8> {
+impl StoredBytes for bytes::Bytes {
     fn stored(&self) -> Cow<'_, [u8]> {
         Cow::Borrowed(self)
     }
@@ -155,8 +179,9 @@ impl Entry {
         Ok(Entry { name: name.clone(), dtype: stored_dtype(*dtype)?, shape: shape.clone() })
     }
 
-    fn bytes(&self) -> u64 {
-        (self.dtype.bits() * self.shape.iter().map(|&side| side as u64).product::<u64>()).div_ceil(8)
+    /// What its numbers take. Those of a type that is narrower than a byte and does not fill its last one are not written.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.dtype.bytes_of(self.shape.iter().map(|&side| side as u64).product()).unwrap_or_default()
     }
 }
 

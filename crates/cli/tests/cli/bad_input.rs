@@ -111,7 +111,7 @@ fn files_that_are_not_what_they_should_be() {
         refused(&desk, &format!("inspect {name}"), &[part, "hint"]);
     }
     refused(&desk, "generate a --model {sd3/model} --vae {sd3/model/text_encoder/model.safetensors}", &["--vae"]);
-    refused(&desk, "generate a --model {sd3/model} --t5xxl {sd3/model}", &["no .safetensors file", "hint"]);
+    refused(&desk, "generate a --model {sd3/model} --t5xxl {sd3/model}", &["no .safetensors or .gguf file", "hint"]);
 }
 
 #[test]

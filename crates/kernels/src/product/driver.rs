@@ -3,10 +3,12 @@
 use half::bf16;
 use rayon::prelude::*;
 
+use super::blocks::Blocks;
 use super::epilogue::{Epilogue, Output, SharedOutput};
+use super::loose::Loose;
 use super::matrix::Matrix;
 use super::micro::{Kernel, Tile, bf16_kernel, f32_kernel};
-use super::panels::{PANEL, Packed, PackedShape, STEP, copy_rows, pack_panels, round};
+use super::panels::{PANEL, Packed, PackedShape, STEP, copy_rows, round};
 use super::transpose::WIDE;
 use crate::{ALIGNMENT, Buffer, Isa, Plain};
 
@@ -25,6 +27,8 @@ pub enum Factor<'a, T> {
     Packed(&'a [T], PackedShape),
     /// As it lies: packed into scratch memory in each call.
     Plain(Matrix<'a>),
+    /// In blocks of few bits: widened and packed into scratch memory in each call.
+    Blocks(Blocks<'a>),
 }
 
 /// `out = epilogue(a b^T)` with f32 sums: `a` `[M, K]`, `b` `[N, K]`, `out` `[M, N]`.
@@ -64,23 +68,34 @@ pub fn multiply_keeping<T: Factored>(
                 T::dispatch(isa, a, Columns::Packed(values), shape, epilogue, out, kept);
             }
         }
-        Factor::Plain(b) => {
-            let shape = PackedShape { columns: b.rows, inner: b.columns };
-            // Few rows meet each panel once: it is packed where it is used, and memory is read once and not written.
-            if (1..=BLOCK_ROWS).contains(&a.rows) && !shape.is_empty() {
-                assert_eq!(a.columns, shape.inner, "inner widths of a product");
-                assert_eq!(out.len(), a.rows * shape.columns, "results of {} x {}", a.rows, shape.columns);
-                epilogue.check(a.rows, shape.columns);
-                if let Some(kept) = &kept {
-                    assert_eq!(kept.len(), out.len(), "kept sums of {} x {}", a.rows, shape.columns);
-                }
-                return T::dispatch(isa, a, Columns::Fresh(b), shape, epilogue, out, kept);
-            }
-            let mut packed = Buffer::<T>::reused(shape.len());
-            shape.pack(isa, b, &mut packed);
-            multiply_keeping(isa, a, Factor::Packed(&packed, shape), epilogue, out, kept);
-        }
+        Factor::Plain(b) => multiply_loose::<T>(isa, a, Loose::Plain(b), epilogue, out, kept),
+        Factor::Blocks(b) => multiply_loose::<T>(isa, a, Loose::Blocks(b), epilogue, out, kept),
     }
+}
+
+/// [`multiply_keeping`] of a factor that is not packed.
+fn multiply_loose<T: Factored>(
+    isa: Isa,
+    a: Matrix<'_>,
+    b: Loose<'_>,
+    epilogue: &Epilogue<'_>,
+    out: Output<'_>,
+    kept: Option<Output<'_>>,
+) {
+    let shape = b.shape();
+    // Few rows meet each panel once: it is packed where it is used, and memory is read once and not written.
+    if (1..=BLOCK_ROWS).contains(&a.rows) && !shape.is_empty() {
+        assert_eq!(a.columns, shape.inner, "inner widths of a product");
+        assert_eq!(out.len(), a.rows * shape.columns, "results of {} x {}", a.rows, shape.columns);
+        epilogue.check(a.rows, shape.columns);
+        if let Some(kept) = &kept {
+            assert_eq!(kept.len(), out.len(), "kept sums of {} x {}", a.rows, shape.columns);
+        }
+        return T::dispatch(isa, a, Columns::Fresh(b), shape, epilogue, out, kept);
+    }
+    let mut packed = Buffer::<T>::reused(shape.len());
+    b.pack(isa, &mut packed);
+    multiply_keeping(isa, a, Factor::Packed(&packed, shape), epilogue, out, kept);
 }
 
 /// The second factor of a product, ready for its driver.
@@ -88,7 +103,7 @@ pub fn multiply_keeping<T: Factored>(
 pub enum Columns<'a, T> {
     Packed(&'a [T]),
     /// Each panel is packed when a block of rows meets it.
-    Fresh(Matrix<'a>),
+    Fresh(Loose<'a>),
 }
 
 /// Numbers that there is a product of.
@@ -256,19 +271,16 @@ impl<T: Plain> Panels<T> for Direct<'_, T> {
 /// As it lies, packed in scratch memory each time.
 struct Fresh<'a, T> {
     isa: Isa,
-    b: Matrix<'a>,
+    b: Loose<'a>,
     adjust: Option<fn(Isa, &mut [T])>,
 }
 
 impl<T: Packed> Panels<T> for Fresh<'_, T> {
     fn at(&self, panel: usize, panels: usize, inner: usize, depth: usize, out: &mut [T]) -> (*const T, usize) {
         let Fresh { isa, b, adjust } = *self;
-        let (first, length) = (panel * PANEL, depth * PANEL);
-        let sizes = [(panels * PANEL).min(b.rows - first), depth.min(b.columns - inner)];
-        let start = first * b.row_stride + inner * b.column_stride;
-        let part = Matrix::strided(b.values.after(start), sizes, [b.row_stride, b.column_stride]);
+        let length = depth * PANEL;
         let out = &mut out[..panels * length];
-        pack_panels(isa, &part, 0, length, out);
+        b.pack_part(isa, [panel, panels], [inner, depth], out);
         if let Some(adjust) = adjust {
             adjust(isa, out);
         }

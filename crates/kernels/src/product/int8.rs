@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use super::blocks::Blocks;
 use super::driver::{Direct, Ends, Factor, Panels, Product, RowSource, Segment, lines, multiply};
 use super::epilogue::{Epilogue, Output};
 use super::matrix::{Matrix, Values};
@@ -38,7 +39,24 @@ impl Int8Factor {
     /// # Panics
     /// An instruction set that the machine lacks: a bug of the caller.
     pub fn new(isa: Isa, b: Matrix<'_>) -> Self {
-        let (columns, inner) = (b.rows, b.columns);
+        Self::of_rows(isa, [b.rows, b.columns], |first, stride, wide| copy_rows(isa, &b, first, stride, wide))
+    }
+
+    /// The same of a factor in blocks: a row's scale takes the place of its blocks' scales.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn of_blocks(isa: Isa, b: &Blocks<'_>) -> Self {
+        let [columns, inner] = b.sizes();
+        Self::of_rows(isa, [columns, inner], |first, stride, wide| {
+            for (row, wide) in (first..columns).zip(wide.chunks_exact_mut(stride)) {
+                b.widen(isa, row, 0, &mut wide[..inner]);
+            }
+        })
+    }
+
+    /// `widen` writes rows from one on, `stride` apart, in f32.
+    fn of_rows(isa: Isa, [columns, inner]: [usize; 2], widen: impl Fn(usize, usize, &mut [f32]) + Sync) -> Self {
         let shape = padded(columns, inner);
         let mut factor = Int8Factor {
             numbers: Buffer::zeroed(shape.len()),
@@ -55,7 +73,7 @@ impl Int8Factor {
         panels.zip(rows).enumerate().for_each(|(panel, (numbers, (scales, totals)))| {
             let stride = inner.next_multiple_of(STEP);
             let mut wide = Buffer::<f32>::reused(PANEL * stride);
-            copy_rows(isa, &b, panel * PANEL, stride, &mut wide);
+            widen(panel * PANEL, stride, &mut wide);
             let rows = wide.chunks_exact(stride).zip(scales).zip(totals).enumerate();
             for (column, ((row, scale), total)) in rows {
                 let inverse = scale_of(isa, row, scale);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{DispatchDevice, Flex, TensorMetadata};
-use burn::tensor::{AllocationProperty, Bytes, DType, Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{AllocationProperty, Bytes, DType, Device, FloatDType, Int, Tensor, TensorData};
 use half::bf16;
 use rectiflow_kernels::attention::{self, Bias, OutputPart, Part, Sequence};
 use rectiflow_kernels::norm::{Affine, Heads, Norm, Rows, norm};
@@ -17,7 +17,7 @@ use rectiflow_kernels::product::{
 use rectiflow_kernels::{Buffer, Isa};
 
 use super::{After, AttentionBias, Qkv, Residual};
-use crate::Precision;
+use crate::{BlockMatrix, Precision};
 
 pub(super) mod bound;
 pub(super) mod convolution;
@@ -40,7 +40,7 @@ pub(super) fn serves<const D: usize>(x: &Tensor<D>) -> bool {
     runs_on_kernels(&x.device())
 }
 
-pub(super) fn isa() -> Isa {
+pub(crate) fn isa() -> Isa {
     // `DeviceChoice::open` has told the user already; a library user learns it here.
     Isa::chosen().unwrap_or_else(|error| panic!("{error}"))
 }
@@ -186,8 +186,48 @@ impl Default for PackedWeight {
 /// The packed numbers, and what they were packed from.
 struct Packed {
     /// Held so that its memory is not used for other numbers, which would look the same below.
-    source: Stored,
+    source: Weight,
     numbers: Numbers,
+}
+
+/// A weight before it is packed.
+#[derive(Clone)]
+enum Weight {
+    Tensor(Stored),
+    Blocks(BlockMatrix),
+}
+
+impl Weight {
+    fn is_same(&self, other: &Weight) -> bool {
+        match (self, other) {
+            (Weight::Tensor(a), Weight::Tensor(b)) => is_same(a, b),
+            (Weight::Blocks(a), Weight::Blocks(b)) => a.is_same(b),
+            _ => false,
+        }
+    }
+
+    /// `[O, I]`.
+    fn shape(&self) -> [usize; 2] {
+        match self {
+            Weight::Tensor(weight) => weight.shape().dims(),
+            Weight::Blocks(weight) => weight.shape(),
+        }
+    }
+
+    /// As a product takes it that packs it itself.
+    fn factor<T>(&self) -> Factor<'_, T> {
+        match self {
+            Weight::Tensor(weight) => Factor::Plain(matrix(weight)),
+            Weight::Blocks(weight) => Factor::Blocks(weight.blocks()),
+        }
+    }
+
+    fn int8(&self) -> Int8Factor {
+        match self {
+            Weight::Tensor(weight) => Int8Factor::new(isa(), matrix(weight)),
+            Weight::Blocks(weight) => Int8Factor::of_blocks(isa(), &weight.blocks()),
+        }
+    }
 }
 
 /// One of the forms a weight is packed in.
@@ -215,14 +255,14 @@ impl PackedWeight {
     /// The packed form of `weight`: that which is kept, if it was made of these very numbers, or a new one.
     fn of<T>(
         &self,
-        weight: Stored,
+        weight: Weight,
         known: impl Fn(&Numbers) -> Option<&Arc<T>>,
-        pack: impl FnOnce(&Stored) -> (Arc<T>, Numbers),
+        pack: impl FnOnce(&Weight) -> (Arc<T>, Numbers),
     ) -> Arc<T> {
         let Some(kept) = &self.0 else { return pack(&weight).0 };
         let lock = || kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Packed { source, numbers }) = &*lock()
-            && is_same(source, &weight)
+            && source.is_same(&weight)
             && let Some(numbers) = known(numbers)
         {
             return Arc::clone(numbers);
@@ -235,16 +275,16 @@ impl PackedWeight {
 
     /// `weight` in bf16.
     fn bf16(&self, weight: Stored, pack: impl FnOnce(&Stored) -> Buffer<bf16>) -> Arc<Buffer<bf16>> {
-        self.of(weight, Numbers::bf16, |weight| {
-            let numbers = Arc::new(pack(weight));
+        self.of(Weight::Tensor(weight.clone()), Numbers::bf16, |_| {
+            let numbers = Arc::new(pack(&weight));
             (Arc::clone(&numbers), Numbers::Bf16(numbers))
         })
     }
 
     /// `weight` in int8.
-    fn int8(&self, weight: Stored) -> Arc<Int8Factor> {
+    fn int8(&self, weight: Weight) -> Arc<Int8Factor> {
         self.of(weight, Numbers::int8, |weight| {
-            let factor = Arc::new(Int8Factor::new(isa(), matrix(weight)));
+            let factor = Arc::new(weight.int8());
             (Arc::clone(&factor), Numbers::Int8(factor))
         })
     }
@@ -285,9 +325,31 @@ pub(super) fn linear<const D: usize>(
     after: After<D>,
     precision: Precision,
 ) -> Tensor<D> {
+    linear_of(x, Weight::Tensor(contiguous(weight_OI)), packed, bias_O, after, precision)
+}
+
+pub(super) fn linear_of_blocks<const D: usize>(
+    x: Tensor<D>,
+    weight_OI: &BlockMatrix,
+    packed: &PackedWeight,
+    bias_O: Option<Tensor<1>>,
+    after: After<D>,
+    precision: Precision,
+) -> Tensor<D> {
+    linear_of(x, Weight::Blocks(weight_OI.clone()), packed, bias_O, after, precision)
+}
+
+fn linear_of<const D: usize>(
+    x: Tensor<D>,
+    weight: Weight,
+    packed: &PackedWeight,
+    bias_O: Option<Tensor<1>>,
+    after: After<D>,
+    precision: Precision,
+) -> Tensor<D> {
     let device = x.device();
     let mut shape = x.dims();
-    let [width_out, width_in] = weight_OI.dims();
+    let [width_out, width_in] = weight.shape();
     let rows: usize = shape[..D - 1].iter().product();
     shape[D - 1] = width_out;
     let x = contiguous(x.reshape([rows, width_in]));
@@ -306,28 +368,38 @@ pub(super) fn linear<const D: usize>(
         }),
     };
     let mut result = Result::new(after.out, rows * width_out);
-    match precision {
-        Precision::F32 => {
-            let weight = contiguous(weight_OI);
-            let factor = Factor::<f32>::Plain(matrix(&weight));
-            multiply(isa(), matrix(&x), factor, &epilogue, result.output());
+    match (precision, weight) {
+        (Precision::F32, weight) => {
+            multiply::<f32>(isa(), matrix(&x), weight.factor(), &epilogue, result.output());
         }
-        Precision::Bf16 => {
+        (Precision::Bf16, Weight::Tensor(weight)) if packed.is_kept() => {
             let shape = PackedShape { columns: width_out, inner: width_in };
-            let weight = contiguous(weight_OI);
-            if packed.is_kept() {
-                let numbers = packed.bf16(weight, |weight| shape.packed(isa(), matrix(weight)));
-                multiply(isa(), matrix(&x), Factor::Packed(&numbers, shape), &epilogue, result.output());
-            } else {
-                multiply::<bf16>(isa(), matrix(&x), Factor::Plain(matrix(&weight)), &epilogue, result.output());
-            }
+            let numbers = packed.bf16(weight, |weight| shape.packed(isa(), matrix(weight)));
+            multiply(isa(), matrix(&x), Factor::Packed(&numbers, shape), &epilogue, result.output());
         }
-        Precision::Int8 => {
-            let factor = packed.int8(contiguous(weight_OI));
+        // Blocks are widened each time: kept in bf16, they would take twice to four times their memory.
+        (Precision::Bf16, weight) => {
+            multiply::<bf16>(isa(), matrix(&x), weight.factor(), &epilogue, result.output());
+        }
+        (Precision::Int8, weight) => {
+            let factor = packed.int8(weight);
             multiply_int8(isa(), matrix(&x), &factor, &epilogue, result.output());
         }
     }
     result.tensor(shape, &device)
+}
+
+/// Vectors of a table in blocks, in f32. ids `[B, L]`.
+pub(super) fn embedding_of_blocks(ids_BL: Tensor<2, Int>, table_VD: &BlockMatrix) -> Tensor<3> {
+    let (device, [batch, length], [_, width]) = (ids_BL.device(), ids_BL.dims(), table_VD.shape());
+    let mut result = Result::new(DType::F32, batch * length * width);
+    let (table, isa) = (table_VD.blocks(), isa());
+    let ids = ids_BL.into_data();
+    for (id, row) in ids.iter::<i64>().zip(result.floats().chunks_exact_mut(width.max(1))) {
+        let id = usize::try_from(id).unwrap_or_else(|_| panic!("vector {id} of a table"));
+        table.widen(isa, id, 0, row);
+    }
+    result.tensor([batch, length, width], &device)
 }
 
 /// A contiguous tensor as the rows of its last axis.

@@ -16,7 +16,7 @@ mod optimizer;
 mod strips;
 mod tracked;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 pub use rectiflow_kernels::product::Activation;
 
 pub use rectiflow_kernels::attention::HeadStatistics;
@@ -25,11 +25,12 @@ pub use rectiflow_kernels::picture::Window;
 
 pub use composed::{AttentionBias, embedding, silu, widen, with_border};
 pub use cpu::PackedWeight;
+pub(crate) use cpu::isa;
 pub use cpu::runs_on_kernels;
 pub use optimizer::{AdamwMoments, adamw_step, ema_start, ema_step, sum_of_squares};
 pub use strips::{PictureSums, ScaleShift, stack_rows};
 
-use crate::{Precision, from_f32, to_f32};
+use crate::{BlockMatrix, Precision, from_f32, to_f32};
 
 /// What follows the sums of a product: `x + gate * times * activation(sums + bias)`, then storing as `out`.
 #[derive(Debug)]
@@ -81,6 +82,25 @@ pub fn linear<const D: usize>(
     } else {
         composed::linear(x, weight_OI, bias_O, after, precision)
     }
+}
+
+/// [`linear`] with a weight in blocks, on the processor: they are widened strip by strip in each product. No gradients.
+pub fn linear_of_blocks<const D: usize>(
+    x: Tensor<D>,
+    weight_OI: &BlockMatrix,
+    packed: &PackedWeight,
+    bias_O: Option<Tensor<1>>,
+    after: After<D>,
+    precision: Precision,
+) -> Tensor<D> {
+    let (shape, [width_out, width_in]) = (x.dims(), weight_OI.shape());
+    assert_eq!(shape[D - 1], width_in, "linear: input {shape:?}, weight [{width_out}, {width_in}]");
+    cpu::linear_of_blocks(x, weight_OI, packed, bias_O, after, precision)
+}
+
+/// [`embedding`] of a table in blocks, on the processor: only the vectors that are taken are widened.
+pub fn embedding_of_blocks(ids_BL: Tensor<2, Int>, table_VD: &BlockMatrix) -> Tensor<3> {
+    cpu::embedding_of_blocks(ids_BL, table_VD)
 }
 
 /// Queries, keys and values of one stream.

@@ -65,7 +65,11 @@ fn write_module<M: Module>(module: &M, names: &ParamNames, folder: &Path, settin
     write_part(folder, WEIGHTS, Trainee::weights(module, names), settings)
 }
 
-fn write_tokenizer(folder: &Path, files: &[TokenizerFile]) -> Result<(), Problem> {
+/// Writes the files of a tokenizer into its folder.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_tokenizer(folder: &Path, files: &[TokenizerFile]) -> Result<(), Problem> {
     fs::create_dir_all(folder).map_err(|problem| at(folder, &problem))?;
     for (name, content) in files {
         let path = folder.join(name);

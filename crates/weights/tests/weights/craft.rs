@@ -111,3 +111,81 @@ pub(crate) fn message(error: &WeightsError) -> (String, String) {
     assert!(!problem.contains('\n') && !hint.contains('\n') && !hint.is_empty(), "{text}");
     (problem.to_owned(), hint.to_owned())
 }
+
+/// A GGUF file that is made here, field by field.
+#[derive(Clone, Debug)]
+pub(crate) struct Gguf {
+    pub(crate) magic: [u8; 4],
+    pub(crate) version: u32,
+    /// What the header says, where that is not how many there are.
+    pub(crate) counts: [Option<u64>; 2],
+    /// Metadata: a key, its type, and the bytes of its value.
+    pub(crate) values: Vec<(String, u32, Vec<u8>)>,
+    /// Names, dimensions fastest first, ggml's types and offsets.
+    pub(crate) tensors: Vec<(String, Vec<u64>, u32, u64)>,
+    pub(crate) data: Vec<u8>,
+}
+
+/// ggml's numbers of types.
+pub(crate) const F32: u32 = 0;
+pub(crate) const Q8_0: u32 = 8;
+
+impl Gguf {
+    /// Tensors of these dimensions, fastest first, and types, filled with zeros, one after the other.
+    pub(crate) fn of(tensors: &[(&str, &[u64], u32)]) -> Gguf {
+        let mut file = Gguf {
+            magic: *b"GGUF",
+            version: 3,
+            counts: [None; 2],
+            values: Vec::new(),
+            tensors: Vec::new(),
+            data: Vec::new(),
+        };
+        for (name, dims, kind) in tensors {
+            let numbers = dims.iter().product::<u64>() as usize;
+            let bytes = if *kind == Q8_0 { numbers / 32 * 34 } else { numbers * 4 };
+            file.tensors.push(((*name).to_owned(), dims.to_vec(), *kind, file.data.len() as u64));
+            file.data.resize((file.data.len() + bytes).next_multiple_of(32), 0);
+        }
+        file
+    }
+
+    pub(crate) fn value(mut self, key: &str, kind: u32, bytes: &[u8]) -> Gguf {
+        self.values.push((key.to_owned(), kind, bytes.to_vec()));
+        self
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let counts = [self.tensors.len() as u64, self.values.len() as u64];
+        let mut bytes = self.magic.to_vec();
+        bytes.extend(self.version.to_le_bytes());
+        for (stated, count) in self.counts.iter().zip(counts) {
+            bytes.extend(stated.unwrap_or(count).to_le_bytes());
+        }
+        for (key, kind, value) in &self.values {
+            bytes.extend(text(key));
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(value);
+        }
+        for (name, dims, kind, offset) in &self.tensors {
+            bytes.extend(text(name));
+            bytes.extend((dims.len() as u32).to_le_bytes());
+            dims.iter().for_each(|dim| bytes.extend(dim.to_le_bytes()));
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(offset.to_le_bytes());
+        }
+        bytes.resize(bytes.len().next_multiple_of(32), 0);
+        bytes.extend(&self.data);
+        bytes
+    }
+}
+
+/// A text as GGUF has it.
+pub(crate) fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+}
+
+/// An array as GGUF has it: of this type, and this long.
+pub(crate) fn array(kind: u32, count: u64, values: &[u8]) -> Vec<u8> {
+    [&kind.to_le_bytes()[..], &count.to_le_bytes(), values].concat()
+}

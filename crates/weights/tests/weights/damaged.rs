@@ -131,8 +131,7 @@ fn tensors_that_do_not_fit_together() {
 #[test]
 fn other_formats_are_named() {
     for (start, what) in [
-        (&b"GGUF\x03\0\0\0\x01\0\0\0\0\0\0\0"[..], Foreign::Gguf),
-        (b"PK\x03\x04\0\0\0\0\0\0\0\0", Foreign::PytorchZip),
+        (&b"PK\x03\x04\0\0\0\0\0\0\0\0"[..], Foreign::PytorchZip),
         (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j", Foreign::Pickle),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4", Foreign::LfsPointer),
         (b"<!DOCTYPE html><html>", Foreign::WebPage),

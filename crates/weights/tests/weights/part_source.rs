@@ -10,7 +10,7 @@ use crate::craft::{
 
 /// Two tensors of a T5: the smallest thing that is recognised.
 fn t5(dtype: &'static str) -> Vec<Tensor> {
-    let bytes_each = Dtype::from_name(dtype).unwrap().bits() as usize / 8;
+    let bytes_each = Dtype::from_name(dtype).unwrap().bytes_of(1).unwrap() as usize;
     [("encoder.block.0.layer.0.SelfAttention.q.weight", [16, 16]), ("shared.weight", [20, 16])]
         .map(|(name, shape)| tensor(name, dtype, &shape, vec![0; 16 * shape[0] * bytes_each]))
         .to_vec()

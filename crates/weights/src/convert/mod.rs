@@ -1,18 +1,25 @@
-//! A file's tensors in another type, one tensor after the other.
+//! A file's or a model's tensors in another type or layout, one tensor after the other.
+
+mod model;
+mod narrow;
+mod quantise;
 
 use std::path::Path;
 
 use burn::tensor::DType;
-use half::{bf16, f16};
+use bytes::Bytes;
 use rectiflow_nn::TensorData;
 
+use self::narrow::narrowed;
 use crate::dtype::Dtype;
 use crate::error::WeightsError;
-use crate::file::TensorFile;
-use crate::fp8;
-use crate::write::{Entry, write_entries};
+use crate::file::{Container, TensorFile};
+use crate::inventory::OtherTensors;
+use crate::write::{Entry, Head, write_entries};
 
-/// Writes the tensors of `from` as `dtype` into `to`, which replaces what is there. Names, shapes, metadata and tensors
+pub use self::model::{Form, convert_model};
+
+/// Writes the tensors of a safetensors file as `dtype` into another, which replaces what is there. Names, shapes, metadata and tensors
 /// of whole numbers stay as they are. What has fewer than two dimensions (biases, norms) is never narrower than 16 bits:
 /// of such a tensor F8_E4M3 becomes BF16.
 ///
@@ -22,9 +29,9 @@ use crate::write::{Entry, write_entries};
 /// `from` cannot be read, `to` not written; a value is not finite, or too large for `dtype`. Nothing is left behind.
 ///
 /// # Panics
-/// `dtype` is none that a model's weights may have.
+/// `dtype` is none that a model's weights may have in a safetensors file.
 pub fn convert_file(from: &Path, to: &Path, dtype: Dtype) -> Result<u64, WeightsError> {
-    assert!(dtype.is_weight(), "weights of {dtype}");
+    assert!(dtype.is_weight() && Container::Safetensors.holds(dtype), "weights of {dtype}");
     let file = TensorFile::open(from)?;
     let stored = |found: Dtype, dimensions: usize| match (found, dtype) {
         (found, _) if !found.is_weight() => found,
@@ -41,11 +48,14 @@ pub fn convert_file(from: &Path, to: &Path, dtype: Dtype) -> Result<u64, Weights
         })
         .collect();
     let mut total = 0;
-    write_entries(to, entries, file.metadata(), |name| {
+    write_entries(to, Head::Safetensors(file.metadata()), entries, |name| {
         let info = &file.tensors()[name];
         let bytes = match stored(info.dtype, info.shape.len()) {
-            same if same == info.dtype => file.raw(name).map(|raw| raw.bytes.to_vec()).unwrap_or_default(),
-            other => narrowed(&file.data(name)?, other).map_err(|problem| problem.of(from, name, other))?,
+            same if same == info.dtype => file.bytes(info),
+            other => {
+                let narrow = narrowed(&as_f32(&file.data(name)?), other);
+                Bytes::from(narrow.map_err(|problem| problem.of(from, name, other))?)
+            }
         };
         total += bytes.len() as u64;
         Ok::<_, WeightsError>(bytes)
@@ -53,47 +63,17 @@ pub fn convert_file(from: &Path, to: &Path, dtype: Dtype) -> Result<u64, Weights
     Ok(total)
 }
 
-/// What keeps a tensor from being stored.
-enum Problem {
-    NotFinite(u64),
-    TooLarge(f32),
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Converted {
+    /// Bytes of all tensors.
+    pub bytes: u64,
+    /// Tensors of the files that have no place in what was written.
+    pub left_out: Vec<OtherTensors>,
 }
 
-impl Problem {
-    fn of(self, file: &Path, name: &str, dtype: Dtype) -> WeightsError {
-        match self {
-            Problem::NotFinite(count) => {
-                WeightsError::NotFinite { file: file.to_owned(), tensors: vec![(name.to_owned(), count)] }
-            }
-            Problem::TooLarge(value) => {
-                WeightsError::TooLargeFor { file: file.to_owned(), name: name.to_owned(), dtype, value }
-            }
-        }
-    }
-}
-
-fn narrowed(data: &TensorData, dtype: Dtype) -> Result<Vec<u8>, Problem> {
-    let wide = data.clone().convert_dtype(DType::F32);
-    let values: Vec<f32> = wide.iter::<f32>().collect();
-    let lost = values.iter().filter(|value| !value.is_finite()).count() as u64;
-    if lost > 0 {
-        return Err(Problem::NotFinite(lost));
-    }
-    let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    let bound = match dtype {
-        Dtype::F16 => f16::MAX.to_f32(),
-        Dtype::F8E4M3 => 448.0,
-        _ => f32::MAX,
-    };
-    if largest > bound {
-        return Err(Problem::TooLarge(largest));
-    }
-    Ok(match dtype {
-        Dtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
-        Dtype::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
-        Dtype::F8E4M3 => values.iter().map(|&value| fp8::narrow(value)).collect(),
-        _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-    })
+fn as_f32(data: &TensorData) -> Vec<f32> {
+    data.clone().convert_dtype(DType::F32).iter::<f32>().collect()
 }
 
 #[cfg(test)]
