@@ -116,7 +116,7 @@ fn repositories_of_something_else_say_what_they_have() {
         ),
         (
             &[("a.safetensors", b"a"), ("b.safetensors", b"b")],
-            &["several .safetensors files", "hint: name one of them"],
+            &["several .safetensors or .gguf files", "hint: name one of them"],
         ),
         (&[("model_index.json", flux), ("transformer/model.safetensors", b"x")], &["it is a `FluxPipeline`"]),
         (&[("unet/model.bin", b"x")], &["`unet/model.bin` (1 B)", "no .safetensors file"]),
