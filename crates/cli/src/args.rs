@@ -7,7 +7,7 @@ use rectiflow_nn::{DeviceChoice, Precision};
 use rectiflow_weights::ModelPaths;
 
 /// Where the model's parts are.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct ModelArgs {
     /// A diffusers folder, or a single .safetensors file in the official layout [default: the small model that comes with
     /// the program, if no part is given either]
@@ -83,7 +83,7 @@ fn repository(path: &Path) -> Option<&str> {
 }
 
 /// How to compute.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct ComputeArgs {
     /// What products are computed in: f32, bf16 or int8 (linear layers; the rest in bf16). On a CPU with AVX-512 BF16 or
     /// AMX, bf16 is several times faster than f32

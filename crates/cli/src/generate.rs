@@ -1,24 +1,31 @@
 //! `rectiflow generate`
 
-mod clash;
+pub(crate) mod clash;
+mod format;
 mod guidance;
-mod latents;
+pub(crate) mod latents;
 mod names;
 mod options;
-mod prompts;
-mod say;
+mod preview;
+pub(crate) mod prompts;
+pub(crate) mod say;
 mod studio;
+mod terminal;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use rectiflow_generate::{KnownWords, ModelFacts, ModelFiles, Parts, Plan, PlanError, Request, StepReuse, generate};
+use rectiflow_generate::{
+    Format, KnownWords, ModelFacts, ModelFiles, Parts, Plan, PlanError, Request, Settings, StepReuse, generate,
+};
 use rectiflow_nn::{Device, Tensor};
 use rectiflow_weights::ModelPaths;
 
-use self::names::OutputNames;
+pub(crate) use self::names::OutputNames;
 pub(crate) use self::options::GenerateArgs;
+pub(crate) use self::preview::Previewer;
 use self::studio::Studio;
+use crate::hashes;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::writable::check_writable;
@@ -30,13 +37,13 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     }
     let seed = args.seed.number();
     let pictures = prompts.len().checked_mul(args.count).ok_or(PlanError::TooMany { count: args.count })?;
-    let names = OutputNames::new(args.out.as_deref(), pictures)?;
+    let names = OutputNames::new(args.out.as_deref(), &args.format, pictures)?;
+    args.preview.check()?;
     if let Some(path) = &args.latents_out {
         check_writable(path).with_context(|| format!("`--latents-out {}` cannot be written", path.display()))?;
     }
     let paths = args.model.paths()?;
-    let inputs = args.model.given().chain(args.latents_in.as_deref().map(|path| ("--latents-in", path)));
-    clash::check(&names, args.latents_out.as_deref(), &inputs.collect::<Vec<_>>())?;
+    clash::check(&names, &args.other_outputs(), &args.inputs())?;
     let device = args.compute.device.open()?;
 
     let mut progress = Progress::new();
@@ -47,7 +54,8 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     let drawn = Drawn { prompts, count, seed };
     let (plan, noise) = resolve(&args, drawn, &facts, &device)?;
     let words = known_words(&paths)?;
-    let parts = Parts::load(&files, args.compute.device, args.compute.precision, args.compat)?;
+    let parts = load(&files, &args)?;
+    fits(&plan, &parts, names.format(), noise.is_some())?;
     let lost_at_once = match &args.latents_out {
         None => "; the pictures that were named are stored",
         Some(_) => "; the pictures that were named are stored, their latents are not",
@@ -56,10 +64,27 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     let known = say::Known { side_px: facts.side_px, words: words.as_ref() };
     say::plan(&progress, &parts, &plan, &known, args.steps.is_none() && args.guidance.guidance.is_none());
 
-    let mut studio =
-        Studio { progress, names, pictures, done: 0, latents_out: args.latents_out, latents: Vec::new(), interrupt };
+    let preview = args.preview.open(&parts);
+    let (done, latents_out, latents) = (0, args.latents_out, Vec::new());
+    let mut studio = Studio { progress, names, pictures, done, latents_out, latents, interrupt, preview };
     let result = generate(parts, &plan, noise.as_ref(), &mut studio);
     studio.finish(result)
+}
+
+/// The model, with the digests of its files.
+pub(crate) fn load(files: &ModelFiles, args: &GenerateArgs) -> anyhow::Result<Parts> {
+    let mut parts = Parts::load(files, args.compute.device, args.compute.precision, args.compat)?;
+    parts.name.hashes = hashes::of(files)?;
+    Ok(parts)
+}
+
+/// Whether every picture of a plan can be stored in this format, which is better known now than when it is drawn.
+fn fits(plan: &Plan, parts: &Parts, format: Format, latents_given: bool) -> anyhow::Result<()> {
+    for prompt in &plan.prompts {
+        let settings = Settings::of(plan, &parts.name, prompt, plan.seed, latents_given);
+        format.check([plan.width, plan.height], &settings.texts())?;
+    }
+    Ok(())
 }
 
 /// The words of a model's folder, if it has a list.
@@ -74,14 +99,14 @@ fn known_words(paths: &ModelPaths) -> anyhow::Result<Option<KnownWords>> {
 }
 
 /// Prompts, pictures of each, and the first one's seed.
-struct Drawn {
-    prompts: Vec<String>,
-    count: usize,
-    seed: u64,
+pub(crate) struct Drawn {
+    pub(crate) prompts: Vec<String>,
+    pub(crate) count: usize,
+    pub(crate) seed: u64,
 }
 
 /// What will be drawn, and what it starts from if a file gives that. Before any weight is read.
-fn resolve(
+pub(crate) fn resolve(
     args: &GenerateArgs,
     drawn: Drawn,
     model: &ModelFacts,

@@ -10,24 +10,28 @@ mod embedded;
 mod evaluate;
 mod formulations;
 mod generate;
+mod grid;
+mod hashes;
 mod inspect;
 mod interrupt;
 mod left_out;
 mod memory;
 mod output;
 mod progress;
+mod replay;
 mod threads;
 mod train;
 mod verify;
 mod writable;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 /// Stable Diffusion 3 on your own machine
 ///
-/// Exit status: 0 done, 1 `verify` found a stage over its bound, 2 an error, 130 interrupted.
+/// Exit status: 0 done, 1 `verify` found a stage over its bound or `replay` another picture, 2 an error, 130 interrupted.
 #[derive(Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 struct Cli {
@@ -41,6 +45,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(Box<generate::GenerateArgs>),
+    Grid(Box<grid::GridArgs>),
+    Replay(replay::ReplayArgs),
     Train(train::TrainArgs),
     Cache(cache::CacheArgs),
     Convert(convert::ConvertArgs),
@@ -53,6 +59,19 @@ enum Command {
     Verify(verify::VerifyArgs),
 }
 
+impl Cli {
+    /// What a line of words asks of `grid`.
+    ///
+    /// # Errors
+    /// It asks for what cannot be.
+    fn grid_of(line: impl IntoIterator<Item = OsString>) -> Result<grid::GridArgs, clap::Error> {
+        match Cli::try_parse_from(line)?.command {
+            Command::Grid(args) => Ok(*args),
+            _ => unreachable!("the line is that of a grid"),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     output::end(run(Cli::parse()).unwrap_or_else(|error| output::report(&error)))
 }
@@ -61,6 +80,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     threads::start(cli.threads)?;
     match cli.command {
         Command::Generate(args) => generate::run(*args),
+        Command::Grid(args) => grid::run(*args),
+        Command::Replay(args) => replay::run(&args),
         Command::Train(args) => train::run(args),
         Command::Cache(args) => cache::run(args),
         Command::Convert(args) => convert::run(args),

@@ -106,6 +106,16 @@ impl ModelFiles {
         Ok(ModelFiles { encoders, transformer })
     }
 
+    /// The checkpoint that the parts are in.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.encoders.checkpoint
+    }
+
+    /// What pictures call the model: the name of its file or folder.
+    pub fn name(&self) -> &str {
+        &self.encoders.name
+    }
+
     /// As diffusers reads it: latent pixels in the transformer's settings.
     fn side_px(&self) -> Option<usize> {
         let EncoderFiles { vae, checkpoint, .. } = &self.encoders;

@@ -1,5 +1,7 @@
 //! Loading a model: its files become networks. Values are checked here and kept when a network is used.
 
+use std::collections::BTreeMap;
+
 use rectiflow_mmdit::Mmdit;
 use rectiflow_nn::{Device, DeviceChoice, Params, Precision};
 use rectiflow_text::{ClipConfig, ClipEncoder, ClipKind, ClipTokenizer, Origin, T5Encoder, T5Tokenizer};
@@ -13,7 +15,8 @@ use crate::notes::{Note, notes};
 use crate::prompt::{Clip, Encoder, T5, TextEncoders};
 use crate::settings::ModelName;
 
-/// A model, ready to draw.
+/// A model, ready to draw. A clone shares its weights, also those that kernels ordered for themselves.
+#[derive(Clone)]
 pub struct Parts {
     /// Reads prompts.
     pub text: TextEncoders,
@@ -63,6 +66,8 @@ impl Parts {
                 precision: precision.to_string(),
                 device: on.to_string(),
                 encoders: text.present().iter().map(ToString::to_string).collect(),
+                instructions: on.instructions(),
+                hashes: BTreeMap::new(),
             },
             text,
             transformer,

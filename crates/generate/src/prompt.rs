@@ -37,18 +37,21 @@ impl std::fmt::Display for Encoder {
 }
 
 /// A CLIP encoder and what cuts text for it.
+#[derive(Clone)]
 pub(crate) struct Clip {
     pub(crate) tokenizer: ClipTokenizer,
     pub(crate) encoder: ClipEncoder,
 }
 
 /// T5 and what cuts text for it.
+#[derive(Clone)]
 pub(crate) struct T5 {
     pub(crate) tokenizer: T5Tokenizer,
     pub(crate) encoder: T5Encoder,
 }
 
 /// The text encoders that a model has. Encoding consumes them: they are large, and not needed again.
+#[derive(Clone)]
 pub struct TextEncoders {
     pub(crate) clip_l: Option<Clip>,
     pub(crate) clip_g: Option<Clip>,

@@ -4,7 +4,7 @@ use rectiflow_generate::{GuidanceRequest, Hindered, Hindrance};
 use rectiflow_sample::{BadWindow, Rule, Scales, Window};
 
 /// Guidance
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 #[command(next_help_heading = "Guidance")]
 pub(crate) struct GuidanceArgs {
     /// Guidance scale, or one for each step as in 7,6,5 (the last for all further ones); 1 or less turns guidance off

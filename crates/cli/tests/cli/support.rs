@@ -141,6 +141,27 @@ pub(crate) fn png(path: &Path) -> (Vec<u8>, Vec<(String, String)>) {
     (pixels, texts)
 }
 
+/// The pixels of a picture in any format.
+pub(crate) fn pixels(path: &Path) -> Vec<u8> {
+    image::open(path).unwrap().into_rgb8().into_raw()
+}
+
+/// The settings in a PNG's file.
+pub(crate) fn settings(path: &Path) -> serde_json::Value {
+    let (_, texts) = png(path);
+    serde_json::from_str(&texts.iter().find(|(keyword, _)| keyword == "rectiflow").unwrap().1).unwrap()
+}
+
+/// A PNG of these pixels with these texts.
+pub(crate) fn write_png(path: &Path, (width, height): (u32, u32), rgb: &[u8], texts: &[(&str, &str)]) {
+    let mut encoder = png::Encoder::new(std::fs::File::create(path).unwrap(), width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    for (keyword, text) in texts {
+        encoder.add_itxt_chunk((*keyword).into(), (*text).into()).unwrap();
+    }
+    encoder.write_header().unwrap().write_image_data(rgb).unwrap();
+}
+
 /// What a line says before it draws.
 pub(crate) fn said(desk: &Desk, line: &str) -> String {
     let output = desk.run(line);
