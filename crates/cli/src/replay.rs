@@ -5,14 +5,15 @@
 
 mod foreign;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
 use rectiflow_generate::{
-    Encoder, Format, Image, ImageError, ModelFiles, Parts, Picture, Settings, StoredPicture, Watch, generate,
-    latent_digest,
+    Difference, Encoder, Format, Image, ImageError, ModelFiles, Parts, Picture, Settings, StoredPicture, Watch,
+    generate, latent_digest,
 };
 use rectiflow_nn::{Device, DeviceChoice, Precision, Tensor};
 use rectiflow_weights::{IfThere, quoted, shown};
@@ -30,6 +31,7 @@ use crate::writable::check_writable;
 const DIFFERENT: u8 = 1;
 /// Digits of a digest in a message.
 const DIGITS: usize = 10;
+const GIVE_MODEL: &str = "hint: give that model with `--model PATH`; a picture chooses no path itself";
 
 /// Make a picture again from the settings in its file, and compare
 ///
@@ -65,7 +67,9 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     progress.phase("open and check");
     let device = args.device.map_or_else(|| word("device", &was.device), Ok).with_context(in_picture)?;
     let precision: Precision = word("precision", &was.precision).with_context(in_picture)?;
-    let files = ModelFiles::open(&args.model.paths()?)?;
+    let paths = args.model.paths();
+    let paths = paths.with_context(|| format!("the picture was drawn by {}\n{GIVE_MODEL}", drawn_by(&was)))?;
+    let files = ModelFiles::open(&paths)?;
     let hashes = hashes::of(&files)?;
     check_model(args, &was, &files, &hashes)?;
     let plan = request
@@ -145,7 +149,12 @@ fn checked_out(path: &Path, args: &ReplayArgs) -> anyhow::Result<(PathBuf, Forma
 
 /// A word of the settings, as an option has it.
 fn word<T: std::str::FromStr<Err = String>>(key: &str, text: &str) -> anyhow::Result<T> {
-    text.parse().map_err(|error| anyhow!("its setting `{key}` is {}: {error}", quoted(text)))
+    text.parse().map_err(|error| {
+        anyhow!(
+            "its setting `{key}` is {}: {error}\nhint: it was changed, or another version of the program stored it",
+            quoted(text)
+        )
+    })
 }
 
 /// Whether the model is the picture's. Without one that was given it must be; of one that was given that is only said.
@@ -153,28 +162,42 @@ fn check_model(
     args: &ReplayArgs,
     was: &Settings,
     files: &ModelFiles,
-    hashes: &std::collections::BTreeMap<String, String>,
+    hashes: &BTreeMap<String, String>,
 ) -> anyhow::Result<()> {
-    let short =
-        |digest: Option<&String>| digest.map_or("unknown".to_owned(), |digest| digest.chars().take(DIGITS).collect());
-    let (theirs, ours) = (was.hashes.get("transformer"), hashes.get("transformer"));
-    let is_same = match theirs {
-        Some(digest) => Some(digest) == ours,
-        None => was.model == files.name(),
-    };
-    let whose = format!("{} (SHA-256 of its transformer {})", quoted(&was.model), quoted(&short(theirs)));
+    let others: Vec<&str> = was
+        .hashes
+        .iter()
+        .filter(|(part, digest)| hashes.get(*part) != Some(digest))
+        .map(|(part, _)| &part[..])
+        .collect();
+    let is_same = if was.hashes.is_empty() { was.model == files.name() } else { others.is_empty() };
     match (is_same, args.model.given().next()) {
         (true, _) => Ok(()),
         (false, None) => bail!(
-            "the picture was drawn by {whose}, which is not the model that comes with the program\n\
-             hint: give that model with `--model PATH`; a picture chooses no path itself"
+            "the picture was drawn by {}, which is not the model that comes with the program\n{GIVE_MODEL}",
+            drawn_by(was)
         ),
         (false, Some(_)) => {
-            let ours = short(ours);
-            output::note(&format!("note: the picture was drawn by {whose}; {} ({ours}) is another", files.name()));
+            let which = if others.is_empty() {
+                "of another name".to_owned()
+            } else {
+                format!("others are {}", others.join(", "))
+            };
+            output::note(&format!(
+                "note: the picture was drawn by {}; {} is another: {which}",
+                drawn_by(was),
+                files.name()
+            ));
             Ok(())
         }
     }
+}
+
+/// The model of a picture, as far as its settings say.
+fn drawn_by(was: &Settings) -> String {
+    let digest = was.hashes.get("transformer").map_or("unknown", |digest| digest.as_str());
+    let short: String = digest.chars().take(DIGITS).collect();
+    format!("{} (SHA-256 of its transformer {})", quoted(&was.model), quoted(&short))
 }
 
 /// The latent `[1, 16, H/8, W/8]` that the picture started from, where that came from a file.
@@ -240,8 +263,9 @@ fn say_result(picture: &Path, apart: &Apart, was: &Settings, is: &Settings) -> E
         apart.of,
         apart.most
     ));
-    for difference in &differences {
-        output::data(&format!("{difference}"));
+    differences.iter().for_each(|difference| output::data(&difference.to_string()));
+    if let Some(Difference { was: Some(then), .. }) = differences.iter().find(|one| one.key == "instructions") {
+        output::note(&format!("hint: RECTIFLOW_ISA={then} computes as it did then, if this processor has that"));
     }
     if differences.is_empty() {
         output::data(

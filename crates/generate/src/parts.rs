@@ -1,6 +1,7 @@
 //! Loading a model: its files become networks. Values are checked here and kept when a network is used.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rectiflow_mmdit::Mmdit;
 use rectiflow_nn::{Device, DeviceChoice, Params, Precision};
@@ -150,13 +151,13 @@ impl Builder<'_> {
     ) -> Result<Option<Clip>, OpenError> {
         let (Some(config), Some(tokenizer)) = (config, tokenizer) else { return Ok(None) };
         let encoder = self.build(part, |params| ClipEncoder::new(params.used_once(), config))?;
-        Ok(Some(Clip { tokenizer, encoder }))
+        Ok(Some(Clip { tokenizer: Arc::new(tokenizer), encoder }))
     }
 
     fn t5(&mut self, files: &EncoderFiles, tokenizer: Option<T5Tokenizer>) -> Result<Option<T5>, OpenError> {
         let (Some(config), Some(tokenizer)) = (&files.t5, tokenizer) else { return Ok(None) };
         let encoder = self.build(PartKind::T5, |params| T5Encoder::new(params.used_once(), config))?;
-        Ok(Some(T5 { tokenizer, encoder }))
+        Ok(Some(T5 { tokenizer: Arc::new(tokenizer), encoder }))
     }
 
     pub(crate) fn build<M>(&mut self, part: PartKind, make: impl FnOnce(Params<'_>) -> M) -> Result<M, OpenError> {

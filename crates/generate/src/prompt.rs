@@ -1,6 +1,7 @@
 //! Prompts to conditionings, one encoder after the other.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rectiflow_nn::ops::runs_on_kernels;
 use rectiflow_nn::{Device, Int, Tensor, from_id_rows, is_finite};
@@ -39,14 +40,16 @@ impl std::fmt::Display for Encoder {
 /// A CLIP encoder and what cuts text for it.
 #[derive(Clone)]
 pub(crate) struct Clip {
-    pub(crate) tokenizer: ClipTokenizer,
+    /// Shared by clones, as weights are.
+    pub(crate) tokenizer: Arc<ClipTokenizer>,
     pub(crate) encoder: ClipEncoder,
 }
 
 /// T5 and what cuts text for it.
 #[derive(Clone)]
 pub(crate) struct T5 {
-    pub(crate) tokenizer: T5Tokenizer,
+    /// Shared by clones, as weights are.
+    pub(crate) tokenizer: Arc<T5Tokenizer>,
     pub(crate) encoder: T5Encoder,
 }
 

@@ -1,8 +1,8 @@
 //! Sheets of pictures that differ in one or two settings.
 
-use crate::support::{Desk, pixels, png, settings, text};
+use crate::support::{Desk, QUICK, pixels, png, settings, text};
 
-const SMALL: &str = "--model {sd3/model} --width 64 --height 48";
+const SMALL: &str = "--width 64 --height 48";
 
 /// Runs a grid that must succeed; returns its lines and what it said.
 #[track_caller]
@@ -16,7 +16,7 @@ fn grid(desk: &Desk, line: &str) -> (String, String) {
 fn cells_are_the_pictures_that_generate_draws_and_the_model_is_loaded_once() {
     let desk = Desk::new();
     let axes = "--x steps=1,2,3 --y guidance=1,4";
-    let (stdout, stderr) = grid(&desk, &format!("apple {SMALL} {axes} --seed 7 --out sheet.png --cells cells"));
+    let (stdout, stderr) = grid(&desk, &format!("apple {QUICK} {SMALL} {axes} --seed 7 --out sheet.png --cells cells"));
     assert_eq!(stdout.lines().count(), 7);
     assert!(stdout.ends_with("sheet.png\n") && stdout.contains("cells/row-2-column-3.png"), "{stdout}");
     assert_eq!(stderr.matches("computes in f32").count(), 1, "{stderr}");
@@ -28,7 +28,7 @@ fn cells_are_the_pictures_that_generate_draws_and_the_model_is_loaded_once() {
     for (row, guidance) in ["1", "4"].iter().enumerate() {
         for (column, steps) in ["1", "2", "3"].iter().enumerate() {
             let how = format!("--steps {steps} --guidance {guidance} --seed 7 --out one.png");
-            desk.succeed(&format!("generate apple {SMALL} {how}"));
+            desk.succeed(&format!("generate apple {QUICK} {SMALL} {how}"));
             let one = pixels(&desk.path("one.png"));
             let cell = desk.path(&format!("cells/row-{}-column-{}.png", row + 1, column + 1));
             assert_eq!(pixels(&cell), one, "steps {steps}, guidance {guidance}");
@@ -51,10 +51,10 @@ fn cells_are_the_pictures_that_generate_draws_and_the_model_is_loaded_once() {
     assert_eq!((&common["seed"], &common["prompt"]), (&7.into(), &"apple".into()));
     assert!(common.get("steps").is_none() && common.get("guidance").is_none());
 
-    desk.succeed("replay cells/row-2-column-2.png --model {sd3/model}");
-    assert!(desk.fail("replay sheet.png --model {sd3/model}").contains("sheet of pictures"));
+    desk.succeed(&format!("replay cells/row-2-column-2.png {QUICK}"));
+    assert!(desk.fail(&format!("replay sheet.png {QUICK}")).contains("sheet of pictures"));
     // Cells replace nothing.
-    let stderr = desk.fail(&format!("grid apple {SMALL} {axes} --out other.png --cells cells"));
+    let stderr = desk.fail(&format!("grid apple {QUICK} {SMALL} {axes} --out other.png --cells cells"));
     assert!(stderr.contains("already there") && !stderr.contains("denoise"), "{stderr}");
 }
 
@@ -63,28 +63,27 @@ fn words_seeds_and_models_can_differ() {
     let desk = Desk::new();
     let run = |axes: &str| {
         let _ = std::fs::remove_dir_all(desk.path("cells"));
-        let mut command = desk.command(&format!("grid {SMALL} --steps 1 {axes} --out sheet.webp --cells cells"));
+        let mut command = desk.command(&format!("grid {QUICK} --steps 1 {axes} --out sheet.webp --cells cells"));
         let output = command.arg("--prompt").arg("a cat and a cat").output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stderr)
     };
     let cell = |row: u32, column: u32| desk.path(&format!("cells/row-{row}-column-{column}.webp"));
-    run("--x prompt=cat,dog --y seed=1,2");
+    run(&format!("{SMALL} --x prompt=cat,dog --y seed=1,2"));
     let pictures: Vec<_> = [(1, 1), (1, 2), (2, 1), (2, 2)].map(|(row, column)| pixels(&cell(row, column))).into();
     assert!((0..4).all(|i| pictures[..i].iter().all(|other| *other != pictures[i])));
-    desk.succeed(&format!("generate a_dog {SMALL} --steps 1 --out x.png"));
-    let mut command = desk.command(&format!("generate {SMALL} --steps 1 --seed 2 --out dog.png"));
+    let mut command = desk.command(&format!("generate {QUICK} {SMALL} --steps 1 --seed 2 --out dog.png"));
     assert!(command.arg("--prompt").arg("a dog and a dog").status().unwrap().success());
     assert_eq!(pixels(&desk.path("dog.png")), pictures[3]);
 
     // Two precisions are two models, each loaded once.
-    let stderr = run("--x seed=1,2 --y precision=f32,bf16");
+    let stderr = run(&format!("{SMALL} --x seed=1,2 --y precision=f32,bf16"));
     assert_eq!([stderr.matches("computes in f32").count(), stderr.matches("computes in bf16").count()], [1, 1]);
     // Pictures of several sizes, and values with commas.
-    run("--y width=64,32");
+    run("--height 48 --y width=64,32");
     let sizes = [(1, 1), (2, 1)].map(|(row, column)| image::image_dimensions(cell(row, column)).unwrap());
     assert_eq!(sizes, [(64, 48), (32, 48)]);
-    run("--x guidance=7,5;4");
+    run(&format!("{SMALL} --x guidance=7,5;4"));
     assert!(cell(1, 2).exists() && !cell(1, 3).exists());
 }
 
@@ -106,8 +105,7 @@ fn what_is_no_grid_is_refused_before_anything_is_drawn() {
         ("apple --x prompt=pear,plum", "not in the prompt"),
         ("apple --x steps=1,2 --out x.gif", "neither a .png, .jpg or .webp"),
     ] {
-        let model = "--model {sd3/model} --height 48";
-        let stderr = desk.fail(&format!("grid {line} {model}"));
+        let stderr = desk.fail(&format!("grid {line} {QUICK} --height 48"));
         assert!(stderr.contains(part) && !stderr.contains("denoise"), "{line}: {stderr}");
     }
     assert_eq!(desk.files(), [""; 0]);

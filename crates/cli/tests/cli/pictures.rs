@@ -2,15 +2,18 @@
 
 use rectiflow_weights::sha256_of_file;
 
-use crate::support::{Desk, fixture, pixels, png, settings, text};
+use crate::support::{Desk, QUICK, fixture, pixels, png, settings, text};
 
-const SMALL: &str = "--model {sd3/model} --width 64 --height 48 --steps 1";
+/// What most of these draw.
+fn small() -> String {
+    format!("{QUICK} --width 64 --height 48 --steps 1")
+}
 
 #[test]
 fn the_name_decides_the_format_and_lossless_ones_keep_every_pixel() {
     let desk = Desk::new();
     for name in ["a.png", "b.webp", "c.jpg", "d.JPEG"] {
-        assert_eq!(desk.succeed(&format!("generate apple {SMALL} --out {name}")), format!("{name}\n"));
+        assert_eq!(desk.succeed(&format!("generate apple {} --out {name}", small())), format!("{name}\n"));
     }
     let read = |name: &str| std::fs::read(desk.path(name)).unwrap();
     assert!(read("a.png").starts_with(b"\x89PNG") && &read("b.webp")[8..12] == b"WEBP");
@@ -19,7 +22,7 @@ fn the_name_decides_the_format_and_lossless_ones_keep_every_pixel() {
     assert_eq!(png, webp);
     let jpeg = image::load_from_memory(&read("c.jpg")).unwrap().into_rgb8().into_raw();
     assert!(jpeg != png && jpeg.iter().zip(&png).all(|(a, b)| a.abs_diff(*b) < 60));
-    desk.succeed(&format!("generate apple {SMALL} --out e.jpg --quality 30"));
+    desk.succeed(&format!("generate apple {} --out e.jpg --quality 30", small()));
     assert!(read("e.jpg").len() < read("c.jpg").len());
     assert_eq!(desk.files(), ["a.png", "b.webp", "c.jpg", "d.JPEG", "e.jpg"], "nothing half written is left");
 }
@@ -27,7 +30,7 @@ fn the_name_decides_the_format_and_lossless_ones_keep_every_pixel() {
 #[test]
 fn pictures_of_every_format_get_numbers_and_replace_nothing() {
     let desk = Desk::new();
-    let draw = |more: &str| desk.succeed(&format!("generate a {SMALL} --count 2 {more}"));
+    let draw = |more: &str| desk.succeed(&format!("generate a {} --count 2 {more}", small()));
     assert_eq!(draw("--out x.jpg"), "x-1.jpg\nx-2.jpg\n");
     assert_eq!(draw("--format webp --out new/"), "new/rectiflow-0.webp\nnew/rectiflow-1.webp\n");
     assert_eq!(draw("--format jpg --out new/"), "new/rectiflow-0.jpg\nnew/rectiflow-1.jpg\n");
@@ -41,7 +44,7 @@ fn pictures_of_every_format_get_numbers_and_replace_nothing() {
         ("--format bmp", "png, jpeg or webp"),
         ("--out x.webp --latents-out x.webp", "both go to"),
     ] {
-        let stderr = desk.fail(&format!("generate a {SMALL} {more}"));
+        let stderr = desk.fail(&format!("generate a {} {more}", small()));
         assert!(stderr.contains(part) && !stderr.contains("denoise"), "{more}: {stderr}");
     }
 }
@@ -51,7 +54,7 @@ fn a_prompt_that_a_jpeg_has_no_room_for_is_refused_before_drawing() {
     let desk = Desk::new();
     let prompt = "word ".repeat(8_000);
     let run = |name: &str| {
-        desk.command(&format!("generate {SMALL} --out {name}")).args(["--prompt", &prompt]).output().unwrap()
+        desk.command(&format!("generate {} --out {name}", small())).args(["--prompt", &prompt]).output().unwrap()
     };
     let refused = run("x.jpg");
     let stderr = text(&refused.stderr);
@@ -63,7 +66,7 @@ fn a_prompt_that_a_jpeg_has_no_room_for_is_refused_before_drawing() {
 #[test]
 fn a_picture_names_its_models_files_by_their_digests() {
     let desk = Desk::new();
-    desk.succeed(&format!("generate apple {SMALL} --out a.png"));
+    desk.succeed("generate apple --model {sd3/model} --width 64 --height 48 --steps 1 --out a.png");
     let (_, texts) = png(&desk.path("a.png"));
     let hashes = settings(&desk.path("a.png"))["hashes"].clone();
     for (name, part) in [

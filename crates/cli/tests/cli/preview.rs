@@ -1,13 +1,13 @@
 //! What is seen of a picture while it is drawn.
 
-use crate::support::{Desk, pixels, text};
+use crate::support::{Desk, QUICK, pixels, text};
 
-const SMALL: &str = "--model {sd3/model} --width 64 --height 48";
+const SMALL: &str = "--width 64 --height 48";
 
 #[test]
 fn a_preview_is_a_small_latent_shown_large() {
     let desk = Desk::new();
-    let output = desk.run(&format!("generate apple {SMALL} --steps 3 --out a.png --preview p.png"));
+    let output = desk.run(&format!("generate apple {QUICK} {SMALL} --steps 3 --out a.png --preview p.png"));
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(!output.stderr.contains(&0x1b), "no terminal: no pictures in it");
     assert_eq!(desk.files(), ["a.png", "p.png"]);
@@ -19,7 +19,7 @@ fn a_preview_is_a_small_latent_shown_large() {
     }
     assert!(preview.pixels().any(|pixel| pixel != preview.get_pixel(0, 0)));
     // It changes nothing.
-    desk.succeed(&format!("generate apple {SMALL} --steps 3 --out b.png"));
+    desk.succeed(&format!("generate apple {QUICK} {SMALL} --steps 3 --out b.png"));
     assert_eq!(pixels(&desk.path("a.png")), pixels(&desk.path("b.png")));
 }
 
@@ -27,7 +27,7 @@ fn a_preview_is_a_small_latent_shown_large() {
 fn the_last_step_is_always_shown() {
     let desk = Desk::new();
     let last = |how: &str| {
-        desk.succeed(&format!("generate apple {SMALL} --steps 3 --out a.png --preview p.webp {how}"));
+        desk.succeed(&format!("generate apple {QUICK} {SMALL} --steps 3 --out a.png --preview p.webp {how}"));
         pixels(&desk.path("p.webp"))
     };
     assert_eq!(last("--preview-every 2"), last(""));
@@ -45,7 +45,7 @@ fn previews_that_cannot_be_are_refused_before_drawing() {
         ("--preview-every 2", "--preview"),
         ("--preview p.png --preview-every 0", "0"),
     ] {
-        let stderr = desk.fail(&format!("generate apple {SMALL} --steps 3 --out a.png {how}"));
+        let stderr = desk.fail(&format!("generate apple {QUICK} {SMALL} --steps 3 --out a.png {how}"));
         assert!(stderr.contains(part) && !stderr.contains("denoise"), "{how}: {stderr}");
     }
     assert_eq!(desk.files(), [""; 0]);

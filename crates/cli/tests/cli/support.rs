@@ -8,6 +8,11 @@ use std::process::{Command, Output};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+/// A model that starts in a third of the time of those with three encoders: for tests of what surrounds a picture.
+pub(crate) const QUICK: &str = "--diffusion-model {empty/model/transformer/diffusion_pytorch_model.safetensors} \
+                                --vae {empty/model/vae/diffusion_pytorch_model.safetensors} \
+                                --clip-l {empty/model/text_encoder/model.safetensors}";
+
 pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)
 }
