@@ -163,7 +163,7 @@ mod tests {
         std::fs::write(&path, "abc").unwrap();
         let changed_ns = changed_ns(&path.metadata().unwrap()).unwrap();
         let known = Known { path: path.clone(), bytes: 3, changed_ns, sha256: "kept".into() };
-        assert_eq!(digest(&path, &[known.clone()]).unwrap().0, "kept");
+        assert_eq!(digest(&path, std::slice::from_ref(&known)).unwrap().0, "kept");
         for other in [
             Known { bytes: 4, ..known.clone() },
             Known { changed_ns: changed_ns + 1, ..known.clone() },
