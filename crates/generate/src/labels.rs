@@ -193,6 +193,7 @@ mod tests {
                 assert_eq!(sheet.rgb[3 * ((y + dy) * sheet.width + x + dx)], cell.rgb[0], "cell {index}");
             }
         }
+        assert_eq!(sheet.rgb[3 * (top * sheet.width + left - 1)], 255, "there is space around cells");
         // There is ink above each column and beside each row, and none in the corner.
         let ink = |xs: std::ops::Range<usize>, ys: std::ops::Range<usize>| {
             ys.flat_map(|y| xs.clone().map(move |x| (x, y)))

@@ -140,6 +140,9 @@ mod tests {
         let (left, right) = ([255, 0, 255], [0, 127, 255]);
         assert_eq!(pictures[0].rgb, [left, left, right, right, left, left, right, right].concat());
         assert_eq!(pictures[1].rgb[..3], [255, 255, 255]);
+        // One below the other.
+        let latents = from_f32(vec![1.0, -1.0, 1.0, 0.0], [1, 2, 2, 1], &Device::flex());
+        assert_eq!(preview.pictures(&latents)[0].rgb, [left, left, left, left, right, right, right, right].concat());
     }
 
     #[test]
