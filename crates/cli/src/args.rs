@@ -8,7 +8,7 @@ use rectiflow_weights::{ModelPaths, PartKind};
 use crate::hub;
 
 /// Where the model's parts are.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct ModelArgs {
     /// A diffusers folder, or a single .safetensors or .gguf file in the official layout; or an id on Hugging Face, OWNER/NAME,
     /// with @REVISION and /FILE where needed, which is downloaded [default: the small model that comes with the program, if no
@@ -78,7 +78,7 @@ impl ModelArgs {
 }
 
 /// How to compute.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct ComputeArgs {
     /// What products are computed in: f32, bf16 or int8 (linear layers; the rest in bf16). On a CPU with AVX-512 BF16 or
     /// AMX, bf16 is several times faster than f32

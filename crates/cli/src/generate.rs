@@ -1,32 +1,38 @@
 //! `rectiflow generate`
 
-mod clash;
+pub(crate) mod clash;
+mod format;
 mod guidance;
-mod latents;
+pub(crate) mod latents;
 mod names;
 mod options;
 mod preset;
-mod prompts;
-mod say;
+mod preview;
+pub(crate) mod prompts;
+pub(crate) mod say;
 mod studio;
+mod terminal;
 
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use rectiflow_generate::{KnownWords, ModelFacts, ModelFiles, Parts, Plan, PlanError, Request, StepReuse, generate};
+use rectiflow_generate::{
+    Format, KnownWords, ModelFacts, ModelFiles, Parts, Plan, PlanError, Request, Settings, StepReuse, generate,
+};
 use rectiflow_nn::{Device, Precision, Tensor};
-use rectiflow_weights::{ModelPaths, PartKind, shown};
+use rectiflow_weights::{ModelPaths, PartKind, sha256, shown};
 
-use self::names::OutputNames;
+pub(crate) use self::names::OutputNames;
 pub(crate) use self::options::GenerateArgs;
 pub(crate) use self::preset::Preset;
+pub(crate) use self::preview::Previewer;
 use self::studio::Studio;
-use crate::hub;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::writable::check_writable;
+use crate::{hashes, hub};
 
 pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     let prompts = args.prompts()?;
@@ -35,35 +41,25 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     }
     let seed = args.seed.number();
     let pictures = prompts.len().checked_mul(args.count).ok_or(PlanError::TooMany { count: args.count })?;
-    let names = OutputNames::new(args.out.as_deref(), pictures)?;
+    let names = OutputNames::new(args.out.as_deref(), &args.format, pictures)?;
+    args.preview.check()?;
     if let Some(path) = &args.latents_out {
         check_writable(path).with_context(|| format!("`--latents-out {}` cannot be written", path.display()))?;
     }
     let paths = args.model.paths()?;
-    let inputs = args.model.given().chain(args.latents_in.as_deref().map(|path| ("--latents-in", path)));
-    let inputs = inputs.chain(args.taesd.as_deref().map(|path| ("--taesd", path)));
-    let inputs = inputs.chain(args.guidance.autoguidance.as_deref().map(|path| ("--autoguidance", path)));
-    clash::check(&names, args.latents_out.as_deref(), &inputs.collect::<Vec<_>>())?;
+    clash::check(&names, &args.other_outputs(), &args.inputs())?;
     let device = args.compute.device.open()?;
 
     let mut progress = Progress::new();
     progress.phase("open and check");
-    let mut files = ModelFiles::open(&paths)?;
-    if let Some(worse) = &args.guidance.autoguidance {
-        let worse = hub::model(worse, &[PartKind::Transformer]).context("the model of `--autoguidance`")?;
-        files = files.with_worse(&worse).context("the model of `--autoguidance`")?;
-    }
+    let files = open(&paths, args.guidance.autoguidance.as_deref())?;
     let facts = files.facts();
     let (prompts, count) = prompts::chosen(prompts, args.count, seed, args.wildcards.as_deref())?;
     let drawn = Drawn { prompts, count, seed };
     let (plan, noise) = resolve(&args, drawn, &facts, &device)?;
     let words = known_words(&paths)?;
-    let parts = Parts::load(&files, args.compute.device, args.compute.precision, args.compat)?;
-    let parts = match &args.taesd {
-        Some(file) => with_tiny_decoder(parts, file, args.compute.precision)
-            .with_context(|| format!("`--taesd` {}", shown(file)))?,
-        None => parts,
-    };
+    let parts = load(&files, &args)?;
+    fits(&plan, &parts, names.format(), noise.is_some())?;
     let lost_at_once = match &args.latents_out {
         None => "; the pictures that were named are stored",
         Some(_) => "; the pictures that were named are stored, their latents are not",
@@ -75,23 +71,54 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     }
     say::plan(&progress, &parts, &plan, &known, args.steps.is_none() && args.guidance.guidance.is_none());
 
-    let mut studio =
-        Studio { progress, names, pictures, done: 0, latents_out: args.latents_out, latents: Vec::new(), interrupt };
+    let preview = args.preview.open(&parts);
+    let (done, latents_out, latents) = (0, args.latents_out, Vec::new());
+    let mut studio = Studio { progress, names, pictures, done, latents_out, latents, interrupt, preview };
     let result = generate(parts, &plan, noise.as_ref(), &mut studio);
     studio.finish(result)
+}
+
+/// The model's files, with those that autoguidance leads away from.
+pub(crate) fn open(paths: &ModelPaths, autoguidance: Option<&Path>) -> anyhow::Result<ModelFiles> {
+    let files = ModelFiles::open(paths)?;
+    let Some(worse) = autoguidance else { return Ok(files) };
+    let with_worse = || Ok::<_, anyhow::Error>(files.with_worse(&hub::model(worse, &[PartKind::Transformer])?)?);
+    with_worse().context("the model of `--autoguidance`")
+}
+
+/// The model, with the digests of its files.
+pub(crate) fn load(files: &ModelFiles, args: &GenerateArgs) -> anyhow::Result<Parts> {
+    let mut parts = Parts::load(files, args.compute.device, args.compute.precision, args.compat)?;
+    parts.name.hashes = hashes::of(files)?;
+    with_tiny_decoder(parts, args.taesd.as_deref(), args.compute.precision)
 }
 
 /// TAESD3 is 5 MB, with its encoder 10.
 const TINY_BYTES_MAX: u64 = 256 << 20;
 
-fn with_tiny_decoder(parts: Parts, file: &Path, precision: Precision) -> anyhow::Result<Parts> {
-    let file = hub::part(file)?;
-    let mut bytes = Vec::new();
-    std::fs::File::open(file)?.take(TINY_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > TINY_BYTES_MAX {
-        bail!("it is larger than {} MB\nhint: give TAESD3's own file", TINY_BYTES_MAX >> 20);
+/// The model with this decoder, if there is one.
+pub(crate) fn with_tiny_decoder(parts: Parts, file: Option<&Path>, precision: Precision) -> anyhow::Result<Parts> {
+    let Some(file) = file else { return Ok(parts) };
+    let read = || {
+        let mut bytes = Vec::new();
+        std::fs::File::open(hub::part(file)?)?.take(TINY_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > TINY_BYTES_MAX {
+            bail!("it is larger than {} MB\nhint: give TAESD3's own file", TINY_BYTES_MAX >> 20);
+        }
+        let mut parts = parts.with_tiny_decoder(&bytes, precision)?;
+        parts.name.hashes.insert("taesd".to_owned(), sha256(&bytes));
+        Ok(parts)
+    };
+    read().with_context(|| format!("`--taesd` {}", shown(file)))
+}
+
+/// Whether every picture of a plan can be stored in this format, which is better known now than when it is drawn.
+fn fits(plan: &Plan, parts: &Parts, format: Format, latents_given: bool) -> anyhow::Result<()> {
+    for prompt in &plan.prompts {
+        let settings = Settings::of(plan, &parts.name, prompt, plan.seed, latents_given);
+        format.check([plan.width, plan.height], &settings.texts())?;
     }
-    Ok(parts.with_tiny_decoder(&bytes, precision)?)
+    Ok(())
 }
 
 /// The words of a model's folder, if it has a list.
@@ -106,14 +133,14 @@ fn known_words(paths: &ModelPaths) -> anyhow::Result<Option<KnownWords>> {
 }
 
 /// Prompts, pictures of each, and the first one's seed.
-struct Drawn {
-    prompts: Vec<String>,
-    count: usize,
-    seed: u64,
+pub(crate) struct Drawn {
+    pub(crate) prompts: Vec<String>,
+    pub(crate) count: usize,
+    pub(crate) seed: u64,
 }
 
 /// What will be drawn, and what it starts from if a file gives that. Before any weight is read.
-fn resolve(
+pub(crate) fn resolve(
     args: &GenerateArgs,
     drawn: Drawn,
     model: &ModelFacts,

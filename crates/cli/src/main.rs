@@ -10,6 +10,8 @@ mod embedded;
 mod evaluate;
 mod formulations;
 mod generate;
+mod grid;
+mod hashes;
 mod hub;
 mod inspect;
 mod interrupt;
@@ -17,11 +19,13 @@ mod left_out;
 mod memory;
 mod output;
 mod progress;
+mod replay;
 mod threads;
 mod train;
 mod verify;
 mod writable;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -30,7 +34,7 @@ use crate::generate::Preset;
 
 /// Stable Diffusion 3 on your own machine
 ///
-/// Exit status: 0 done, 1 `verify` found a stage over its bound, 2 an error, 130 interrupted.
+/// Exit status: 0 done, 1 `verify` found a stage over its bound or `replay` another picture, 2 an error, 130 interrupted.
 #[derive(Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 struct Cli {
@@ -44,6 +48,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(Box<generate::GenerateArgs>),
+    Grid(Box<grid::GridArgs>),
+    Replay(replay::ReplayArgs),
     Train(train::TrainArgs),
     Cache(cache::CacheArgs),
     Convert(convert::ConvertArgs),
@@ -56,30 +62,55 @@ enum Command {
     Verify(verify::VerifyArgs),
 }
 
-fn main() -> ExitCode {
-    output::end(parse().and_then(run).unwrap_or_else(|error| output::report(&error)))
+impl Cli {
+    /// What a line of words asks of `grid`.
+    ///
+    /// # Errors
+    /// It asks for what cannot be.
+    fn grid_of(line: &[OsString]) -> anyhow::Result<grid::GridArgs> {
+        match Cli::try_parse_from(line)?.with_preset(line)?.command {
+            Command::Grid(args) => Ok(*args),
+            _ => unreachable!("the line is that of a grid"),
+        }
+    }
+
+    /// The line, read a second time where it names a preset, which decides what options are without the line.
+    ///
+    /// # Errors
+    /// There is no such preset, or it asks for what cannot be.
+    fn with_preset(self, line: &[OsString]) -> anyhow::Result<Cli> {
+        let (name, args) = match &self.command {
+            Command::Generate(args) => ("generate", &**args),
+            Command::Grid(args) => ("grid", &args.draw),
+            _ => return Ok(self),
+        };
+        let mut command = Cli::command();
+        let options = command.find_subcommand(name).expect("it was read from the line");
+        let Some(preset) = Preset::of(args, options)? else { return Ok(self) };
+        command = command.mut_subcommand(name, |options| preset.applied(options));
+        let matches = command.try_get_matches_from(line).map_err(|problem| preset.refused(&problem))?;
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        let said = matches.subcommand().map(|(_, of_line)| preset.line(of_line));
+        match &mut cli.command {
+            Command::Generate(args) => args.preset_line = said,
+            Command::Grid(args) => args.draw.preset_line = said,
+            _ => {}
+        }
+        Ok(cli)
+    }
 }
 
-/// The line, read a second time where it names a preset, which decides what options are without the line.
-fn parse() -> anyhow::Result<Cli> {
-    let cli = Cli::parse();
-    let Command::Generate(args) = &cli.command else { return Ok(cli) };
-    let mut command = Cli::command();
-    let generate = command.find_subcommand("generate").expect("it was read from the line");
-    let Some(preset) = Preset::of(args, generate)? else { return Ok(cli) };
-    command = command.mut_subcommand("generate", |generate| preset.applied(generate));
-    let matches = command.try_get_matches().map_err(|problem| preset.refused(&problem))?;
-    let mut cli = Cli::from_arg_matches(&matches)?;
-    if let (Command::Generate(args), Some(("generate", of_line))) = (&mut cli.command, matches.subcommand()) {
-        args.preset_line = Some(preset.line(of_line));
-    }
-    Ok(cli)
+fn main() -> ExitCode {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    output::end(Cli::parse().with_preset(&line).and_then(run).unwrap_or_else(|error| output::report(&error)))
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     threads::start(cli.threads)?;
     match cli.command {
         Command::Generate(args) => generate::run(*args),
+        Command::Grid(args) => grid::run(*args),
+        Command::Replay(args) => replay::run(&args),
         Command::Train(args) => train::run(args),
         Command::Cache(args) => cache::run(args),
         Command::Convert(args) => convert::run(args),

@@ -81,6 +81,14 @@ impl Progress {
         }
     }
 
+    /// What `show` writes to the terminal, above the bar.
+    pub(crate) fn show(&self, show: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(show),
+            None => show(),
+        }
+    }
+
     /// Ends the last phase and prints the table.
     pub(crate) fn finish(mut self) {
         self.end_phase();

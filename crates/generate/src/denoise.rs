@@ -7,6 +7,7 @@ use rectiflow_text::Conditioning;
 
 use crate::Watch;
 use crate::guidance::Hindrance;
+use crate::observed::{Observed, Said};
 use crate::plan::Plan;
 use crate::prompt::Told;
 use crate::reuse::StepReuse;
@@ -75,11 +76,15 @@ fn follow<M: Conditional>(
     let (schedule, steps) = (&plan.schedule, plan.schedule.len());
     let (shape, device) = (noise.dims(), noise.device());
     let mut fresh = |step: usize| fresh_noise(seeds, step, shape, &device);
-    let mut watch = |step: Step<'_>| watch.step(step.index + 1, steps);
+    let said = Said::default();
+    let mut watch = |step: Step<'_>| {
+        watch.denoised(step.index + 1, steps, &|| said.denoised());
+        watch.step(step.index + 1, steps)
+    };
     let away = plan.hindered.iter().zip(hindered);
     let away = away.map(|(how, told)| Away { told, scale: how.scale, window: how.window }).collect();
-    let mut guided = Guided::new(model, told.prompt, told.negative, away, &plan.guidance, schedule.starts());
-    plan.solver.run(&mut guided, noise, schedule, &mut fresh, &mut watch)
+    let guided = Guided::new(model, told.prompt, told.negative, away, &plan.guidance, schedule.starts());
+    plan.solver.run(&mut Observed::new(guided, &said), noise, schedule, &mut fresh, &mut watch)
 }
 
 /// What a stochastic solver adds in a step: of each latent's own seed and the step's number, of nothing else.

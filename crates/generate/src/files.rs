@@ -5,7 +5,7 @@ use std::path::Path;
 use rectiflow_mmdit::MmditConfig;
 use rectiflow_text::{ClipConfig, ClipKind, ClipSize, ConditioningWidths, T5_LENGTHS, T5Config, T5Tokenizer};
 use rectiflow_vae::VaeConfig;
-use rectiflow_weights::{Checkpoint, ModelPaths, PartKind};
+use rectiflow_weights::{Checkpoint, ModelPaths, Part, PartKind};
 
 use crate::error::OpenError;
 use crate::plan::ModelFacts;
@@ -115,6 +115,11 @@ impl ModelFiles {
         Ok(ModelFiles { encoders, transformer, worse: None })
     }
 
+    /// What autoguidance leads away from.
+    pub fn worse_transformer(&self) -> Option<&Part> {
+        self.worse.as_ref()?.checkpoint.part(PartKind::Transformer)
+    }
+
     /// The same with the transformer of another checkpoint, a file or a folder, that autoguidance leads away from.
     ///
     /// # Errors
@@ -130,6 +135,16 @@ impl ModelFiles {
         }
         self.worse = Some(WorseFiles { checkpoint, transformer: worse, name: file_name(&paths) });
         Ok(self)
+    }
+
+    /// The checkpoint that the parts are in.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.encoders.checkpoint
+    }
+
+    /// What pictures call the model: the name of its file or folder.
+    pub fn name(&self) -> &str {
+        &self.encoders.name
     }
 
     /// As diffusers reads it: latent pixels in the transformer's settings.

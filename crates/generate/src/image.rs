@@ -1,15 +1,16 @@
-//! Pictures as bytes and as PNG files with their settings inside.
+//! Pictures as bytes, between networks and files.
 //!
-//! This module does not know how a picture was made; the settings come as text.
+//! This module does not know how a picture was made, nor the formats of files.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use rectiflow_nn::{Device, Tensor, from_f32, to_f32};
-use rectiflow_weights::{IfThere, shown, write_whole};
+use rectiflow_weights::{IfThere, shown};
 
 use crate::compat::Quantise;
+use crate::format::Format;
 
 /// An RGB picture, 8 bits a channel, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,23 +73,7 @@ impl Image {
     /// # Errors
     /// The folder is missing or not writable, the disk is full, or the name is taken and `if_there` keeps it.
     pub fn save_png(&self, path: &Path, if_there: IfThere, texts: &[(&str, String)]) -> Result<(), ImageError> {
-        self.to_png(texts)
-            .and_then(|png| write_whole(path, if_there, |out| out.write_all(&png)))
-            .map_err(|source| ImageError::new(path, source))
-    }
-
-    fn to_png(&self, texts: &[(&str, String)]) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        for (keyword, text) in texts {
-            encoder.add_itxt_chunk((*keyword).to_string(), text.clone())?;
-        }
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(&self.rgb)?;
-        writer.finish()?;
-        Ok(bytes)
+        self.save(path, if_there, Format::Png, texts)
     }
 }
 

@@ -10,22 +10,30 @@
 //!
 //! This crate prints nothing and knows no terminal, no HTTP and no training.
 
+mod again;
 mod check;
 mod compat;
 mod denoise;
 mod encoders;
 mod error;
+mod exif;
 mod files;
+mod format;
 mod guidance;
 mod image;
 mod known_words;
+mod labels;
 mod notes;
+mod observed;
+mod parameters;
 mod parts;
 mod plan;
+mod preview;
 mod prompt;
 mod reuse;
 mod settings;
 mod sheet;
+mod stored;
 mod syntax;
 mod tiling;
 mod wildcards;
@@ -33,24 +41,31 @@ mod wildcards;
 use std::ops::ControlFlow;
 
 use rectiflow_flow::noise::TorchRng;
-use rectiflow_nn::{Tensor, from_f32, is_finite};
+use rectiflow_nn::{Tensor, from_f32, is_finite, to_f32};
+use rectiflow_weights::sha256;
 
+pub use again::{BadSettings, Difference};
 pub use check::check;
 pub use compat::{Compat, Defaults, Quantise};
 pub use denoise::{Transformers, denoise};
 pub use encoders::{EncodedText, Encoders};
 pub use error::{GenerateError, OpenError, TinyDecoderError};
 pub use files::{EncoderFiles, FORMULATION, ModelFiles};
+pub use format::{Format, NoRoom, UnknownFormat};
 pub use guidance::{GuidanceRequest, Hindered, Hindrance};
 pub use image::{Image, ImageError, to_network};
 pub use known_words::KnownWords;
+pub use labels::{Axis, labelled_sheet};
 pub use notes::Note;
+pub use parameters::Parameters;
 pub use parts::Parts;
 pub use plan::{ModelFacts, Plan, PlanError, Request};
+pub use preview::Preview;
 pub use prompt::{Encoder, EncoderTexts, PromptTokens, TextEncoders, Told};
 pub use reuse::{ReuseMode, StepReuse};
-pub use settings::{ModelName, Settings};
+pub use settings::{ModelName, Settings, texts_of_sheet};
 pub use sheet::{columns, sheet};
+pub use stored::{StoredError, StoredPicture};
 pub use syntax::{LongPrompts, PromptSyntax, plain_markup};
 pub use tiling::Tiling;
 pub use wildcards::{WildcardError, Wildcards, expand, has_alternatives};
@@ -73,6 +88,10 @@ pub trait Watch {
 
     /// A step of the solver is done. `Break` stops the run; pictures that were taken stay.
     fn step(&mut self, done: usize, of: usize) -> ControlFlow<()>;
+
+    /// After a step, for who wants to see what becomes of the pictures: `denoised` computes what the model takes their
+    /// latents for, `[N, 16, H/8, W/8]`, from what it said last.
+    fn denoised(&mut self, _done: usize, _of: usize, _denoised: &dyn Fn() -> Tensor<4>) {}
 
     /// A text did not fit an encoder: `words` are what it will not see.
     fn cut(&mut self, encoder: Encoder, tokens: usize, words: &str);
@@ -138,7 +157,9 @@ pub fn generate(
             Some(given) => pick(given, picture),
             None => draw_noise(plan, plan.seed + picture as u64, &device),
         });
-        let start = Tensor::cat(starts.collect(), 0);
+        let starts: Vec<Tensor<4>> = starts.collect();
+        let digests: Vec<Option<String>> = starts.iter().map(|start| noise.map(|_| latent_digest(start))).collect();
+        let start = Tensor::cat(starts, 0);
 
         go_on(watch.phase("denoise"))?;
         let (prompt, negative) = conditionings.of(&prompts);
@@ -146,7 +167,8 @@ pub fn generate(
         let latents = denoise(transformers, &told, start, &seeds, plan, watch)
             .map_err(|error| GenerateError::from(error).under(plan.guidance.largest()))?;
 
-        for ((prompt, seed), latent) in prompts.iter().zip(seeds).zip(latents.split(1, 0)) {
+        let drawn = prompts.iter().zip(seeds).zip(digests).zip(latents.split(1, 0));
+        for (((prompt, seed), latents_sha256), latent) in drawn {
             let decoding = plan.tiling.decoding(vae.config(), plan.latent_size(), watch.memory_available());
             let decoded = match &tiny {
                 Some(tiny) => {
@@ -165,6 +187,7 @@ pub fn generate(
             let wish = watch.phase("write");
             let image = Image::from_decoded(&decoded, plan.compat.quantise());
             let settings = Settings::of(plan, &name, &plan.prompts[*prompt], seed, noise.is_some());
+            let settings = Settings { latents_sha256, ..settings };
             watch.picture(Picture { image, latent, settings })?;
             go_on(wish)?;
         }
@@ -189,6 +212,11 @@ impl Plan {
 pub fn draw_noise(plan: &Plan, seed: u64, device: &rectiflow_nn::Device) -> Tensor<4> {
     let shape = plan.latent_shape;
     from_f32(TorchRng::new(seed).standard_normal(shape.iter().product()), shape, device)
+}
+
+/// SHA-256 of a latent's numbers as f32, the low byte first: what a picture's settings say of noise from a file.
+pub fn latent_digest(latent: &Tensor<4>) -> String {
+    sha256(&to_f32(latent).iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())
 }
 
 /// The latent for picture `index`: its own, or the only one.

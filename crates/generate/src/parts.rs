@@ -1,5 +1,8 @@
 //! Loading a model: its files become networks. Values are checked here and kept when a network is used.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use rectiflow_mmdit::Mmdit;
 use rectiflow_nn::{Device, DeviceChoice, Init, ParamSource, Params, Precision, Read};
 use rectiflow_text::{ClipConfig, ClipEncoder, ClipKind, ClipTokenizer, Origin, T5Encoder, T5Tokenizer};
@@ -14,7 +17,8 @@ use crate::notes::{Note, notes};
 use crate::prompt::{Clip, Encoder, T5, TextEncoders};
 use crate::settings::ModelName;
 
-/// A model, ready to draw.
+/// A model, ready to draw. A clone shares its weights, also those that kernels ordered for themselves.
+#[derive(Clone)]
 pub struct Parts {
     /// Reads prompts.
     pub text: TextEncoders,
@@ -76,6 +80,8 @@ impl Parts {
                 encoders: text.present().iter().map(ToString::to_string).collect(),
                 decoder: "autoencoder".to_owned(),
                 worse: files.worse.as_ref().map(|worse| worse.name.clone()),
+                instructions: on.instructions(),
+                hashes: BTreeMap::new(),
             },
             text,
             transformer,
@@ -209,13 +215,13 @@ impl Builder<'_> {
     ) -> Result<Option<Clip>, OpenError> {
         let (Some(config), Some(tokenizer)) = (config, tokenizer) else { return Ok(None) };
         let encoder = self.build(part, |params| ClipEncoder::new(params.used_once(), config))?;
-        Ok(Some(Clip { tokenizer, encoder }))
+        Ok(Some(Clip { tokenizer: Arc::new(tokenizer), encoder }))
     }
 
     fn t5(&mut self, files: &EncoderFiles, tokenizer: Option<T5Tokenizer>) -> Result<Option<T5>, OpenError> {
         let (Some(config), Some(tokenizer)) = (&files.t5, tokenizer) else { return Ok(None) };
         let encoder = self.build(PartKind::T5, |params| T5Encoder::new(params.used_once(), config))?;
-        Ok(Some(T5 { tokenizer, encoder }))
+        Ok(Some(T5 { tokenizer: Arc::new(tokenizer), encoder }))
     }
 
     pub(crate) fn build<M>(&mut self, part: PartKind, make: impl FnOnce(Params<'_>) -> M) -> Result<M, OpenError> {

@@ -94,7 +94,7 @@ pub struct ModelFacts {
 }
 
 /// What will be done. Complete: nothing is left to a default.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// What to draw.
     pub prompts: Vec<String>,

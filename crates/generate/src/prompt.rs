@@ -1,6 +1,7 @@
 //! Prompts to conditionings, one encoder after the other.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rectiflow_nn::ops::runs_on_kernels;
 use rectiflow_nn::{Device, Int, Tensor, from_id_rows, is_finite};
@@ -37,18 +38,23 @@ impl std::fmt::Display for Encoder {
 }
 
 /// A CLIP encoder and what cuts text for it.
+#[derive(Clone)]
 pub(crate) struct Clip {
-    pub(crate) tokenizer: ClipTokenizer,
+    /// Shared by clones, as weights are.
+    pub(crate) tokenizer: Arc<ClipTokenizer>,
     pub(crate) encoder: ClipEncoder,
 }
 
 /// T5 and what cuts text for it.
+#[derive(Clone)]
 pub(crate) struct T5 {
-    pub(crate) tokenizer: T5Tokenizer,
+    /// Shared by clones, as weights are.
+    pub(crate) tokenizer: Arc<T5Tokenizer>,
     pub(crate) encoder: T5Encoder,
 }
 
 /// The text encoders that a model has. Encoding consumes them: they are large, and not needed again.
+#[derive(Clone)]
 pub struct TextEncoders {
     pub(crate) clip_l: Option<Clip>,
     pub(crate) clip_g: Option<Clip>,

@@ -1,16 +1,23 @@
 //! A picture's settings, as other tools read them and as ours does.
 //!
-//! This module does not read them back: pictures from elsewhere are somebody else's words.
+//! This module does not read them back: [`Settings::from_json`] and [`Settings::request`] do, with the care that other
+//! people's words need.
+
+use std::collections::BTreeMap;
 
 use rectiflow_sample::{Rule, Window};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::guidance::Hindered;
+use crate::labels::Axis;
+use crate::parameters;
 use crate::plan::Plan;
 use crate::reuse::StepReuse;
 
 /// Everything that decides one picture.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Program and version.
     pub software: String,
@@ -50,7 +57,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance_rescale: Option<f32>,
     /// What else the picture is led away from.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hindered: Vec<Hindered>,
     /// File or folder name of the model that autoguidance leads away from.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,10 +90,22 @@ pub struct Settings {
     pub decoder: String,
     /// The noise came from a file, not from the seed.
     pub latents_given: bool,
+    /// SHA-256 of that noise: its numbers as f32, the low byte first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latents_sha256: Option<String>,
+    /// What the CPU computed with: portable, avx2, avx512, avx512bf16 or amx.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+    /// SHA-256 of the files of each part of the model, and of its small files (configurations, tokenizers).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hashes: BTreeMap<String, String>,
+    /// Quality of the JPEG that the picture was stored in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jpeg_quality: Option<u8>,
 }
 
 /// A number for all steps, or one for each.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OneOrAll {
     /// For all.
@@ -112,6 +131,10 @@ pub struct ModelName {
     pub decoder: String,
     /// File or folder name of the model that autoguidance leads away from.
     pub worse: Option<String>,
+    /// What the CPU computes with.
+    pub instructions: Option<String>,
+    /// SHA-256 of the files of each part, where somebody found them out.
+    pub hashes: BTreeMap<String, String>,
 }
 
 impl Settings {
@@ -152,51 +175,49 @@ impl Settings {
             encoders: model.encoders.clone(),
             decoder: model.decoder.clone(),
             latents_given,
+            latents_sha256: None,
+            instructions: model.instructions.clone(),
+            hashes: model.hashes.clone(),
+            jpeg_quality: None,
         }
     }
 
-    /// The text chunks of a PNG: `parameters` in the words of AUTOMATIC1111's web UI, which most tools read,
-    /// and `rectiflow` with every setting as JSON.
+    /// The texts of a picture file: `parameters` in the words of AUTOMATIC1111's web UI, which most tools read, and
+    /// `rectiflow` with every setting as JSON.
     pub fn texts(&self) -> [(&'static str, String); 2] {
         let json = serde_json::to_string(self).expect("numbers and strings always become JSON");
-        [("parameters", self.parameters()), ("rectiflow", json)]
+        [("parameters", parameters::of(self)), ("rectiflow", json)]
     }
+}
 
-    /// What AUTOMATIC1111's web UI calls such levels.
-    fn schedule_type(&self) -> &str {
-        match self.schedule.as_str() {
-            "released" => "Normal",
-            "simple" => "Simple",
-            "karras" => "Karras",
-            "exponential" => "Exponential",
-            "beta" => "Beta",
-            other => other,
+/// The texts of a sheet: what its cells have in common, and what differs along its sides.
+///
+/// # Panics
+/// There is no cell: a bug of the caller.
+pub fn texts_of_sheet(cells: &[Settings], x: Option<&Axis>, y: Option<&Axis>) -> [(&'static str, String); 2] {
+    let first = cells.first().expect("a sheet of at least one cell");
+    let json = |cell: &Settings| match serde_json::to_value(cell) {
+        Ok(Value::Object(all)) => all,
+        _ => unreachable!("settings are a JSON object"),
+    };
+    let mut common = json(first);
+    for cell in &cells[1..] {
+        let cell = json(cell);
+        common.retain(|key, value| cell.get(key) == Some(value));
+    }
+    let axes: Map<String, Value> = [("x", x), ("y", y)]
+        .into_iter()
+        .filter_map(|(side, axis)| {
+            axis.map(|axis| (side.to_owned(), json!({"name": axis.name, "values": axis.values})))
+        })
+        .collect();
+    common.insert("grid".into(), axes.into());
+    let mut words = format!("{}, Script: X/Y/Z plot", parameters::of(first));
+    for (side, axis) in [("X", x), ("Y", y)] {
+        if let Some(axis) = axis {
+            let values = Value::from(axis.values.join(", "));
+            words.push_str(&format!(", {side} Type: {}, {side} Values: {values}", axis.name));
         }
     }
-
-    fn parameters(&self) -> String {
-        let negative = match self.negative_prompt.as_str() {
-            "" => String::new(),
-            negative => format!("Negative prompt: {negative}\n"),
-        };
-        let schedule = self.schedule_type();
-        // Other tools read one number here.
-        let guidance = match &self.guidance {
-            OneOrAll::One(scale) => *scale,
-            OneOrAll::All(scales) => scales[0],
-        };
-        format!(
-            "{}\n{negative}Steps: {}, Sampler: {}, Schedule type: {schedule}, CFG scale: {guidance}, Shift: {}, Seed: {}, \
-             Size: {}x{}, Model: {}, Version: {}",
-            self.prompt,
-            self.steps,
-            self.solver,
-            self.shift,
-            self.seed,
-            self.width,
-            self.height,
-            self.model,
-            self.software
-        )
-    }
+    [("parameters", words), ("rectiflow", Value::Object(common).to_string())]
 }

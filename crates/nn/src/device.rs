@@ -58,6 +58,17 @@ impl DeviceChoice {
     }
 }
 
+impl DeviceChoice {
+    /// The instructions that kernels use there, by the name that `RECTIFLOW_ISA` has for them; none where our kernels do
+    /// not run. Results may differ in their last bits from one set to another.
+    pub fn instructions(self) -> Option<String> {
+        match self {
+            DeviceChoice::Cpu => rectiflow_kernels::Isa::chosen().ok().map(|isa| isa.to_string()),
+            _ => None,
+        }
+    }
+}
+
 impl std::fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

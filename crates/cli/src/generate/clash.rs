@@ -13,29 +13,41 @@ const FOLDERS_DEEP: usize = 2;
 
 /// Checks that everything that is written has a name of its own.
 ///
-/// `inputs`: each file or folder that is read, with its option.
+/// `others`: each file that is written beside the pictures, and `inputs`: each file or folder that is read, with its
+/// option.
 ///
 /// # Errors
-/// An output is an input or inside a folder of them, or the latents would go where a picture goes.
-pub(super) fn check(
+/// An output is an input or inside a folder of them, or two outputs have one name.
+pub(crate) fn check(
     names: &OutputNames,
-    latents_out: Option<&Path>,
+    others: &[(&'static str, &Path)],
     inputs: &[(&'static str, &Path)],
 ) -> anyhow::Result<()> {
-    if let Some(latents) = latents_out.filter(|latents| names.may_be(latents)) {
-        bail!(
-            "the latents and a picture would both go to {}\n\
-             hint: give `--latents-out` a name of its own, such as NAME.safetensors",
-            shown(latents)
-        );
+    for (index, (option, output)) in others.iter().enumerate() {
+        let second = others[..index].iter().find(|(_, earlier)| is_same(earlier, output));
+        let (beside, hint) = match second {
+            Some((earlier, _)) => (format!("`{earlier}`"), "give one of them another name"),
+            None if names.may_be(output) => ("a picture".to_owned(), "give the option a name that no picture has"),
+            None => continue,
+        };
+        bail!("`{option}` and {beside} would both go to {}\nhint: {hint}", shown(output));
     }
-    let pictures = names.given().map(|path| ("--out", path));
-    for (option, output) in pictures.into_iter().chain(latents_out.map(|path| ("--latents-out", path.to_owned()))) {
-        if let Some((read_by, input)) = inputs.iter().find(|(_, input)| is_read_as(&output, input)) {
+    let pictures = names.given();
+    let pictures = pictures.iter().map(|path| ("--out", path.as_path()));
+    check_apart(&pictures.chain(others.iter().copied()).collect::<Vec<_>>(), inputs)
+}
+
+/// Checks that no output is an input or inside a folder of them, each with its option.
+///
+/// # Errors
+/// One is.
+pub(crate) fn check_apart(outputs: &[(&'static str, &Path)], inputs: &[(&'static str, &Path)]) -> anyhow::Result<()> {
+    for (option, output) in outputs {
+        if let Some((read_by, input)) = inputs.iter().find(|(_, input)| is_read_as(output, input)) {
             bail!(
                 "`{option}` would write to {}, which `{read_by}` reads as {}\n\
                  hint: give `{option}` a name outside the model and apart from every file that is read",
-                shown(&output),
+                shown(output),
                 shown(input)
             );
         }
@@ -52,17 +64,17 @@ fn is_read_as(output: &Path, input: &Path) -> bool {
 }
 
 /// Whether both names lead to the same file, over links of both kinds, or would if it were there.
-pub(super) fn is_same(a: &Path, b: &Path) -> bool {
+pub(crate) fn is_same(a: &Path, b: &Path) -> bool {
     settled(a) == settled(b) || identity(a).is_some_and(|one| Some(one) == identity(b))
 }
 
 /// The path that all names of a file or folder share, whether it is there or not.
-pub(super) fn settled(path: &Path) -> PathBuf {
+pub(crate) fn settled(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| place(path))
 }
 
 /// The same for the place of a name: of a link its own, not of what it leads to.
-pub(super) fn place(path: &Path) -> PathBuf {
+pub(crate) fn place(path: &Path) -> PathBuf {
     match path.file_name() {
         Some(name) => settled(folder_of(path)).join(name),
         None => path.to_owned(),

@@ -6,7 +6,7 @@ use rectiflow_generate::{GuidanceRequest, Hindered, Hindrance};
 use rectiflow_sample::{BadWindow, Rule, Scales, Window};
 
 /// Guidance
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 #[command(next_help_heading = "Guidance")]
 pub(crate) struct GuidanceArgs {
     /// Guidance scale, or one for each step as in 7,6,5 (the last for all further ones); 1 or less turns guidance off
@@ -68,7 +68,7 @@ pub(crate) struct GuidanceArgs {
     /// Autoguidance: lead away from what this model's transformer says, a smaller or less trained one of the same encoders:
     /// a file or a folder. As in the paper, usually with --guidance 1
     #[arg(long, value_name = "PATH")]
-    pub(super) autoguidance: Option<PathBuf>,
+    pub(crate) autoguidance: Option<PathBuf>,
     /// The paper's guidance weight: 1 is none
     #[arg(
         long,

@@ -12,7 +12,7 @@ use rectiflow_weights::{WeightsError, read_all, shown, write_safetensors};
 const LATENTS: &str = "latents";
 
 /// Noise, or latents, `[N, 16, H/8, W/8]`.
-pub(super) fn read(path: &Path, model: &ModelFacts, device: &Device) -> anyhow::Result<Tensor<4>> {
+pub(crate) fn read(path: &Path, model: &ModelFacts, device: &Device) -> anyhow::Result<Tensor<4>> {
     let mut tensors = read_all(path)?;
     let data = tensors.remove(LATENTS).with_context(|| {
         format!("{} has no tensor `{LATENTS}`\nhint: `--latents-out` writes such a file", path.display())

@@ -1,16 +1,18 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use rectiflow_flow::{Shift, Spacing};
 use rectiflow_generate::{Compat, LongPrompts, PromptSyntax, ReuseMode, Tiling};
 use rectiflow_sample::Solver;
 
+use super::format::FormatArgs;
 use super::guidance::GuidanceArgs;
+use super::preview::PreviewArgs;
 use super::prompts;
 use crate::args::{ComputeArgs, ModelArgs};
 
 /// Draw pictures from prompts
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct GenerateArgs {
     /// What to draw; give several for several pictures. "" draws what the model likes
     #[arg(value_name = "PROMPT")]
@@ -30,7 +32,7 @@ pub(crate) struct GenerateArgs {
     /// A folder of files for __NAME__ in prompts: a line of NAME.txt is chosen by each picture's seed, as one of
     /// {red|green} is
     #[arg(long, value_name = "FOLDER")]
-    pub(super) wildcards: Option<PathBuf>,
+    pub(crate) wildcards: Option<PathBuf>,
     /// weights reads `(word:1.2)`, `(word)`, `[word]`, `\(` and BREAK in prompts, as A1111 and ComfyUI do; plain draws
     /// them as text, as diffusers does
     #[arg(long, value_name = "HOW", default_value_t = PromptSyntax::Weights)]
@@ -40,7 +42,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "HOW", default_value_t = LongPrompts::Cut)]
     pub(super) long_prompts: LongPrompts,
     #[command(flatten)]
-    pub(super) model: ModelArgs,
+    pub(crate) model: ModelArgs,
     /// Settings instead of the defaults below, which the line overrides: sd3-medium, sd3.5-medium, sd3.5-large or
     /// sd3.5-large-turbo as Stability draws them, auto for the one of the model, or a TOML file of options by their names
     #[arg(long, value_name = "NAME")]
@@ -87,7 +89,7 @@ pub(crate) struct GenerateArgs {
     pub(super) sigmas: Option<Vec<f32>>,
     /// Seed of the first picture; picture i has seed + i. -1 or `random` draws a new one and prints it
     #[arg(long, short, default_value = "0", value_name = "SEED", allow_negative_numbers = true)]
-    pub(super) seed: Seed,
+    pub(crate) seed: Seed,
     /// Pictures of each prompt
     #[arg(long, short, visible_alias = "batch-count", default_value_t = 1, value_name = "N")]
     pub(super) count: usize,
@@ -110,7 +112,7 @@ pub(crate) struct GenerateArgs {
     pub(super) t5_length: Option<usize>,
     /// Whose picture to draw where the references differ: diffusers or stability; also sets the defaults
     #[arg(long, default_value_t = Compat::Diffusers, value_name = "NAME")]
-    pub(super) compat: Compat,
+    pub(crate) compat: Compat,
     /// Decode in strips of rows, which takes less than half of the memory and half as long again, and gives the same
     /// picture: auto, on or off; without a value on. auto does so beyond 1536x1536, and where the memory that the
     /// system has free would not do
@@ -126,21 +128,25 @@ pub(crate) struct GenerateArgs {
     /// Decode with this tiny decoder, TAESD3 (taesd3_decoder.safetensors): in a fraction of the time and memory, a little
     /// less exactly
     #[arg(long, value_name = "FILE")]
-    pub(super) taesd: Option<PathBuf>,
+    pub(crate) taesd: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) guidance: GuidanceArgs,
+    pub(crate) guidance: GuidanceArgs,
     #[command(flatten)]
-    pub(super) compute: ComputeArgs,
+    pub(crate) compute: ComputeArgs,
     /// Start from these latents (safetensors, tensor `latents` [1 or N, 16, H/8, W/8]) instead of the seed's noise
     #[arg(long, value_name = "FILE")]
     pub(super) latents_in: Option<PathBuf>,
     /// Store the final latents (safetensors, tensor `latents` [N, 16, H/8, W/8]) when the run ends
     #[arg(long, value_name = "FILE")]
     pub(super) latents_out: Option<PathBuf>,
-    /// A .png file, replaced if it is there; several pictures go to NAME-1.png and so on, which must not be there.
-    /// Or a folder for new rectiflow-SEED.png files, made if its name ends in a slash [default: this folder]
+    /// A .png, .jpg or .webp file, replaced if it is there; several pictures go to NAME-1.png and so on, which must not
+    /// be there. Or a folder for new rectiflow-SEED.png files, made if its name ends in a slash [default: this folder]
     #[arg(long, short, visible_alias = "output", value_name = "PATH")]
-    pub(super) out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+    #[command(flatten)]
+    pub(crate) preview: PreviewArgs,
 }
 
 impl GenerateArgs {
@@ -148,9 +154,28 @@ impl GenerateArgs {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub(super) fn prompts(&self) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn prompts(&self) -> anyhow::Result<Vec<String>> {
         let of_file = self.prompt_file.as_deref().map(prompts::from_file).transpose()?.unwrap_or_default();
         Ok(self.prompt.iter().chain(&self.prompt_option).cloned().chain(of_file).collect())
+    }
+}
+
+impl GenerateArgs {
+    /// Each file that is written beside the pictures, with its option.
+    pub(crate) fn other_outputs(&self) -> Vec<(&'static str, &Path)> {
+        let latents = self.latents_out.as_deref().map(|path| ("--latents-out", path));
+        latents.into_iter().chain(self.preview.file().map(|path| ("--preview", path))).collect()
+    }
+
+    /// Each file or folder that is read, with its option.
+    pub(crate) fn inputs(&self) -> Vec<(&'static str, &Path)> {
+        let beside = [
+            ("--latents-in", &self.latents_in),
+            ("--taesd", &self.taesd),
+            ("--autoguidance", &self.guidance.autoguidance),
+        ];
+        let beside = beside.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?)));
+        self.model.given().chain(beside).collect()
     }
 }
 
@@ -164,7 +189,7 @@ pub(crate) enum Seed {
 
 impl Seed {
     /// The seed of the first picture.
-    pub(super) fn number(self) -> u64 {
+    pub(crate) fn number(self) -> u64 {
         match self {
             Seed::Given(seed) => seed,
             Seed::Random => new_seed(),

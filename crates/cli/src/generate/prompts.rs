@@ -42,7 +42,7 @@ fn lines_of(path: &Path) -> anyhow::Result<Vec<String>> {
 ///
 /// # Errors
 /// An alternative cannot be chosen.
-pub(super) fn chosen(
+pub(crate) fn chosen(
     prompts: Vec<String>,
     count: usize,
     seed: u64,

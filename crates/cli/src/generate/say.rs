@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use rectiflow_flow::Spacing;
-use rectiflow_generate::{Hindered, Hindrance, KnownWords, LongPrompts, Parts, Plan, plain_markup};
+use rectiflow_generate::{Encoder, Hindered, Hindrance, KnownWords, LongPrompts, Parts, Plan, plain_markup};
 use rectiflow_sample::{Guidance, Rule, Window};
 use rectiflow_text::WeightedText;
 use rectiflow_vae::{Decoding, VaeConfig};
@@ -12,15 +12,15 @@ use crate::memory;
 use crate::progress::Progress;
 
 /// What the files say beside their tensors.
-pub(super) struct Known<'a> {
+pub(crate) struct Known<'a> {
     /// Side of the pictures that the model was trained with.
-    pub(super) side_px: Option<usize>,
+    pub(crate) side_px: Option<usize>,
     /// Its words, if it has a list.
-    pub(super) words: Option<&'a KnownWords>,
+    pub(crate) words: Option<&'a KnownWords>,
 }
 
 /// `by_default`: the user gave neither steps nor guidance.
-pub(super) fn plan(progress: &Progress, parts: &Parts, plan: &Plan, known: &Known<'_>, by_default: bool) {
+pub(crate) fn plan(progress: &Progress, parts: &Parts, plan: &Plan, known: &Known<'_>, by_default: bool) {
     let name = &parts.name;
     let encoders = name.encoders.join(", ");
     progress.say(&format!(
@@ -58,6 +58,15 @@ pub(super) fn plan(progress: &Progress, parts: &Parts, plan: &Plan, known: &Know
     for line in lines.chain(in_strips(parts.vae.config(), plan)) {
         progress.say(&format!("note: {line}"));
     }
+}
+
+/// What an encoder does not see of a text.
+pub(crate) fn cut(encoder: Encoder, tokens: usize, words: &str) -> String {
+    const SHOWN: usize = 200;
+    let shown: String = words.chars().take(SHOWN).collect();
+    let more = if words.chars().count() > SHOWN { " ..." } else { "" };
+    let hint = if encoder == Encoder::T5 { "a longer `--t5-length`" } else { "`--long-prompts chunks`" };
+    format!("warning: {encoder} does not see the last {tokens} tokens: {:?}{more}; {hint} shows it more", shown.trim())
 }
 
 /// Tensors that were passed over, but for those that many files have and every tool ignores.

@@ -4,11 +4,13 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rectiflow_generate::{Encoder, GenerateError, ImageError, Picture, Watch};
+use rectiflow_generate::{Encoder, GenerateError, ImageError, Picture, Settings, Watch};
 use rectiflow_nn::Tensor;
 
 use super::latents;
 use super::names::OutputNames;
+use super::preview::Previewer;
+use super::say::cut;
 use crate::interrupt::Interrupt;
 use crate::memory;
 use crate::output::{self, INTERRUPTED};
@@ -25,13 +27,10 @@ pub(super) struct Studio {
     /// Of the pictures that are stored, if they are wanted.
     pub(super) latents: Vec<Tensor<4>>,
     pub(super) interrupt: Interrupt,
+    pub(super) preview: Option<Previewer>,
 }
 
 impl Studio {
-    fn wish(&self) -> ControlFlow<()> {
-        if self.interrupt.is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-
     /// Stores the latents however the run ended, and says how it did.
     pub(super) fn finish(mut self, result: Result<(), GenerateError>) -> anyhow::Result<ExitCode> {
         self.progress.end_phase();
@@ -74,23 +73,22 @@ impl Studio {
 impl Watch for Studio {
     fn phase(&mut self, name: &str) -> ControlFlow<()> {
         self.progress.phase(name);
-        self.wish()
+        self.interrupt.wish()
     }
 
     fn step(&mut self, done: usize, of: usize) -> ControlFlow<()> {
         self.progress.step(done, of);
-        self.wish()
+        self.interrupt.wish()
+    }
+
+    fn denoised(&mut self, done: usize, of: usize, denoised: &dyn Fn() -> Tensor<4>) {
+        if let Some(preview) = &mut self.preview {
+            preview.show((done, of), denoised, &self.progress, &self.interrupt);
+        }
     }
 
     fn cut(&mut self, encoder: Encoder, tokens: usize, words: &str) {
-        const SHOWN: usize = 200;
-        let shown: String = words.chars().take(SHOWN).collect();
-        let more = if words.chars().count() > SHOWN { " ..." } else { "" };
-        let hint = if encoder == Encoder::T5 { "a longer `--t5-length`" } else { "`--long-prompts chunks`" };
-        self.progress.say(&format!(
-            "warning: {encoder} does not see the last {tokens} tokens: {:?}{more}; {hint} shows it more",
-            shown.trim()
-        ));
+        self.progress.say(&cut(encoder, tokens, words));
     }
 
     fn memory_available(&self) -> Option<u64> {
@@ -99,10 +97,12 @@ impl Watch for Studio {
 
     fn picture(&mut self, picture: Picture) -> Result<(), ImageError> {
         let Picture { image, latent, settings } = picture;
+        let format = self.names.format();
+        let settings = Settings { jpeg_quality: format.quality(), ..settings };
+        let texts = settings.texts();
         let path = {
             let _turn = self.interrupt.writing();
-            self.names
-                .store(self.done, settings.seed, |path, if_there| image.save_png(path, if_there, &settings.texts()))?
+            self.names.store(self.done, settings.seed, |path, if_there| image.save(path, if_there, format, &texts))?
         };
         self.done += 1;
         if self.latents_out.is_some() {

@@ -24,9 +24,9 @@ fn settings_that_cannot_be_carried_out() {
     std::fs::create_dir(desk.path("folder")).unwrap();
     let line = |rest: &str| format!("generate a --model {{sd3/model}} --steps 1 --width 64 --height 48 {rest}");
     for (rest, parts) in [
-        ("--out folder/x", &["neither a .png file name nor a folder"][..]),
+        ("--out folder/x", &["neither a .png, .jpg or .webp file name nor a folder"][..]),
         ("--out no/such/x.png", &["no/such", "make it first"]),
-        ("--out x.jpg", &["NAME.png"]),
+        ("--out x.gif", &["NAME.png"]),
         ("--latents-out no/such/x.safetensors", &["--latents-out no/such/x.safetensors"]),
         ("--latents-in none.safetensors", &["none.safetensors", "does not exist"]),
         ("--latents-in folder", &["folder", "is a folder"]),

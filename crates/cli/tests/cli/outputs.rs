@@ -182,7 +182,7 @@ fn names_send_the_terminal_no_commands() {
     for (line, part) in [
         (format!("generate a {TINY} -o o\x1b[31m.png"), "o\u{fffd}[31m.png"),
         (format!("generate a {TINY} -o no\x1b[31m/x.png"), "no\u{fffd}[31m"),
-        (format!("generate a {TINY} -o o\x1b[31m.jpg"), "o\u{fffd}[31m.jpg"),
+        (format!("generate a {TINY} -o o\x1b[31m.gif"), "o\u{fffd}[31m.gif"),
         (format!("generate a {TINY} -o x.png --latents-in l\u{9b}31m"), "l\u{fffd}31m"),
         (format!("generate a --model m\x1b[31m.safetensors {clip} --width 17"), "--width 17"),
         ("inspect m\x1b[31m.safetensors".into(), "m\u{fffd}[31m.safetensors"),

@@ -6,8 +6,7 @@ const DRAW: &str = "--model {sd3/model} --width 64 --height 48 --steps 1";
 
 /// The settings in the file of a picture.
 fn settings(desk: &Desk, name: &str) -> serde_json::Value {
-    let (_, texts) = png(&desk.path(name));
-    serde_json::from_str(&texts.iter().find(|(keyword, _)| keyword == "rectiflow").unwrap().1).unwrap()
+    crate::support::settings(&desk.path(name))
 }
 
 #[test]
