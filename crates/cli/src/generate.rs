@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use rectiflow_generate::{
-    Format, KnownWords, ModelFacts, ModelFiles, Parts, Plan, PlanError, Request, Settings, StepReuse, generate,
+    Format, KnownWords, ModelFacts, ModelFiles, Parts, Plan, PlanError, Request, Settings, generate,
 };
 use rectiflow_nn::{Device, Precision, Tensor};
 use rectiflow_weights::{ModelPaths, PartKind, sha256, shown};
@@ -69,7 +69,8 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     if let Some(line) = &args.preset_line {
         progress.say(line);
     }
-    say::plan(&progress, &parts, &plan, &known, args.steps.is_none() && args.guidance.guidance.is_none());
+    let by_default = args.steps.is_none() && args.guidance.guidance.is_none() || args.preset.as_deref() == Some("auto");
+    say::plan(&progress, &parts, &plan, &known, by_default);
 
     let preview = args.preview.open(&parts);
     let (done, latents_out, latents) = (0, args.latents_out, Vec::new());
@@ -169,7 +170,7 @@ pub(crate) fn resolve(
         batch_size: args.batch_size,
         solver: args.solver,
         t5_length: args.t5_length,
-        reuse: args.cache_mode.map(|mode| StepReuse { mode, threshold: args.cache_threshold }),
+        reuse: args.reuse()?,
         compat: args.compat,
         tiling: args.vae_tiling,
     };

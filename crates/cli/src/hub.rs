@@ -32,12 +32,18 @@ pub(crate) fn part(path: &Path) -> anyhow::Result<PathBuf> {
 pub(crate) fn bring_models_of(recipe: &mut Recipe) -> anyhow::Result<()> {
     if let Some(encoders) = &mut recipe.data.encoders {
         let parts: Vec<PartKind> = PartKind::ALL.into_iter().filter(|kind| *kind != PartKind::Transformer).collect();
-        *encoders = model(encoders, &parts)?;
+        *encoders = of_recipe(encoders, &parts)?;
     }
     if let Some(from) = recipe.model.from_mut() {
-        *from = model(from, &PartKind::ALL)?;
+        *from = of_recipe(from, &PartKind::ALL)?;
     }
     Ok(())
+}
+
+/// Recipes go on from what others left in `runs/NAME/model`, which may not be there yet: such a path asks no hub.
+fn of_recipe(path: &Path, parts: &[PartKind]) -> anyhow::Result<PathBuf> {
+    let is_path = |id: HubPath| id.inside.is_some_and(|inside| !may_be_alone(&inside));
+    if path.to_str().and_then(HubPath::parse).is_some_and(is_path) { Ok(path.to_owned()) } else { model(path, parts) }
 }
 
 /// Gives the content of a small file by its name.
@@ -57,9 +63,7 @@ fn local(path: &Path, choose: impl Fn(&[&str], &mut Read<'_>) -> anyhow::Result<
 /// The path as an id. What is there goes before; and what begins with the name of a folder that is here is a mistyped path,
 /// and no reason to ask a hub.
 fn hub_path(path: &Path) -> anyhow::Result<Option<HubPath>> {
-    // Inside a repository only files are named: what else has three parts is somebody's path, mistyped or not made yet.
-    let is_id = |id: &HubPath| id.inside.as_deref().is_none_or(may_be_alone);
-    let Some(id) = path.to_str().and_then(HubPath::parse).filter(is_id) else { return Ok(None) };
+    let Some(id) = path.to_str().and_then(HubPath::parse) else { return Ok(None) };
     let Some(folder) = path.iter().next().map(Path::new).filter(|first| first.is_dir()) else { return Ok(Some(id)) };
     if path.exists() || id.inside.is_some() {
         return Ok(None);

@@ -85,12 +85,14 @@ impl Cli {
             _ => return Ok(self),
         };
         let mut command = Cli::command();
-        let options = command.find_subcommand(name).expect("it was read from the line");
-        let Some(preset) = Preset::of(args, options)? else { return Ok(self) };
+        let of_line = command.clone().try_get_matches_from(line)?;
+        let options = command.find_subcommand(name).zip(of_line.subcommand_matches(name));
+        let (options, of_line) = options.expect("it was read from the line");
+        let Some(preset) = Preset::of(args, options, of_line)? else { return Ok(self) };
         command = command.mut_subcommand(name, |options| preset.applied(options));
         let matches = command.try_get_matches_from(line).map_err(|problem| preset.refused(&problem))?;
         let mut cli = Cli::from_arg_matches(&matches)?;
-        let said = matches.subcommand().map(|(_, of_line)| preset.line(of_line));
+        let said = Some(preset.line());
         match &mut cli.command {
             Command::Generate(args) => args.preset_line = said,
             Command::Grid(args) => args.draw.preset_line = said,

@@ -77,6 +77,18 @@ pub enum OpenError {
         /// Of the transformer that draws.
         drawing: [usize; 5],
     },
+    /// What autoguidance is to lead away from says no velocity.
+    #[error(
+        "{} was trained by `{formulation}`, and only networks of rf formulations say a velocity\n\
+         hint: `--autoguidance` takes a smaller or less trained model of the same kind",
+        shown(.file)
+    )]
+    WorseFormulation {
+        /// Where it is.
+        file: PathBuf,
+        /// What its scheduler's settings say.
+        formulation: String,
+    },
     /// There is nothing that reads a prompt.
     #[error(
         "the model's files hold no text encoder\nhint: give them with `--clip-l`, `--clip-g` and `--t5xxl`; each may be left out, not all"

@@ -8,7 +8,7 @@ use rectiflow_vae::VaeConfig;
 use rectiflow_weights::{Checkpoint, ModelPaths, Part, PartKind};
 
 use crate::error::OpenError;
-use crate::plan::ModelFacts;
+use crate::plan::{DRAWN, ModelFacts};
 
 /// A model of which only headers and configurations have been read. [`Parts::load`](crate::Parts::load) does
 /// the rest, after the settings were checked against [`ModelFiles::facts`].
@@ -128,6 +128,9 @@ impl ModelFiles {
         let paths = ModelPaths { model: Some(path.to_owned()), ..ModelPaths::default() };
         let checkpoint = Checkpoint::open(&paths)?;
         let worse = transformer(&checkpoint)?;
+        if let Some(formulation) = formulation(&checkpoint).filter(|name| !name.starts_with(DRAWN)) {
+            return Err(OpenError::WorseFormulation { file: path.to_owned(), formulation });
+        }
         let takes = |of: &MmditConfig| [of.channels_in, of.channels_out, of.patch, of.context_width, of.pooled_width];
         if takes(&worse) != takes(&self.transformer) {
             let [worse, drawing] = [&worse, &self.transformer].map(takes);
@@ -169,9 +172,7 @@ impl ModelFiles {
             side_px_max: self.worse.iter().fold(self.transformer.grid, |grid, one| grid.min(one.transformer.grid))
                 * unit_px,
             side_px: self.side_px(),
-            formulation: checkpoint
-                .scheduler_config()
-                .and_then(|scheduler| scheduler.get(FORMULATION).and_then(|name| name.as_str()).map(str::to_owned)),
+            formulation: formulation(checkpoint),
             latent_channels: vae.latent_channels,
             latent_px: vae.downsampling(),
             depth: self.transformer.depth,
@@ -184,6 +185,11 @@ impl ModelFiles {
                 .filter(|length| T5_LENGTHS.contains(length)),
         }
     }
+}
+
+/// What a network was trained by, if its scheduler's settings say so.
+fn formulation(checkpoint: &Checkpoint) -> Option<String> {
+    checkpoint.scheduler_config()?.get(FORMULATION)?.as_str().map(str::to_owned)
 }
 
 /// Where a scheduler's settings name what a network was trained by, which diffusers has no name for.

@@ -61,16 +61,19 @@ impl Parts {
         let notes = notes(files, &tokenizers.origins());
         let mut builder = Builder { checkpoint: &encoders.checkpoint, device: &device, precision, reports: Vec::new() };
         let transformer = builder.build(PartKind::Transformer, |params| Mmdit::new(&files.transformer, params))?;
+        let mut reports = Vec::new();
         let worse = files.worse.as_ref().map(|worse| {
             let checkpoint = &worse.checkpoint;
             let mut builder = Builder { checkpoint, device: &device, precision, reports: Vec::new() };
-            builder.build(PartKind::Transformer, |params| Mmdit::new(&worse.transformer, params))
+            let built = builder.build(PartKind::Transformer, |params| Mmdit::new(&worse.transformer, params));
+            reports = builder.reports;
+            built
         });
         let worse = worse.transpose()?;
         let vae = builder.build(PartKind::Vae, |params| Vae::new(&encoders.vae, params))?;
         let widths = (files.transformer.context_width, files.transformer.pooled_width);
         let text = builder.texts(encoders, tokenizers, widths)?;
-        let reports = builder.reports;
+        reports.extend(builder.reports);
         Ok(Parts {
             name: ModelName {
                 file: encoders.name.clone(),

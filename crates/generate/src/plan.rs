@@ -19,7 +19,7 @@ const SHIFT: f32 = 3.0;
 /// Side of a picture where neither the user nor the checkpoint says, as far as the positional grid goes.
 const SIDE_PX: usize = 1024;
 /// Formulations whose networks say a velocity on the straight path, which is what is integrated.
-const DRAWN: &str = "rf";
+pub(crate) const DRAWN: &str = "rf";
 
 /// The settings as a user gives them; `None` is "not given".
 #[derive(Clone, Debug, Default)]

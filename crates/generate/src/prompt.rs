@@ -1,5 +1,7 @@
 //! Prompts to conditionings, one encoder after the other.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -96,7 +98,10 @@ pub struct PromptTokens {
 
 /// What a plan's prompts became.
 pub(crate) struct Conditionings {
+    /// Each prompt that is unlike those before it.
     prompts: Vec<Conditioning>,
+    /// Which of them each prompt is.
+    places: Vec<usize>,
     negative: Option<Conditioning>,
 }
 
@@ -112,7 +117,7 @@ pub struct Told<'a, C = Conditioning> {
 impl Conditionings {
     /// Whether prompts can be told at once: they are equally long.
     pub(crate) fn are_alike(&self, one: usize, other: usize) -> bool {
-        let length = |index: usize| self.prompts[index].context.dims()[1];
+        let length = |index: usize| self.prompts[self.places[index]].context.dims()[1];
         length(one) == length(other)
     }
 
@@ -123,7 +128,7 @@ impl Conditionings {
             pooled: Tensor::cat(all.iter().map(|one| one.pooled.clone()).collect(), 0),
         };
         let negative = self.negative.as_ref().map(|negative| join(vec![negative; prompts.len()]));
-        (join(prompts.iter().map(|index| &self.prompts[*index]).collect()), negative)
+        (join(prompts.iter().map(|index| &self.prompts[self.places[*index]]).collect()), negative)
     }
 }
 
@@ -205,16 +210,37 @@ impl TextEncoders {
             tokens.transpose()
         };
         let rule = compat.t5_rule(t5_length);
+        let mut clips = [tokens_of(&self.clip_l)?, tokens_of(&self.clip_g)?];
+        // They stand side by side, and may be cut differently: diffusers' CLIP-G has a token for each `!`.
+        let longest = clips.iter().flatten().map(|tokens| tokens.ids.len()).max().unwrap_or(0);
+        for (tokens, encoder) in clips.iter_mut().zip([&self.clip_l, &self.clip_g]) {
+            if let (Some(tokens), Some(encoder)) = (tokens, encoder)
+                && tokens.ids.len() < longest
+            {
+                tokens.fill_to(longest, &encoder.tokenizer.tokenize("")?);
+            }
+        }
+        let [clip_l, clip_g] = clips;
         Ok(PromptTokens {
-            clip_l: tokens_of(&self.clip_l)?,
-            clip_g: tokens_of(&self.clip_g)?,
+            clip_l,
+            clip_g,
             t5: self.t5.as_ref().map(|encoder| encoder.tokenizer.tokenize_weighted(t5, &rule)).transpose()?,
         })
     }
 
     /// Encodes a plan's prompts and, where guidance needs it, its negative prompt; says what was cut.
-    pub(crate) fn encode_plan(self, plan: &Plan, watch: &mut dyn Watch) -> Result<Conditionings, GenerateError> {
-        let of_prompts = (0..plan.prompts.len()).map(|index| plan.read(index));
+    pub(crate) fn encode_plan<'p>(self, plan: &'p Plan, watch: &mut dyn Watch) -> Result<Conditionings, GenerateError> {
+        // Alternatives may have left equal ones, which are encoded once.
+        let mut first: HashMap<&str, usize> = HashMap::new();
+        let mut unlike = Vec::new();
+        let place = |(index, prompt): (usize, &'p String)| {
+            *first.entry(prompt).or_insert_with(|| {
+                unlike.push(index);
+                unlike.len() - 1
+            })
+        };
+        let places: Vec<usize> = plan.prompts.iter().enumerate().map(place).collect();
+        let of_prompts = unlike.iter().map(|index| plan.read(*index));
         let of_negative = plan.is_guided().then(|| plan.read_negative());
         let tokens = of_prompts
             .chain(of_negative)
@@ -225,7 +251,7 @@ impl TextEncoders {
         }
         let mut prompts = self.encode(tokens, plan.compat, plan.t5_length, watch)?;
         let negative = if plan.is_guided() { prompts.pop() } else { None };
-        Ok(Conditionings { prompts, negative })
+        Ok(Conditionings { prompts, places, negative })
     }
 
     /// Encodes texts that [`Self::tokenize`] cut. Each encoder is freed before the next one is read.
@@ -401,14 +427,20 @@ impl T5 {
             })
         };
         let outputs = encode(&texts.iter().map(|text| &text.ids[..]).collect::<Vec<_>>())?;
+        // Of each length one: the empty text is as long as what it is compared with, for its places.
+        let mut empty: BTreeMap<usize, Tensor<3>> = BTreeMap::new();
         let weighed = outputs.into_iter().zip(texts).map(|(output, text)| {
             if text.are_plain() {
                 return Ok(output);
             }
-            // The empty text is as long as this one, for its places.
-            let empty = self.tokenizer.tokenize("", &T5Rule::diffusers(text.ids.len()))?;
-            let empty = encode(&[&empty.ids])?.pop().expect("an output for a text");
-            Ok(weigh(output, empty, &text.weights))
+            let empty = match empty.entry(text.ids.len()) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let ids = self.tokenizer.tokenize("", &T5Rule::diffusers(text.ids.len()))?.ids;
+                    place.insert(encode(&[&ids])?.pop().expect("an output for a text"))
+                }
+            };
+            Ok(weigh(output, empty.clone(), &text.weights))
         });
         weighed.collect()
     }

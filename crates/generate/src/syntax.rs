@@ -93,6 +93,9 @@ impl std::str::FromStr for LongPrompts {
 /// Starts of tags that other programs take out of a prompt.
 const TAGS: [&str; 3] = ["<lora:", "<lyco:", "<hypernet:"];
 
+/// Longer ones are none: brackets of a long text are not looked through again and again.
+const TAG_BYTES_MAX: usize = 400;
+
 /// What other programs read in a prompt and we do not: tags `<lora:name:1>`, and schedules and alternations in square
 /// brackets, `[cat:dog:0.5]` and `[cat|dog]`; as they were typed.
 pub fn plain_markup(prompt: &str) -> Vec<&str> {
@@ -101,7 +104,7 @@ pub fn plain_markup(prompt: &str) -> Vec<&str> {
 
 fn tags(prompt: &str) -> impl Iterator<Item = &str> {
     prompt.match_indices('<').filter_map(|(open, _)| {
-        let tag = &prompt[open..];
+        let tag = &prompt[open..prompt.floor_char_boundary(open + TAG_BYTES_MAX)];
         let end = tag.find('>')?;
         let is_known = TAGS.iter().any(|start| tag.get(..start.len()).is_some_and(|s| s.eq_ignore_ascii_case(start)));
         is_known.then_some(&tag[..=end])
@@ -111,7 +114,8 @@ fn tags(prompt: &str) -> impl Iterator<Item = &str> {
 /// The innermost square brackets with a number behind their last colon, or with a bar.
 fn schedules(prompt: &str) -> impl Iterator<Item = &str> {
     prompt.match_indices(']').filter_map(|(close, _)| {
-        let open = prompt[..close].rfind('[')?;
+        let from = prompt.floor_char_boundary(close.saturating_sub(TAG_BYTES_MAX));
+        let open = from + prompt[from..close].rfind('[')?;
         let inside = &prompt[open + 1..close];
         let is_timed = inside.rsplit_once(':').is_some_and(|(_, when)| when.trim().parse::<f32>().is_ok());
         let is_one = !inside.contains(']') && !prompt[..open].ends_with('\\');

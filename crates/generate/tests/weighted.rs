@@ -46,6 +46,13 @@ fn weighed_tokens_are_comfyuis() {
     check("weighed", &found);
 }
 
+/// With diffusers each `!` is a token of CLIP-G's, so that it may have more chunks.
+#[test]
+fn encoders_that_cut_a_text_differently_have_as_many_chunks() {
+    let marked = format!("{}wow!!!!!!!!", "cat ".repeat(70));
+    assert_eq!(encoded(&marked, 32).context.dims(), [1, 2 * 77 + T5_LENGTH, 128]);
+}
+
 #[test]
 fn a_long_text_is_read_in_chunks() {
     let words: Vec<String> = (0..40).map(|number| format!("word {number} of many")).collect();

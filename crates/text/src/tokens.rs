@@ -23,6 +23,15 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    /// Puts an empty text's tokens behind, until there are `length`, a multiple of as many.
+    pub fn fill_to(&mut self, length: usize, empty: &Tokens) {
+        while self.ids.len() < length {
+            self.ids.extend_from_slice(&empty.ids);
+            self.weights.extend_from_slice(&empty.weights);
+            self.real += empty.real;
+        }
+    }
+
     /// Whether all of them count once.
     pub fn are_plain(&self) -> bool {
         self.weights.iter().all(|weight| *weight == 1.0)

@@ -1,4 +1,4 @@
-//! Prompts with parts that count more or less, as AUTOMATIC1111's web UI and ComfyUI write them: `(cat:1.3)`, `(cat)` for
+//! Prompts with parts that count more or less, as AUTOMATIC1111's web UI writes them: `(cat:1.3)`, `(cat)` for
 //! 1.1, `[cat]` for 1/1.1, one in the other for their product; `\(` and `\:` for the sign itself; the word BREAK where a new run
 //! of CLIP tokens begins. What a weight does to a token is ComfyUI's rule ([`weigh`]).
 //!
@@ -6,6 +6,8 @@
 //!
 //! Shape letters: B batch, L tokens, D width.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
+
+use std::collections::HashMap;
 
 use burn::tensor::Tensor;
 use rectiflow_nn::from_f32;
@@ -15,6 +17,8 @@ const STEP: f32 = 1.1;
 /// Beyond it, either way, no encoder's output means anything.
 const WEIGHT_MAX: f32 = 10.0;
 const BREAK: &str = "BREAK";
+/// No weight takes more to write.
+const NUMBER_BYTES_MAX: usize = 32;
 
 /// A text and what its parts count.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,18 +55,20 @@ impl WeightedText {
     /// A weight, or the product of those around a word, is no number, or beyond -10 to 10.
     pub fn parse(marked: &str) -> Result<WeightedText, WeightError> {
         let groups = groups(marked);
+        let opens: HashMap<usize, f32> = groups.iter().map(|group| (group.open, group.weight)).collect();
+        let ends: HashMap<usize, usize> = groups.iter().map(|group| (group.end, group.close)).collect();
         let mut read = WeightedText::plain("");
         let mut weights = vec![1.0_f32];
         let mut chars = marked.char_indices().peekable();
         while let Some((at, c)) = chars.next() {
-            if let Some(group) = groups.iter().find(|group| group.open == at) {
-                weights.push(weights[weights.len() - 1] * group.weight);
+            if let Some(weight) = opens.get(&at) {
+                weights.push(weights[weights.len() - 1] * weight);
                 read.runs.push((read.text.len(), weights[weights.len() - 1]));
-            } else if let Some(group) = groups.iter().find(|group| (group.end..=group.close).contains(&at)) {
-                if at == group.close {
-                    weights.pop();
-                    read.runs.push((read.text.len(), weights[weights.len() - 1]));
-                }
+            } else if let Some(close) = ends.get(&at) {
+                // The number is no text.
+                while chars.next_if(|(at, _)| at <= close).is_some() {}
+                weights.pop();
+                read.runs.push((read.text.len(), weights[weights.len() - 1]));
             } else if let Some((_, escaped)) = chars.next_if(|(_, next)| c == '\\' && is_mark(*next)) {
                 read.text.push(escaped);
             } else {
@@ -111,13 +117,13 @@ impl WeightedText {
     /// What the token counts whose bytes begin at `start`. Spaces before its first letter may be outside of its brackets.
     pub(crate) fn weight_at(&self, start: usize) -> f32 {
         let spaces = self.text.get(start..).map_or(0, |rest| rest.len() - rest.trim_start().len());
-        let run = self.runs.iter().rev().find(|(from, _)| *from <= start + spaces);
-        run.map_or(1.0, |(_, weight)| *weight)
+        let before = self.runs.partition_point(|(from, _)| *from <= start + spaces);
+        before.checked_sub(1).map_or(1.0, |run| self.runs[run].1)
     }
 
     /// Takes the word BREAK out wherever it stands alone.
     fn take_breaks(&mut self) {
-        let is_word = |c: Option<char>| c.is_none_or(char::is_whitespace);
+        let is_word = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
         let mut from = 0;
         while let Some(found) = self.text[from..].find(BREAK) {
             let (start, end) = (from + found, from + found + BREAK.len());
@@ -146,6 +152,7 @@ struct Group {
 /// Every pair of brackets that are not escaped.
 fn groups(marked: &str) -> Vec<Group> {
     let mut opened: Vec<(usize, char)> = Vec::new();
+    let mut open_of_kind = [0_usize; 2];
     let mut found = Vec::new();
     let mut is_escaped = false;
     for (at, c) in marked.char_indices() {
@@ -154,6 +161,7 @@ fn groups(marked: &str) -> Vec<Group> {
         let partner = match c {
             '(' | '[' if !escaped => {
                 opened.push((at, c));
+                open_of_kind[usize::from(c == '[')] += 1;
                 continue;
             }
             ')' if !escaped => '(',
@@ -161,11 +169,23 @@ fn groups(marked: &str) -> Vec<Group> {
             _ => continue,
         };
         // What was opened since its partner has none.
-        let Some(depth) = opened.iter().rposition(|(_, other)| *other == partner) else { continue };
-        let (open, _) = opened[depth];
-        opened.truncate(depth);
+        let waiting = usize::from(partner == '[');
+        if open_of_kind[waiting] == 0 {
+            continue;
+        }
+        let open = loop {
+            let Some((open, kind)) = opened.pop() else { break 0 };
+            open_of_kind[usize::from(kind == '[')] -= 1;
+            if kind == partner {
+                break open;
+            }
+        };
         let inside = &marked[open + 1..at];
-        let number = inside.rsplit_once(':').filter(|(words, _)| c == ')' && !words.ends_with('\\'));
+        // A long text in deep brackets is not looked through for each of them.
+        let tail = inside.floor_char_boundary(inside.len().saturating_sub(NUMBER_BYTES_MAX));
+        let number = inside[tail..].rfind(':').map(|colon| inside.split_at(tail + colon));
+        let number = number.map(|(words, number)| (words, &number[1..]));
+        let number = number.filter(|(words, _)| c == ')' && !words.ends_with('\\'));
         let number = number.and_then(|(words, number)| Some((open + 1 + words.len(), number.trim().parse().ok()?)));
         let (end, weight) = number.unwrap_or((at, if c == ')' { STEP } else { 1.0 / STEP }));
         found.push(Group { open, end, close: at, weight });
@@ -253,11 +273,21 @@ mod tests {
 
     #[test]
     fn breaks_are_places_and_no_words() {
+        assert_eq!(WeightedText::parse("a BREAK, b").unwrap().text(), "a , b");
         let read = WeightedText::parse("a cat BREAK (dogs BREAK and:1.2) BREAKS").unwrap();
         assert_eq!(read.text(), "a cat  dogs  and BREAKS");
         assert_eq!(read.breaks(), [6, 12]);
         assert_eq!(read.weights(), [("dogs  and", 1.2)]);
         assert_eq!(WeightedText::plain("a BREAK b").breaks(), [0; 0]);
+    }
+
+    #[test]
+    fn long_and_deep_texts_take_no_time() {
+        let many = 100_000;
+        for marked in ["(a)".repeat(many), "(".repeat(many) + &")".repeat(many), "(".repeat(many) + &"]".repeat(many)] {
+            // Deep brackets multiply beyond what can be, and that is found.
+            let _ = WeightedText::parse(&marked).map(|read| (0..many).map(|at| read.weight_at(at)).sum::<f32>());
+        }
     }
 
     #[test]

@@ -67,6 +67,27 @@ fn check_t5(tokenizer: &T5Tokenizer) {
     }
 }
 
+/// A break ends a run where it stands, a full one ends before the word that does not fit, and what is beyond the last run is
+/// cut.
+#[test]
+fn long_texts_are_cut_into_runs_at_breaks_and_between_words() {
+    let clip = ClipTokenizer::embedded(ClipKind::L);
+    let runs = |marked: &str, chunks_max| {
+        let tokens = clip.tokenize_weighted(&WeightedText::parse(marked).unwrap(), chunks_max).unwrap();
+        let end = clip.size().end_of_text();
+        let real = |run: &[u32]| run.iter().position(|id| *id == end).unwrap() - 1;
+        (tokens.ids.chunks(77).map(real).collect::<Vec<_>>(), tokens.cut.map(|cut| cut.words))
+    };
+    assert_eq!(runs("a cat BREAK two dogs BREAK", 32), (vec![2, 2], None));
+    assert_eq!(runs("a cat BREAK two dogs", 1).0, [4], "one run knows no breaks");
+    // "anthropomorphization" is several tokens, and begins the second run.
+    let long = format!("{}anthropomorphization", "cat ".repeat(74));
+    let (found, cut) = runs(&long, 32);
+    assert!(found.len() == 2 && found[0] == 74 && found[1] > 1 && cut.is_none(), "{found:?}");
+    let (found, cut) = runs(&"cat ".repeat(200), 2);
+    assert_eq!((found, cut.unwrap().split_whitespace().count()), (vec![75, 75], 50));
+}
+
 #[test]
 fn bytes_agree_with_transformers() {
     let tokenizer = T5Tokenizer::bytes();

@@ -199,8 +199,12 @@ mod tests {
     #[test]
     fn a_thing_has_its_colour() {
         let middle = [0.5, 0.5];
-        let cases = [(RED, true), (BLUE, false), (None, false)]
-            .map(|(colour, expected)| (vec![one(CAT, colour, middle, 0.9)], expected));
+        let cases =
+            [(RED, true), (BLUE, false)].map(|(colour, expected)| (vec![one(CAT, colour, middle, 0.9)], expected));
+        check(&asked(&[(CAT, 1, RED)], None), Task::Colours, &cases);
+        // One of several colours is in the likeliest of them.
+        let none = |nearest_colour| vec![Detection { nearest_colour, ..one(CAT, None, middle, 0.9) }];
+        let cases = [RED, BLUE].map(|colour| (none(colour.unwrap()), colour == RED));
         check(&asked(&[(CAT, 1, RED)], None), Task::Colours, &cases);
         check(&asked(&[(CAT, 1, RED)], None), Task::Colours, &[(vec![one(DOG, RED, middle, 0.9)], false)]);
     }

@@ -69,15 +69,9 @@ pub(crate) struct GuidanceArgs {
     /// a file or a folder. As in the paper, usually with --guidance 1
     #[arg(long, value_name = "PATH")]
     pub(crate) autoguidance: Option<PathBuf>,
-    /// The paper's guidance weight: 1 is none
-    #[arg(
-        long,
-        value_name = "WEIGHT",
-        default_value_t = 2.0,
-        allow_negative_numbers = true,
-        requires = "autoguidance"
-    )]
-    autoguidance_scale: f32,
+    /// The paper's guidance weight: 1 is none [default: 2]
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    autoguidance_scale: Option<f32>,
 }
 
 impl GuidanceArgs {
@@ -109,9 +103,15 @@ impl GuidanceArgs {
             let (how, blocks) = (Hindrance::IsolatedTokens, self.pag_layers.clone());
             hindered.push(Hindered { how, blocks, scale: self.pag_scale, window: Window::ALL });
         }
-        if self.autoguidance.is_some() {
-            let (how, scale) = (Hindrance::WorseModel, self.autoguidance_scale - 1.0);
-            hindered.push(Hindered { how, blocks: Vec::new(), scale, window: Window::ALL });
+        match (&self.autoguidance, self.autoguidance_scale) {
+            (None, None) => {}
+            (None, Some(_)) => {
+                anyhow::bail!("`--autoguidance-scale` has no effect without `--autoguidance`\nhint: give both")
+            }
+            (Some(_), weight) => {
+                let (how, scale) = (Hindrance::WorseModel, weight.unwrap_or(2.0) - 1.0);
+                hindered.push(Hindered { how, blocks: Vec::new(), scale, window: Window::ALL });
+            }
         }
         Ok(GuidanceRequest {
             scales: self.guidance.clone(),

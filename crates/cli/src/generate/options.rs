@@ -1,8 +1,9 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use anyhow::bail;
 use rectiflow_flow::{Shift, Spacing};
-use rectiflow_generate::{Compat, LongPrompts, PromptSyntax, ReuseMode, Tiling};
+use rectiflow_generate::{Compat, LongPrompts, PromptSyntax, ReuseMode, StepReuse, Tiling};
 use rectiflow_sample::Solver;
 
 use super::format::FormatArgs;
@@ -33,7 +34,7 @@ pub(crate) struct GenerateArgs {
     /// {red|green} is
     #[arg(long, value_name = "FOLDER")]
     pub(crate) wildcards: Option<PathBuf>,
-    /// weights reads `(word:1.2)`, `(word)`, `[word]`, `\(` and BREAK in prompts, as A1111 and ComfyUI do; plain draws
+    /// weights reads `(word:1.2)`, `(word)`, `[word]`, `\(` and BREAK in prompts, as A1111 does; plain draws
     /// them as text, as diffusers does
     #[arg(long, value_name = "HOW", default_value_t = PromptSyntax::Weights)]
     pub(super) prompt_syntax: PromptSyntax,
@@ -105,8 +106,9 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "MODE")]
     pub(super) cache_mode: Option<ReuseMode>,
     /// How much the first block may have changed for that, in parts of what it adds
-    #[arg(long, value_name = "PART", default_value_t = 0.1, requires = "cache_mode", allow_negative_numbers = true)]
-    pub(super) cache_threshold: f32,
+    /// [default: 0.1]
+    #[arg(long, value_name = "PART", allow_negative_numbers = true)]
+    cache_threshold: Option<f32>,
     /// Most T5 tokens, 8 to 512 [default: those the model says it was trained with, at most 256; with --compat stability 512]
     #[arg(long, value_name = "TOKENS")]
     pub(super) t5_length: Option<usize>,
@@ -150,6 +152,18 @@ pub(crate) struct GenerateArgs {
 }
 
 impl GenerateArgs {
+    /// What steps reuse.
+    ///
+    /// # Errors
+    /// A threshold of nothing.
+    pub(super) fn reuse(&self) -> anyhow::Result<Option<StepReuse>> {
+        match (self.cache_mode, self.cache_threshold) {
+            (None, Some(_)) => bail!("`--cache-threshold` has no effect without `--cache-mode`\nhint: give both"),
+            (None, None) => Ok(None),
+            (Some(mode), threshold) => Ok(Some(StepReuse { mode, threshold: threshold.unwrap_or(0.1) })),
+        }
+    }
+
     /// Every prompt, those without `--prompt` first, and those of a file last.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command};
+use clap::{ArgAction, ArgMatches, Command};
 use rectiflow_generate::ModelFiles;
 use rectiflow_weights::shown;
 
@@ -31,6 +31,8 @@ const NOT_IN_ONE: [&str; 3] = ["preset", "help", "version"];
 pub(crate) struct Preset {
     name: String,
     settings: Vec<Setting>,
+    /// Keys of what the line says itself, or what does not go with it.
+    overridden: Vec<String>,
 }
 
 struct Setting {
@@ -42,11 +44,11 @@ struct Setting {
 }
 
 impl Preset {
-    /// The preset that the arguments name, if they do. `generate` is the command that they are of.
+    /// The preset that the arguments name, if they do. `command` is what they are of, and `line` what the line says.
     ///
     /// # Errors
-    /// There is none of that name, its file cannot be read, or a key is no option.
-    pub(crate) fn of(args: &GenerateArgs, generate: &Command) -> anyhow::Result<Option<Preset>> {
+    /// There is none of that name, its file cannot be read, a key is no option, or two do not go together.
+    pub(crate) fn of(args: &GenerateArgs, command: &Command, line: &ArgMatches) -> anyhow::Result<Option<Preset>> {
         let Some(name) = &args.preset else { return Ok(None) };
         let name = if name == AUTO { variant(args)? } else { name };
         let text = match BUILT_IN.iter().find(|(known, _)| *known == name) {
@@ -57,34 +59,50 @@ impl Preset {
             .map_err(|problem| anyhow!("the preset {} is no TOML: {problem}", shown(Path::new(name))))?;
         let settings = table.into_iter().map(|(key, value)| {
             let values = values(&value).with_context(|| format!("`{key}` of the preset {name}"))?;
-            let option = option(generate, &key).with_context(|| format!("the preset {name}"))?;
+            let option = option(command, &key).with_context(|| format!("the preset {name}"))?;
             Ok(Setting { key, option, values })
         });
-        Ok(Some(Preset { name: name.to_owned(), settings: settings.collect::<anyhow::Result<_>>()? }))
+        let settings = settings.collect::<anyhow::Result<Vec<_>>>()?;
+        for (place, one) in settings.iter().enumerate() {
+            if let Some(other) = settings[..place].iter().find(|other| exclude(command, &one.option, &other.option)) {
+                bail!(
+                    "the preset {name} has both `{}` and `{}`, which do not go together\nhint: take one of them out",
+                    other.key,
+                    one.key
+                );
+            }
+        }
+        let of_line: Vec<&clap::Id> =
+            line.ids().filter(|id| line.value_source(id.as_str()) == Some(ValueSource::CommandLine)).collect();
+        let is_overridden = |setting: &Setting| {
+            of_line.iter().any(|said| **said == setting.option || exclude(command, said, &setting.option))
+        };
+        let (overridden, settings): (Vec<_>, Vec<_>) = settings.into_iter().partition(is_overridden);
+        let overridden = overridden.into_iter().map(|setting| setting.key).collect();
+        Ok(Some(Preset { name: name.to_owned(), settings, overridden }))
     }
 
     /// The command with these settings for defaults.
     pub(crate) fn applied(&self, command: Command) -> Command {
         self.settings.iter().fold(command, |command, Setting { option, values, .. }| {
-            command.mut_arg(option, |argument| match argument.get_value_delimiter() {
-                Some(_) => argument.default_values(values.clone()),
-                None => argument.default_value(values.join(",")),
+            command.mut_arg(option, |argument| {
+                let takes_several = matches!(argument.get_action(), ArgAction::Append);
+                match argument.get_value_delimiter() {
+                    None if !takes_several => argument.default_value(values.join(",")),
+                    _ => argument.default_values(values.clone()),
+                }
             })
         })
     }
 
     /// What it sets, and what of it the line overrides.
-    pub(crate) fn line(&self, matches: &ArgMatches) -> String {
-        let mut set = Vec::new();
-        let mut overridden = Vec::new();
-        for Setting { key, option, values } in &self.settings {
-            match matches.value_source(option.as_str()) {
-                Some(ValueSource::CommandLine) => overridden.push(key.as_str()),
-                _ => set.push(format!("{key} {}", values.join(","))),
-            }
-        }
-        let yours = if overridden.is_empty() { String::new() } else { format!("; not its {}", overridden.join(", ")) };
-        format!("preset {}: {}{yours}", self.name, set.join(", "))
+    pub(crate) fn line(&self) -> String {
+        let set: Vec<String> =
+            self.settings.iter().map(|Setting { key, values, .. }| format!("{key} {}", values.join(","))).collect();
+        let set = if set.is_empty() { "nothing".to_owned() } else { set.join(", ") };
+        let overridden = self.overridden.join(", ");
+        let yours = if overridden.is_empty() { String::new() } else { format!("; not its {overridden}") };
+        format!("preset {}: {set}{yours}", self.name)
     }
 
     /// A value that its option does not take.
@@ -93,6 +111,17 @@ impl Preset {
         let problem = problem.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
         anyhow!("the preset {}: {problem}\nhint: `rectiflow generate --help` says what each option takes", self.name)
     }
+}
+
+/// Whether one of two options must be left out.
+fn exclude(command: &Command, one: &clap::Id, other: &clap::Id) -> bool {
+    let has = |id: &clap::Id, other: &clap::Id| {
+        let argument = command.get_arguments().find(|argument| argument.get_id() == id);
+        argument.is_some_and(|argument| {
+            command.get_arg_conflicts_with(argument).iter().any(|conflict| conflict.get_id() == other)
+        })
+    };
+    has(one, other) || has(other, one)
 }
 
 /// The option of a key, with dashes or underlines.

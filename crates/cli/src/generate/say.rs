@@ -55,7 +55,8 @@ pub(crate) fn plan(progress: &Progress, parts: &Parts, plan: &Plan, known: &Know
     ));
     let of_model = other_size(plan, known.side_px).into_iter().chain(unknown(plan, known.words));
     let lines = turbo(&name.variant, by_default).map(str::to_owned).into_iter().chain(markup(plan)).chain(of_model);
-    for line in lines.chain(in_strips(parts.vae.config(), plan)) {
+    let strips = if parts.tiny.is_none() { in_strips(parts.vae.config(), plan) } else { None };
+    for line in lines.chain(strips) {
         progress.say(&format!("note: {line}"));
     }
 }
@@ -65,7 +66,7 @@ pub(crate) fn cut(encoder: Encoder, tokens: usize, words: &str) -> String {
     const SHOWN: usize = 200;
     let shown: String = words.chars().take(SHOWN).collect();
     let more = if words.chars().count() > SHOWN { " ..." } else { "" };
-    let hint = if encoder == Encoder::T5 { "a longer `--t5-length`" } else { "`--long-prompts chunks`" };
+    let hint = if encoder == Encoder::T5 { "a longer `--t5-length`, at most 512," } else { "`--long-prompts chunks`" };
     format!("warning: {encoder} does not see the last {tokens} tokens: {:?}{more}; {hint} shows it more", shown.trim())
 }
 
@@ -128,11 +129,13 @@ fn markup(plan: &Plan) -> Vec<String> {
     let mut lines = Vec::new();
     let texts = || read(plan).chain(plan.is_guided().then_some(&plan.negative));
     if let Some(first) = texts().flat_map(|text| plain_markup(text)).next() {
-        lines.push(format!("{first:?} is part of the text: `<lora:...>`, `[a:b:0.5]` and `[a|b]` are not read"));
+        lines.push(format!("{first:?} has no meaning of its own: `<lora:...>`, `[a:b:0.5]` and `[a|b]` are not read"));
     }
     let parsed: Vec<WeightedText> = texts().filter_map(|text| plan.syntax.read(text).ok()).collect();
     let weighed: Vec<String> =
         parsed.iter().flat_map(WeightedText::weights).map(|(words, weight)| format!("{words:?} {weight:.3}")).collect();
+    let mut said = HashSet::new();
+    let weighed: Vec<String> = weighed.into_iter().filter(|one| said.insert(one.clone())).collect();
     if !weighed.is_empty() {
         lines.push(format!("what counts other than once: {}", few(&weighed)));
     }

@@ -98,7 +98,10 @@ fn parts_are_taken_singly() {
     at.succeed(&format!("{DRAW} --model tiny/sd3 {local}"));
     assert!(server.asked("cdn/transformer/diffusion_pytorch_model.safetensors").is_empty());
     at.refused("inspect tiny/sd3/none.safetensors", &["tiny/sd3 has no `none.safetensors`", "hint: "]);
-    at.refused("inspect tiny/sd3/model_index.json", &["`model_index.json` of tiny/sd3 is no .safetensors file"]);
+    at.refused(
+        "inspect tiny/sd3/model_index.json",
+        &["`model_index.json` of tiny/sd3 is no .safetensors or .gguf file"],
+    );
     at.succeed("convert tiny/sd3/vae --dtype bf16 --out vae.safetensors");
 }
 
@@ -111,15 +114,15 @@ fn repositories_of_something_else_say_what_they_have() {
     let flux = br#"{"_class_name":"FluxPipeline"}"#;
     let cases: [(Files<'_>, &[&str]); 4] = [
         (
-            &[("model.gguf", b"GGUF"), ("README.md", b"#")],
-            &["it has `model.gguf` (4 B), `README.md`", "no .safetensors file"],
+            &[("model.onnx", b"ONNX"), ("README.md", b"#")],
+            &["it has `model.onnx` (4 B), `README.md`", "no .safetensors or .gguf file"],
         ),
         (
             &[("a.safetensors", b"a"), ("b.safetensors", b"b")],
             &["several .safetensors or .gguf files", "hint: name one of them"],
         ),
         (&[("model_index.json", flux), ("transformer/model.safetensors", b"x")], &["it is a `FluxPipeline`"]),
-        (&[("unet/model.bin", b"x")], &["`unet/model.bin` (1 B)", "no .safetensors file"]),
+        (&[("unet/model.bin", b"x")], &["`unet/model.bin` (1 B)", "no .safetensors or .gguf file"]),
     ];
     for (files, parts) in cases {
         let server = Server::start(files);

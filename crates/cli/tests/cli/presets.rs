@@ -27,6 +27,26 @@ fn a_preset_gives_way_to_noise_levels_of_ones_own() {
 }
 
 #[test]
+fn what_does_not_go_with_the_line_gives_way_and_is_named() {
+    let desk = Desk::new();
+    let write = |text: &str| std::fs::write(desk.path("mine.toml"), text).unwrap();
+    write("sigmas = [1, 0.6, 0.3]\ncfg-zero-star = 1\n");
+    let stderr = said(&desk, &format!("{SMALL} --preset mine.toml --steps 2 --apg-eta 0.5 --out a.png"));
+    assert!(stderr.contains("preset mine.toml: nothing; not its cfg-zero-star, sigmas"), "{stderr}");
+    assert!(stderr.contains("2 steps of euler") && stderr.contains("by APG"), "{stderr}");
+    write("cache-mode = \"taylor\"");
+    said(&desk, &format!("{SMALL} --preset mine.toml --steps 2 --cache-threshold 0.3 --out a.png"));
+    write("prompt = [\"a cat\", \"a dog\"]\nsteps = 1\n");
+    let line = "generate --model {sd3/model} --width 64 --height 48 --preset mine.toml --out b.png";
+    assert_eq!(desk.succeed(line), "b-1.png\nb-2.png\n");
+    write("sigmas = [1, 0.5]\nsteps = 3\n");
+    let stderr = desk.fail(&format!("{SMALL} --preset mine.toml"));
+    assert!(stderr.contains("has both `sigmas` and `steps`"), "{stderr}");
+    let stderr = desk.fail(&format!("{SMALL} --cache-threshold 0.3"));
+    assert!(stderr.contains("no effect without `--cache-mode`"), "{stderr}");
+}
+
+#[test]
 fn presets_that_come_with_the_program_draw() {
     let desk = Desk::new();
     for (name, said_of_it) in [

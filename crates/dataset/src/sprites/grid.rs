@@ -95,7 +95,8 @@ impl Region {
 
     /// Left upper corners of places of a size, at multiples of `step`.
     fn corners(self, size: usize, step: usize) -> Vec<[usize; 2]> {
-        let along = |from: usize, to: usize| (from..=to.saturating_sub(size)).filter(move |at| at.is_multiple_of(step));
+        let along =
+            |from: usize, to: usize| (from..(to + 1).saturating_sub(size)).filter(move |at| at.is_multiple_of(step));
         along(self.top, self.bottom).flat_map(|y| along(self.left, self.right).map(move |x| [x, y])).collect()
     }
 }

@@ -146,8 +146,8 @@ fn settings_that_no_picture_has_are_refused_with_their_name() {
         ("guidance", Value::Array(Vec::new()), "no guidance scale"),
         (
             "hindered",
-            vec![serde_json::json!({"how": "skipped_blocks", "blocks": [0], "scale": 1, "window": [0, 1]}); 3].into(),
-            "two kinds",
+            vec![serde_json::json!({"how": "skipped_blocks", "blocks": [0], "scale": 1, "window": [0, 1]}); 4].into(),
+            "three kinds",
         ),
     ] {
         let error = Settings::from_json(&changed(key, value)).unwrap().request().unwrap_err().to_string();

@@ -42,6 +42,7 @@ impl Model {
     pub fn from(&self) -> Option<&Path> {
         match self {
             Model::Autoencoder(model) => model.from.as_deref(),
+            Model::Detector(model) => model.from.as_deref(),
             other => other.transformer()?.from.as_deref(),
         }
     }

@@ -51,7 +51,8 @@ pub fn detector(plan: &Plan, on: DeviceChoice) -> Result<Ready<DetectorTraining>
         None => build(&mut RandomInit { seed: recipe.seed }),
         Some(folder) => {
             let files = DetectorFiles::open(folder)?;
-            if files.config != config {
+            let known = DetectorConfig { side_px: config.side_px, ..files.config.clone() };
+            if known != config {
                 let why = "has other widths or knows other things\nhint: give one that was trained with the same art, and its widths";
                 return Err(format!("the detector of `model.from`, {}, {why}", shown(folder)).into());
             }
