@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
+use ring::digest::{Context, Digest, SHA256, digest};
 
 /// Bytes that are read at once.
 const PIECE: usize = 1 << 20;
@@ -14,11 +14,11 @@ const PIECE: usize = 1 << 20;
 /// # Errors
 /// It cannot be read.
 pub fn sha256_of_file(path: &Path) -> io::Result<String> {
-    let (mut file, mut hasher, mut piece) = (File::open(path)?, Sha256::new(), vec![0; PIECE]);
+    let (mut file, mut context, mut piece) = (File::open(path)?, Context::new(&SHA256), vec![0; PIECE]);
     loop {
         match file.read(&mut piece) {
-            Ok(0) => return Ok(hex(hasher)),
-            Ok(read) => hasher.update(&piece[..read]),
+            Ok(0) => return Ok(hex(&context.finish())),
+            Ok(read) => context.update(&piece[..read]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -27,13 +27,11 @@ pub fn sha256_of_file(path: &Path) -> io::Result<String> {
 
 /// The SHA-256 of these bytes, in hex.
 pub fn sha256(bytes: &[u8]) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(bytes);
-    hex(hasher)
+    hex(&digest(&SHA256, bytes))
 }
 
-fn hex(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+fn hex(digest: &Digest) -> String {
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
