@@ -249,6 +249,10 @@ fn cells_of(thing: &Thing, size: [usize; 2]) -> Vec<([usize; 2], [f32; 2])> {
 
 #[cfg(test)]
 mod tests {
+    use rectiflow_nn::{Params, Precision, RandomInit};
+    use rectiflow_vision::detector::Eyes;
+    use rectiflow_vision::{DetectorConfig, DetectorNetwork};
+
     use super::*;
 
     fn thing(area: [f32; 4]) -> Thing {
@@ -304,5 +308,27 @@ mod tests {
         assert!((f64::from(found) - expected).abs() < 1e-5, "{found} {expected}");
         // Far from 0 it stays finite.
         assert!(to_f32(&focal(tensor(&[-200.0, 200.0, 90.0]), tensor(&near)))[0].is_finite());
+    }
+
+    #[test]
+    fn a_thing_in_an_unusual_colour_counts_more_in_its_concept_and_its_colour_alone() {
+        let (device, precision) = (Device::flex(), Precision::F32);
+        let names = |letter: &str| (0..3).map(|number| format!("{letter}{number}")).collect();
+        let config = DetectorConfig { side_px: 64, widths: [8; 5], concepts: names("thing"), colours: names("colour") };
+        let mut source = RandomInit { seed: 1 };
+        let network = DetectorNetwork::new(&config, Params::new(&mut source, &device, precision));
+        let picture = from_f32((0..3 * 64 * 64).map(|at| (at as f32).sin()).collect(), [1, 3, 64, 64], &device);
+        let cells = network.forward(Eyes::new(&device, precision).look(picture));
+        let parts = |recoloured| {
+            let thing = Thing { colour: Some(2), recoloured, ..thing([0.25, 0.25, 0.5, 0.5]) };
+            detector_loss(&cells, &[vec![thing]]).parts
+        };
+        let (usual, unusual) = (parts(false), parts(true));
+        let close = |found: f32, expected: f32| assert!((found / expected - 1.0).abs() < 1e-5, "{found} {expected}");
+        close(unusual.colour, 8.0 * usual.colour);
+        close(unusual.concept, 4.0 * usual.concept);
+        assert_eq!((unusual.centre, unusual.place, unusual.size), (usual.centre, usual.place, usual.size));
+        let more = COLOUR as f32 * 7.0 * usual.colour + 3.0 * usual.concept;
+        close(unusual.loss, usual.loss + more);
     }
 }
