@@ -30,6 +30,7 @@ pub(crate) use self::preset::Preset;
 pub(crate) use self::preview::Previewer;
 use self::studio::Studio;
 use crate::interrupt::Interrupt;
+use crate::onlooker::Onlooker;
 use crate::progress::Progress;
 use crate::writable::check_writable;
 use crate::{hashes, hub};
@@ -74,9 +75,10 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
 
     let preview = args.preview.open(&parts);
     let (done, latents_out, latents) = (0, args.latents_out, Vec::new());
-    let mut studio = Studio { progress, names, pictures, done, latents_out, latents, interrupt, preview };
-    let result = generate(parts, &plan, noise.as_ref(), &mut studio);
-    studio.finish(result)
+    let taker = Studio { names, pictures, done, latents_out, latents };
+    let mut seen = Onlooker { progress, interrupt, preview, taker };
+    let result = generate(parts, &plan, noise.as_ref(), &mut seen);
+    seen.finish(result)
 }
 
 /// The model's files, with those that autoguidance leads away from.

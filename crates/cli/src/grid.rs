@@ -90,25 +90,25 @@ pub(crate) fn run(args: GridArgs) -> anyhow::Result<ExitCode> {
     order.sort_by_key(|index| cells[*index].model);
     for of_model in order.chunk_by(|a, b| cells[*a].model == cells[*b].model) {
         let model = &models[cells[of_model[0]].model];
-        painter.progress.phase("open and check");
+        painter.seen.progress.phase("open and check");
         let parts = load(&model.files, &model.first)?;
         let known = say::Known { side_px: None, words: None };
-        say::plan(&painter.progress, &parts, &cells[of_model[0]].plan, &known, false);
-        painter.preview = args.draw.preview.open(&parts);
+        say::plan(&painter.seen.progress, &parts, &cells[of_model[0]].plan, &known, false);
+        painter.seen.preview = args.draw.preview.open(&parts);
         for &index in of_model {
             let Cell { plan, noise, place, .. } = &cells[index];
             painter.start(&label(x.as_ref(), y.as_ref(), *place));
-            let drawn = generate(parts.clone(), plan, noise.as_ref(), &mut painter).and_then(|()| painter.take());
+            let drawn = generate(parts.clone(), plan, noise.as_ref(), &mut painter.seen).and_then(|()| painter.take());
             let (image, settings) = match drawn {
                 Err(error) if error.is_stop() => return Ok(interrupted(painter, &args)),
                 Err(error) => {
-                    painter.progress.end_phase();
+                    painter.seen.progress.end_phase();
                     return Err(error).with_context(|| label(x.as_ref(), y.as_ref(), *place));
                 }
                 Ok(drawn) => drawn,
             };
             if let Some(folder) = &args.cells {
-                store_cell(folder, names.format(), *place, &image, &settings, &painter.interrupt)?;
+                store_cell(folder, names.format(), *place, &image, &settings, &painter.seen.interrupt)?;
             }
             done[index] = Some((image, settings));
         }
@@ -119,11 +119,11 @@ pub(crate) fn run(args: GridArgs) -> anyhow::Result<ExitCode> {
     let sheet = labelled_sheet(&pictures, x.as_ref(), y.as_ref());
     let seed = settings[0].seed;
     let path = {
-        let _turn = painter.interrupt.writing();
+        let _turn = painter.seen.interrupt.writing();
         names.store(0, seed, |path, if_there| sheet.save(path, if_there, names.format(), &texts))?
     };
     output::data(&path.display().to_string());
-    painter.progress.finish();
+    painter.seen.progress.finish();
     Ok(ExitCode::SUCCESS)
 }
 
@@ -233,7 +233,7 @@ fn store_cell(
 }
 
 fn interrupted(mut painter: Painter, args: &GridArgs) -> ExitCode {
-    painter.progress.end_phase();
+    painter.seen.progress.end_phase();
     let stored = if args.cells.is_some() { "are stored" } else { "were drawn; --cells would have stored them" };
     output::note(&format!("interrupted: {} of {} cells {stored}, and no sheet", painter.finished(), painter.cells));
     ExitCode::from(INTERRUPTED)

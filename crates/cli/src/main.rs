@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod bounded;
 mod cache;
 mod convert;
 mod dataset;
@@ -17,6 +18,7 @@ mod inspect;
 mod interrupt;
 mod left_out;
 mod memory;
+mod onlooker;
 mod output;
 mod progress;
 mod replay;
@@ -84,11 +86,12 @@ impl Cli {
             Command::Grid(args) => ("grid", &args.draw),
             _ => return Ok(self),
         };
+        let Some(named) = &args.preset else { return Ok(self) };
         let mut command = Cli::command();
         let of_line = command.clone().try_get_matches_from(line)?;
         let options = command.find_subcommand(name).zip(of_line.subcommand_matches(name));
         let (options, of_line) = options.expect("it was read from the line");
-        let Some(preset) = Preset::of(args, options, of_line)? else { return Ok(self) };
+        let preset = Preset::of(named, args, options, of_line)?;
         command = command.mut_subcommand(name, |options| preset.applied(options));
         let matches = command.try_get_matches_from(line).map_err(|problem| preset.refused(&problem))?;
         let mut cli = Cli::from_arg_matches(&matches)?;

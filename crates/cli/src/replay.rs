@@ -6,14 +6,13 @@
 mod foreign;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
 use rectiflow_generate::{
-    Difference, Encoder, Format, Image, ImageError, ModelFiles, Parts, Picture, Settings, StoredPicture, Watch,
-    generate, latent_digest,
+    Difference, Format, Image, ModelFiles, Parts, Picture, Settings, StoredPicture, generate, latent_digest,
+    stored_setting,
 };
 use rectiflow_nn::{Device, DeviceChoice, Precision, Tensor};
 use rectiflow_weights::{IfThere, quoted, shown};
@@ -22,7 +21,7 @@ use crate::args::ModelArgs;
 use crate::generate::{clash, latents, open, say, with_tiny_decoder};
 use crate::hashes;
 use crate::interrupt::Interrupt;
-use crate::memory;
+use crate::onlooker::Onlooker;
 use crate::output::{self, INTERRUPTED};
 use crate::progress::Progress;
 use crate::writable::check_writable;
@@ -71,8 +70,8 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
 
     let mut progress = Progress::new();
     progress.phase("open and check");
-    let device = args.device.map_or_else(|| word("device", &was.device), Ok).with_context(in_picture)?;
-    let precision: Precision = word("precision", &was.precision).with_context(in_picture)?;
+    let device = args.device.map_or_else(|| stored_setting("device", &was.device), Ok).with_context(in_picture)?;
+    let precision: Precision = stored_setting("precision", &was.precision).with_context(in_picture)?;
     let paths = args.model.paths();
     let paths = paths.with_context(|| format!("the picture was drawn by {}\n{GIVE_MODEL}", drawn_by(&was)))?;
     check_beside(args, &was)?;
@@ -100,17 +99,17 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let words = say::Known { side_px: None, words: None };
     say::plan(&progress, &parts, &plan, &words, false);
 
-    let mut copyist = Copyist { progress, interrupt, picture: None };
-    match generate(parts, &plan, noise.as_ref(), &mut copyist) {
+    let mut seen = Onlooker { progress, interrupt, preview: None, taker: None::<Picture> };
+    match generate(parts, &plan, noise.as_ref(), &mut seen) {
         Err(error) if error.is_stop() => {
-            copyist.progress.end_phase();
+            seen.progress.end_phase();
             output::note("interrupted: nothing is stored");
             return Ok(ExitCode::from(INTERRUPTED));
         }
         done => done?,
     }
-    copyist.progress.finish();
-    let Picture { image, settings, .. } = copyist.picture.ok_or_else(|| anyhow!("nothing was drawn"))?;
+    seen.progress.finish();
+    let Picture { image, settings, .. } = seen.taker.ok_or_else(|| anyhow!("nothing was drawn"))?;
     let is = Settings { jpeg_quality: was.jpeg_quality, ..settings };
     if let Some((path, format)) = out {
         let texts = Settings { jpeg_quality: format.quality(), ..is.clone() }.texts();
@@ -171,16 +170,6 @@ fn checked_out(path: &Path, args: &ReplayArgs) -> anyhow::Result<(PathBuf, Forma
     let read = [("PICTURE", args.picture.as_path())].into_iter().chain(latents).chain(args.model.given());
     clash::check_apart(&[("--out", path)], &read.collect::<Vec<_>>())?;
     Ok((path.to_owned(), format))
-}
-
-/// A word of the settings, as an option has it.
-fn word<T: std::str::FromStr<Err = String>>(key: &str, text: &str) -> anyhow::Result<T> {
-    text.parse().map_err(|error| {
-        anyhow!(
-            "its setting `{key}` is {}: {error}\nhint: it was changed, or another version of the program stored it",
-            quoted(text)
-        )
-    })
 }
 
 /// Whether the model is the picture's. Without one that was given it must be; of one that was given that is only said.
@@ -299,36 +288,4 @@ fn say_result(picture: &Path, apart: &Apart, was: &Settings, is: &Settings) -> E
         );
     }
     ExitCode::from(DIFFERENT)
-}
-
-/// Keeps the picture.
-struct Copyist {
-    progress: Progress,
-    interrupt: Interrupt,
-    picture: Option<Picture>,
-}
-
-impl Watch for Copyist {
-    fn phase(&mut self, name: &str) -> ControlFlow<()> {
-        self.progress.phase(name);
-        self.interrupt.wish()
-    }
-
-    fn step(&mut self, done: usize, of: usize) -> ControlFlow<()> {
-        self.progress.step(done, of);
-        self.interrupt.wish()
-    }
-
-    fn cut(&mut self, encoder: Encoder, tokens: usize, words: &str) {
-        self.progress.say(&say::cut(encoder, tokens, words));
-    }
-
-    fn memory_available(&self) -> Option<u64> {
-        memory::available()
-    }
-
-    fn picture(&mut self, picture: Picture) -> Result<(), ImageError> {
-        self.picture = Some(picture);
-        Ok(())
-    }
 }

@@ -115,8 +115,8 @@ impl Artist {
             return asked.iter().map(|one| Ok(self.draw(&[*one], watch)?.remove(0))).collect();
         }
         let texts: Vec<&str> = asked.iter().map(|(prompt, _)| *prompt).collect();
-        let prompts = stacked(&self.told(&texts, watch)?);
-        let negative = negative.as_ref().map(|one| stacked(&vec![one.clone(); asked.len()]));
+        let prompts = Conditioning::stacked(self.told(&texts, watch)?.iter());
+        let negative = negative.as_ref().map(|one| Conditioning::stacked(asked.iter().map(|_| one)));
         let told = Told { prompt: &prompts, negative: negative.as_ref() };
         let seeds: Vec<u64> = asked.iter().map(|(_, seed)| *seed).collect();
         let noise = seeds.iter().map(|seed| draw_noise(plan, *seed, &parts.device)).collect();
@@ -133,13 +133,5 @@ impl Artist {
             Ok(Drawn { image: Image::from_decoded(&decoded, plan.compat.quantise()), texts: settings.texts() })
         });
         each.collect()
-    }
-}
-
-/// One row after the other.
-pub(crate) fn stacked(told: &[Conditioning]) -> Conditioning {
-    Conditioning {
-        context: Tensor::cat(told.iter().map(|one| one.context.clone()).collect(), 0),
-        pooled: Tensor::cat(told.iter().map(|one| one.pooled.clone()).collect(), 0),
     }
 }

@@ -95,15 +95,15 @@ impl Settings {
         };
         let spacing = match &self.sigmas {
             Some(_) => None,
-            None => Some(named("schedule", &self.schedule)?),
+            None => Some(stored_setting("schedule", &self.schedule)?),
         };
         Ok(Request {
             prompts: vec![self.prompt.clone()],
             prompt_clip: self.prompt_clip.clone(),
             prompt_t5: self.prompt_t5.clone(),
             negative: self.negative_prompt.clone(),
-            syntax: named("prompt_syntax", &self.prompt_syntax)?,
-            long_prompts: named("long_prompts", &self.long_prompts)?,
+            syntax: stored_setting("prompt_syntax", &self.prompt_syntax)?,
+            long_prompts: stored_setting("long_prompts", &self.long_prompts)?,
             width: Some(self.width),
             height: Some(self.height),
             steps: self.sigmas.is_none().then_some(self.steps),
@@ -121,10 +121,10 @@ impl Settings {
             count: 1,
             // It changes no pixel either.
             batch_size: None,
-            solver: Some(named("solver", &self.solver)?),
+            solver: Some(stored_setting("solver", &self.solver)?),
             t5_length: Some(self.t5_length),
             reuse: self.step_cache,
-            compat: named("compat", &self.compat)?,
+            compat: stored_setting("compat", &self.compat)?,
             // It changes no pixel.
             tiling: Tiling::Auto,
         })
@@ -142,8 +142,11 @@ impl Settings {
     }
 }
 
-/// A name that one of our types has, as it is stored.
-fn named<T: FromStr<Err: Display>>(key: &'static str, value: &str) -> Result<T, BadSettings> {
+/// A name that one of our types has, as a picture's settings have it under `key`.
+///
+/// # Errors
+/// It is no such name.
+pub fn stored_setting<T: FromStr<Err: Display>>(key: &'static str, value: &str) -> Result<T, BadSettings> {
     value.parse().map_err(|error: T::Err| BadSettings::Value { key, value: quoted(value), problem: error.to_string() })
 }
 

@@ -204,9 +204,7 @@ impl Conditional for Model<'_> {
 impl<'a> Batch<'a> {
     fn new(asked: &[Asked<'_, 'a>], places: &[usize]) -> Batch<'a> {
         let transformer = asked[places[0]].transformer;
-        let chosen = || places.iter().map(|&place| asked[place].told);
-        let context = Tensor::cat(chosen().map(|one| one.context.clone()).collect(), 0);
-        let pooled = Tensor::cat(chosen().map(|one| one.pooled.clone()).collect(), 0);
+        let Conditioning { context, pooled } = Conditioning::stacked(places.iter().map(|&place| asked[place].told));
         let rows = pooled.dims()[0];
         let text = transformer.embed_text(context, pooled);
         let perturbation = asked[places[0]].perturbation.clone();
@@ -257,7 +255,8 @@ mod tests {
     use rectiflow_sample::{Scales, Window};
 
     use super::*;
-    use crate::{GuidanceRequest, Hindered, Hindrance, ModelFacts, Request, Unwatched};
+    use crate::plan::tests::MODEL;
+    use crate::{GuidanceRequest, Hindered, Hindrance, Request, Unwatched};
 
     /// Its velocity is the latent; it notes what it was asked.
     #[derive(Default)]
@@ -280,20 +279,8 @@ mod tests {
     }
 
     fn asked(guidance: GuidanceRequest) -> Vec<Vec<&'static str>> {
-        let facts = ModelFacts {
-            unit_px: 16,
-            side_px_max: 384,
-            side_px: None,
-            formulation: None,
-            latent_channels: 16,
-            latent_px: 8,
-            depth: 2,
-            qk_norm: false,
-            shift: None,
-            t5_length: None,
-        };
         let request = Request { prompts: vec!["cat".into()], count: 1, steps: Some(3), guidance, ..Request::default() };
-        let plan = request.resolve(&facts).unwrap();
+        let plan = request.resolve(&MODEL).unwrap();
         let told = Told { prompt: &"cat", negative: plan.is_guided().then_some(&"dog") };
         let mut model = Noting::default();
         let noise = from_f32(vec![0.5; 4], [1, 1, 2, 2], &Device::flex());

@@ -44,7 +44,7 @@ use rectiflow_flow::noise::TorchRng;
 use rectiflow_nn::{Tensor, from_f32, is_finite, to_f32};
 use rectiflow_weights::sha256;
 
-pub use again::{BadSettings, Difference};
+pub use again::{BadSettings, Difference, stored_setting};
 pub use check::check;
 pub use compat::{Compat, Defaults, Quantise};
 pub use denoise::{Transformers, denoise};

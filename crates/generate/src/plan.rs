@@ -311,7 +311,7 @@ impl Request {
             return Err(PlanError::NoBatch);
         }
         let by_all = match (solver, self.reuse) {
-            (Solver::Dopri5(_), _) => Some(solver.to_string()),
+            (solver, _) if solver.is_adaptive() => Some(solver.to_string()),
             (_, Some(_)) => Some("--cache-mode".to_owned()),
             _ => None,
         };
@@ -421,14 +421,14 @@ fn nearest(px: usize, unit: usize, max: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use rectiflow_sample::{Rule, Window};
 
     use super::*;
     use crate::guidance::Hindrance;
     use crate::reuse::ReuseMode;
 
-    const MODEL: ModelFacts = ModelFacts {
+    pub(crate) const MODEL: ModelFacts = ModelFacts {
         unit_px: 16,
         side_px_max: 384,
         side_px: None,

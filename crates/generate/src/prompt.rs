@@ -123,12 +123,8 @@ impl Conditionings {
 
     /// What the network is told for prompts of one length, a row for each, and what it is kept away from.
     pub(crate) fn of(&self, prompts: &[usize]) -> (Conditioning, Option<Conditioning>) {
-        let join = |all: Vec<&Conditioning>| Conditioning {
-            context: Tensor::cat(all.iter().map(|one| one.context.clone()).collect(), 0),
-            pooled: Tensor::cat(all.iter().map(|one| one.pooled.clone()).collect(), 0),
-        };
-        let negative = self.negative.as_ref().map(|negative| join(vec![negative; prompts.len()]));
-        (join(prompts.iter().map(|index| &self.prompts[self.places[*index]]).collect()), negative)
+        let negative = self.negative.as_ref().map(|one| Conditioning::stacked(prompts.iter().map(|_| one)));
+        (Conditioning::stacked(prompts.iter().map(|index| &self.prompts[self.places[*index]])), negative)
     }
 }
 
@@ -389,10 +385,11 @@ impl Clip {
     /// The output for each text, as long as its tokens. Runs are encoded alone and stand one behind the other; the first
     /// one's pooled vector is the text's, and has no weights: as in ComfyUI.
     fn outputs(&self, texts: &[&Tokens], pooling: Pooling, device: &Device) -> Result<Vec<ClipOutput>, GenerateError> {
-        let empty = self.tokenizer.tokenize("")?;
+        let length = self.tokenizer.size().length;
         let is_weighed = texts.iter().any(|text| !text.are_plain());
-        let of_texts = texts.iter().flat_map(|text| text.ids.chunks(empty.ids.len()));
-        let runs: Vec<&[u32]> = of_texts.chain(is_weighed.then_some(&empty.ids[..])).collect();
+        let empty = is_weighed.then(|| self.tokenizer.tokenize("")).transpose()?;
+        let of_texts = texts.iter().flat_map(|text| text.ids.chunks(length));
+        let runs: Vec<&[u32]> = of_texts.chain(empty.iter().map(|empty| &empty.ids[..])).collect();
         let mut outputs = in_batches(&runs, device, |ids| {
             let output = self.encoder.forward(ids, pooling);
             check(&output.penultimate, "the encoded text")?;
@@ -402,7 +399,7 @@ impl Clip {
         let empty_output = if is_weighed { outputs.pop() } else { None };
         let mut outputs = outputs.into_iter();
         let whole = texts.iter().map(|text| {
-            let runs: Vec<ClipOutput> = outputs.by_ref().take(text.ids.len() / empty.ids.len()).collect();
+            let runs: Vec<ClipOutput> = outputs.by_ref().take(text.ids.len() / length).collect();
             let pooled = runs[0].pooled.clone();
             let tokens = Tensor::cat(runs.into_iter().map(|run| run.penultimate).collect(), 1);
             let penultimate = match &empty_output {

@@ -19,6 +19,16 @@ pub struct Conditioning {
     pub pooled: Tensor<2>,
 }
 
+impl Conditioning {
+    /// Those of all texts, one row after the other. Their contexts are equally long.
+    pub fn stacked<'a>(all: impl Iterator<Item = &'a Conditioning> + Clone) -> Conditioning {
+        Conditioning {
+            context: Tensor::cat(all.clone().map(|one| one.context.clone()).collect(), 0),
+            pooled: Tensor::cat(all.map(|one| one.pooled.clone()).collect(), 0),
+        }
+    }
+}
+
 /// The widths that encoders and transformer have to agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConditioningWidths {

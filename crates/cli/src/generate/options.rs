@@ -47,7 +47,7 @@ pub(crate) struct GenerateArgs {
     /// Settings instead of the defaults below, which the line overrides: sd3-medium, sd3.5-medium, sd3.5-large or
     /// sd3.5-large-turbo as Stability draws them, auto for the one of the model, or a TOML file of options by their names
     #[arg(long, value_name = "NAME")]
-    pub(super) preset: Option<String>,
+    pub(crate) preset: Option<String>,
     /// What the preset set.
     #[arg(skip)]
     pub(crate) preset_line: Option<String>,

@@ -12,6 +12,7 @@ use rectiflow_generate::ModelFiles;
 use rectiflow_weights::shown;
 
 use super::GenerateArgs;
+use crate::bounded;
 
 /// Those that come with the program: Stability's own table.
 const BUILT_IN: [(&str, &str); 4] = [
@@ -44,12 +45,11 @@ struct Setting {
 }
 
 impl Preset {
-    /// The preset that the arguments name, if they do. `command` is what they are of, and `line` what the line says.
+    /// The preset of that name. `command` is what the arguments are of, and `line` what the line says.
     ///
     /// # Errors
     /// There is none of that name, its file cannot be read, a key is no option, or two do not go together.
-    pub(crate) fn of(args: &GenerateArgs, command: &Command, line: &ArgMatches) -> anyhow::Result<Option<Preset>> {
-        let Some(name) = &args.preset else { return Ok(None) };
+    pub(crate) fn of(name: &str, args: &GenerateArgs, command: &Command, line: &ArgMatches) -> anyhow::Result<Preset> {
         let name = if name == AUTO { variant(args)? } else { name };
         let text = match BUILT_IN.iter().find(|(known, _)| *known == name) {
             Some((_, text)) => (*text).to_owned(),
@@ -79,7 +79,7 @@ impl Preset {
         };
         let (overridden, settings): (Vec<_>, Vec<_>) = settings.into_iter().partition(is_overridden);
         let overridden = overridden.into_iter().map(|setting| setting.key).collect();
-        Ok(Some(Preset { name: name.to_owned(), settings, overridden }))
+        Ok(Preset { name: name.to_owned(), settings, overridden })
     }
 
     /// The command with these settings for defaults.
@@ -162,16 +162,9 @@ fn names() -> String {
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
-    use std::io::Read;
-    let text = || -> std::io::Result<String> {
-        let mut text = String::new();
-        std::fs::File::open(path)?.take(BYTES_MAX + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > BYTES_MAX {
-            return Err(std::io::Error::other("it is larger than a megabyte"));
-        }
-        Ok(text)
-    };
-    text().map_err(|problem| {
+    let text = std::fs::File::open(path).and_then(|file| bounded::text(file, BYTES_MAX));
+    let whole = text.and_then(|text| text.ok_or_else(|| std::io::Error::other("it is larger than a megabyte")));
+    whole.map_err(|problem| {
         anyhow!("there is no preset {}: {problem}\nhint: give {AUTO}, {}, or a TOML file", shown(path), names())
     })
 }

@@ -1,13 +1,14 @@
 //! The prompts of a run: from the line, from a file, with their alternatives chosen.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, bail};
 use rectiflow_generate::{Wildcards, expand, has_alternatives};
 use rectiflow_weights::shown;
+
+use crate::bounded;
 
 /// Bytes of a file of prompts or of wildcards.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -25,15 +26,14 @@ pub(super) fn from_file(path: &Path) -> anyhow::Result<Vec<String>> {
 }
 
 fn lines_of(path: &Path) -> anyhow::Result<Vec<String>> {
-    let mut text = String::new();
-    if path == Path::new("-") {
-        std::io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    let text = if path == Path::new("-") {
+        bounded::text(std::io::stdin().lock(), FILE_BYTES_MAX)?
     } else {
-        std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    }
-    if text.len() as u64 > FILE_BYTES_MAX {
+        bounded::text(std::fs::File::open(path)?, FILE_BYTES_MAX)?
+    };
+    let Some(text) = text else {
         bail!("it is longer than {} MB\nhint: cut it into several files", FILE_BYTES_MAX >> 20);
-    }
+    };
     let is_said = |line: &&str| !line.is_empty() && !line.starts_with('#');
     Ok(text.lines().map(str::trim).filter(is_said).map(str::to_owned).collect())
 }

@@ -1,23 +1,18 @@
-//! Takes what a run gives: shows it, stores it.
+//! Takes what a run gives: stores it.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rectiflow_generate::{Encoder, GenerateError, ImageError, Picture, Settings, Watch};
+use rectiflow_generate::{GenerateError, ImageError, Picture, Settings};
 use rectiflow_nn::Tensor;
 
 use super::latents;
 use super::names::OutputNames;
-use super::preview::Previewer;
-use super::say::cut;
 use crate::interrupt::Interrupt;
-use crate::memory;
+use crate::onlooker::{Onlooker, Take};
 use crate::output::{self, INTERRUPTED};
-use crate::progress::Progress;
 
 pub(super) struct Studio {
-    pub(super) progress: Progress,
     pub(super) names: OutputNames,
     /// How many there will be.
     pub(super) pictures: usize,
@@ -26,11 +21,9 @@ pub(super) struct Studio {
     pub(super) latents_out: Option<PathBuf>,
     /// Of the pictures that are stored, if they are wanted.
     pub(super) latents: Vec<Tensor<4>>,
-    pub(super) interrupt: Interrupt,
-    pub(super) preview: Option<Previewer>,
 }
 
-impl Studio {
+impl Onlooker<Studio> {
     /// Stores the latents however the run ended, and says how it did.
     pub(super) fn finish(mut self, result: Result<(), GenerateError>) -> anyhow::Result<ExitCode> {
         self.progress.end_phase();
@@ -50,7 +43,7 @@ impl Studio {
             _ => {
                 output::note(&format!(
                     "interrupted: {} of {} pictures are finished and stored, nothing is half written",
-                    self.done, self.pictures
+                    self.taker.done, self.taker.pictures
                 ));
                 stored?;
                 Ok(ExitCode::from(INTERRUPTED))
@@ -59,8 +52,8 @@ impl Studio {
     }
 
     fn store_latents(&mut self) -> anyhow::Result<()> {
-        let latents = std::mem::take(&mut self.latents);
-        match &self.latents_out {
+        let latents = std::mem::take(&mut self.taker.latents);
+        match &self.taker.latents_out {
             Some(path) if !latents.is_empty() => {
                 let _turn = self.interrupt.writing();
                 latents::write(path, latents)
@@ -70,38 +63,14 @@ impl Studio {
     }
 }
 
-impl Watch for Studio {
-    fn phase(&mut self, name: &str) -> ControlFlow<()> {
-        self.progress.phase(name);
-        self.interrupt.wish()
-    }
-
-    fn step(&mut self, done: usize, of: usize) -> ControlFlow<()> {
-        self.progress.step(done, of);
-        self.interrupt.wish()
-    }
-
-    fn denoised(&mut self, done: usize, of: usize, denoised: &dyn Fn() -> Tensor<4>) {
-        if let Some(preview) = &mut self.preview {
-            preview.show((done, of), denoised, &self.progress, &self.interrupt);
-        }
-    }
-
-    fn cut(&mut self, encoder: Encoder, tokens: usize, words: &str) {
-        self.progress.say(&cut(encoder, tokens, words));
-    }
-
-    fn memory_available(&self) -> Option<u64> {
-        memory::available()
-    }
-
-    fn picture(&mut self, picture: Picture) -> Result<(), ImageError> {
+impl Take for Studio {
+    fn take(&mut self, picture: Picture, interrupt: &Interrupt) -> Result<(), ImageError> {
         let Picture { image, latent, settings } = picture;
         let format = self.names.format();
         let settings = Settings { jpeg_quality: format.quality(), ..settings };
         let texts = settings.texts();
         let path = {
-            let _turn = self.interrupt.writing();
+            let _turn = interrupt.writing();
             self.names.store(self.done, settings.seed, |path, if_there| image.save(path, if_there, format, &texts))?
         };
         self.done += 1;

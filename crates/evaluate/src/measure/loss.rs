@@ -4,10 +4,11 @@
 use rectiflow_flow::Formulation;
 use rectiflow_mmdit::{FlowBatch, LOSS_BANDS, Origin, asked};
 use rectiflow_nn::{Rng, from_f32, is_finite, to_f32};
+use rectiflow_text::Conditioning;
 
 use super::Ground;
 use crate::EvaluateError;
-use crate::artist::{Artist, stacked};
+use crate::artist::Artist;
 use crate::make::SCENE_SEED;
 use crate::results::{Figure, Of, Part, Unit, mean_of};
 use crate::watch::{Watch, go_on};
@@ -31,7 +32,7 @@ pub(crate) fn measure(
     let mut done = 0;
     for some in scenes.chunks(AT_ONCE) {
         let captions: Vec<&str> = some.iter().map(|scene| &scene.caption[..]).collect();
-        let told = stacked(&artist.told(&captions, watch)?);
+        let told = Conditioning::stacked(artist.told(&captions, watch)?.iter());
         let pictures = some.iter().map(|scene| ground.real(scene)).collect::<Result<Vec<_>, _>>()?;
         let latents_BCHW = parts.vae.normalise(parts.vae.encode(ground.tensor(&pictures)).mean);
         if !is_finite(&latents_BCHW) {

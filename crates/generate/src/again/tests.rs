@@ -4,22 +4,12 @@ use rectiflow_flow::Spacing;
 use rectiflow_sample::{Rule, Solver, Window};
 
 use super::*;
+use crate::plan;
 use crate::{
     Compat, Hindered, Hindrance, LongPrompts, ModelFacts, ModelName, Plan, PromptSyntax, ReuseMode, StepReuse,
 };
 
-const MODEL: ModelFacts = ModelFacts {
-    unit_px: 16,
-    side_px_max: 384,
-    side_px: None,
-    formulation: None,
-    latent_channels: 16,
-    latent_px: 8,
-    depth: 4,
-    qk_norm: true,
-    shift: Some(3.0),
-    t5_length: None,
-};
+const MODEL: ModelFacts = ModelFacts { depth: 4, qk_norm: true, shift: Some(3.0), ..plan::tests::MODEL };
 
 fn name() -> ModelName {
     ModelName {
