@@ -1,5 +1,6 @@
 //! `rectiflow generate`
 
+pub(crate) mod afford;
 pub(crate) mod clash;
 mod format;
 mod guidance;
@@ -10,6 +11,7 @@ mod preset;
 mod preview;
 pub(crate) mod prompts;
 pub(crate) mod say;
+mod sixel;
 mod studio;
 mod terminal;
 
@@ -24,6 +26,7 @@ use rectiflow_generate::{
 use rectiflow_nn::{Device, Precision, Tensor};
 use rectiflow_weights::{ModelPaths, PartKind, sha256, shown};
 
+pub(crate) use self::afford::Carried;
 pub(crate) use self::names::OutputNames;
 pub(crate) use self::options::GenerateArgs;
 pub(crate) use self::preset::Preset;
@@ -58,6 +61,9 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     let (prompts, count) = prompts::chosen(prompts, args.count, seed, args.wildcards.as_deref())?;
     let drawn = Drawn { prompts, count, seed };
     let (plan, noise) = resolve(&args, drawn, &facts, &device)?;
+    if !args.ignore_memory {
+        afford::check(&files, &plan, (&args).into())?;
+    }
     let words = known_words(&paths)?;
     let parts = load(&files, &args)?;
     fits(&plan, &parts, names.format(), noise.is_some())?;

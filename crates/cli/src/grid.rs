@@ -9,14 +9,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use rectiflow_generate::{
-    Axis, Format, GenerateError, Image, ModelFiles, Plan, Settings, generate, labelled_sheet, texts_of_sheet,
+    Axis, Conditionings, Format, GenerateError, Image, ModelFiles, Parts, Plan, Settings, draw, encode, labelled_sheet,
+    texts_of_sheet,
 };
 use rectiflow_nn::Tensor;
 use rectiflow_weights::{IfThere, ModelPaths, shown};
 
 use self::axis::AxisArg;
 use self::painter::Painter;
-use crate::generate::{Drawn, GenerateArgs, OutputNames, clash, load, open, prompts, resolve, say};
+use crate::generate::{Drawn, GenerateArgs, OutputNames, afford, clash, load, open, prompts, resolve, say};
 use crate::interrupt::Interrupt;
 use crate::output::{self, INTERRUPTED};
 use crate::progress::Progress;
@@ -95,10 +96,12 @@ pub(crate) fn run(args: GridArgs) -> anyhow::Result<ExitCode> {
         let known = say::Known { side_px: None, words: None };
         say::plan(&painter.seen.progress, &parts, &cells[of_model[0]].plan, &known, false);
         painter.seen.preview = args.draw.preview.open(&parts);
+        // What texts became, each with a plan that it is of: few cells differ in them.
+        let mut told: Vec<(&Plan, Conditionings)> = Vec::new();
         for &index in of_model {
             let Cell { plan, noise, place, .. } = &cells[index];
             painter.start(&label(x.as_ref(), y.as_ref(), *place));
-            let drawn = generate(parts.clone(), plan, noise.as_ref(), &mut painter.seen).and_then(|()| painter.take());
+            let drawn = painted(&parts, &mut told, plan, noise.as_ref(), &mut painter);
             let (image, settings) = match drawn {
                 Err(error) if error.is_stop() => return Ok(interrupted(painter, &args)),
                 Err(error) => {
@@ -125,6 +128,27 @@ pub(crate) fn run(args: GridArgs) -> anyhow::Result<ExitCode> {
     output::data(&path.display().to_string());
     painter.seen.progress.finish();
     Ok(ExitCode::SUCCESS)
+}
+
+/// A cell. Its text is encoded if it is not among those that are `told`.
+fn painted<'a>(
+    parts: &Parts,
+    told: &mut Vec<(&'a Plan, Conditionings)>,
+    plan: &'a Plan,
+    noise: Option<&Tensor<4>>,
+    painter: &mut Painter,
+) -> Result<(Image, Settings), GenerateError> {
+    let mut parts = parts.clone();
+    let known = told.iter().position(|(of, _)| plan.is_told_as(of));
+    let place = match known {
+        Some(place) => place,
+        None => {
+            told.push((plan, encode(&mut parts, plan, &mut painter.seen)?));
+            told.len() - 1
+        }
+    };
+    draw(parts, &told[place].1, plan, noise, &mut painter.seen)?;
+    painter.take()
 }
 
 /// Every cell, row by row, with all that a user can get wrong found out, and the models that they need.
@@ -163,6 +187,9 @@ fn planned(args: &GridArgs, x: Option<&Axis>, y: Option<&Axis>) -> anyhow::Resul
         let facts = models[model].files.facts();
         let (plan, noise) =
             resolve(&cell, Drawn { prompts, count, seed }, &facts, &device).with_context(|| label(x, y, place))?;
+        if !cell.ignore_memory {
+            afford::check(&models[model].files, &plan, (&cell).into()).with_context(|| label(x, y, place))?;
+        }
         cells.push(Cell { model, plan, noise, place });
     }
     Ok((models, cells))

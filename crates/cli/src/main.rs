@@ -20,6 +20,7 @@ mod left_out;
 mod memory;
 mod onlooker;
 mod output;
+mod plan;
 mod progress;
 mod replay;
 mod threads;
@@ -51,6 +52,7 @@ struct Cli {
 enum Command {
     Generate(Box<generate::GenerateArgs>),
     Grid(Box<grid::GridArgs>),
+    Plan(Box<plan::PlanArgs>),
     Replay(replay::ReplayArgs),
     Train(train::TrainArgs),
     Cache(cache::CacheArgs),
@@ -84,6 +86,7 @@ impl Cli {
         let (name, args) = match &self.command {
             Command::Generate(args) => ("generate", &**args),
             Command::Grid(args) => ("grid", &args.draw),
+            Command::Plan(args) => ("plan", &args.draw),
             _ => return Ok(self),
         };
         let Some(named) = &args.preset else { return Ok(self) };
@@ -99,6 +102,7 @@ impl Cli {
         match &mut cli.command {
             Command::Generate(args) => args.preset_line = said,
             Command::Grid(args) => args.draw.preset_line = said,
+            Command::Plan(args) => args.draw.preset_line = said,
             _ => {}
         }
         Ok(cli)
@@ -115,6 +119,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Generate(args) => generate::run(*args),
         Command::Grid(args) => grid::run(*args),
+        Command::Plan(args) => plan::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Train(args) => train::run(args),
         Command::Cache(args) => cache::run(args),

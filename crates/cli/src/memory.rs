@@ -1,5 +1,6 @@
 //! How much memory the process holds. Linux tells; elsewhere the answer is "unknown".
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,9 +52,21 @@ impl Watcher {
     }
 }
 
-/// Bytes that the system could give without swapping, where it tells.
+/// Bytes that the system could give without swapping, where it tells. A container may be allowed less than there is.
 pub(crate) fn available() -> Option<u64> {
-    field_of("/proc/meminfo", "MemAvailable:")
+    let of_system = field_of("/proc/meminfo", "MemAvailable:")?;
+    Some(of_container(Path::new("/sys/fs/cgroup")).map_or(of_system, |allowed| allowed.min(of_system)))
+}
+
+/// What a control group still allows, if it limits anything. Pages of files go when memory is asked for.
+fn of_container(group: &Path) -> Option<u64> {
+    let read = |name: &str| std::fs::read_to_string(group.join(name)).ok();
+    let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+    let limit = number("memory.max")?;
+    let pages = read("memory.stat")?;
+    let of_files = |name: &str| pages.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    let given_back = of_files("inactive_file ").unwrap_or(0) + of_files("active_file ").unwrap_or(0);
+    Some(limit.saturating_sub(number("memory.current")?.saturating_sub(given_back)))
 }
 
 fn field(name: &str) -> Option<u64> {
@@ -73,5 +86,25 @@ pub(crate) fn human(bytes: u64) -> String {
     match UNITS.iter().find(|(_, size)| bytes >= *size) {
         Some((unit, size)) => format!("{:.1} {unit}", bytes / size),
         None => format!("{bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_allows_what_it_has_not_given_yet_and_what_files_hold() {
+        let group = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(group.path().join(name), text).unwrap();
+        assert_eq!(of_container(group.path()), None, "no group");
+        write("memory.max", "max\n");
+        assert_eq!(of_container(group.path()), None, "no limit");
+        write("memory.max", "1000\n");
+        write("memory.current", "700\n");
+        write("memory.stat", "anon 400\nfile 300\ninactive_file 200\nactive_file 50\n");
+        assert_eq!(of_container(group.path()), Some(550));
+        write("memory.current", "2000\n");
+        assert_eq!(of_container(group.path()), Some(0));
     }
 }

@@ -18,7 +18,7 @@ use rectiflow_nn::{Device, DeviceChoice, Precision, Tensor};
 use rectiflow_weights::{IfThere, quoted, shown};
 
 use crate::args::ModelArgs;
-use crate::generate::{clash, latents, open, say, with_tiny_decoder};
+use crate::generate::{Carried, afford, clash, latents, open, say, with_tiny_decoder};
 use crate::hashes;
 use crate::interrupt::Interrupt;
 use crate::onlooker::Onlooker;
@@ -54,6 +54,9 @@ pub(crate) struct ReplayArgs {
     /// Where to compute [default: where the picture was computed]
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
+    /// Start even if the memory that is free would not do
+    #[arg(long)]
+    ignore_memory: bool,
     /// Store what was drawn now as this .png, .jpg or .webp file
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -90,6 +93,10 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             plan.width,
             plan.height
         );
+    }
+    if !args.ignore_memory {
+        let tiny_decoder = args.taesd.is_some();
+        afford::check(&files, &plan, Carried { device, precision, tiny_decoder })?;
     }
     let noise = given_noise(args, &was, &files, &device.open()?)?;
     let mut parts = Parts::load(&files, device, precision, plan.compat)?;

@@ -1,16 +1,18 @@
 //! Noise to latent: the transformer, told what to draw, along a schedule.
 
+use std::collections::BTreeMap;
+
 use rectiflow_mmdit::{EmbeddedText, Mmdit, Modulations, Perturbation, StepCache};
 use rectiflow_nn::{Device, Rng, Tensor, from_f32};
 use rectiflow_sample::{Away, Conditional, Guided, SampleError, Step};
 use rectiflow_text::Conditioning;
 
-use crate::Watch;
 use crate::guidance::Hindrance;
 use crate::observed::{Observed, Said};
 use crate::plan::Plan;
 use crate::prompt::Told;
 use crate::reuse::StepReuse;
+use crate::{Unwatched, Watch};
 
 /// The transformer that draws, and for autoguidance one that draws worse.
 #[derive(Clone, Copy)]
@@ -45,22 +47,66 @@ pub fn denoise<'a>(
     watch: &mut dyn Watch,
 ) -> Result<Tensor<4>, SampleError> {
     assert_eq!(noise.dims()[0], seeds.len(), "seeds of latents");
-    let Transformers { drawing, worse } = transformers.into();
+    let asked = asked_of(transformers.into(), told, plan);
+    let mut model = Model::new(&asked, plan.schedule.starts().to_vec(), READY_BYTES_MAX);
+    for batch in &mut model.batches {
+        batch.cache = plan.reuse.map(StepReuse::cache);
+    }
+    follow_places(&mut model, told.negative.is_some(), noise, seeds, plan, watch)
+}
+
+/// All that a plan asks: with the prompt, with the negative prompt if there is one, and with what hinders.
+pub(crate) fn asked_of<'a, 't>(
+    Transformers { drawing, worse }: Transformers<'t>,
+    told: &Told<'a>,
+    plan: &Plan,
+) -> Vec<Asked<'a, 't>> {
     let mut asked = vec![Asked::plainly(drawing, told.prompt)];
     asked.extend(told.negative.map(|negative| Asked::plainly(drawing, negative)));
-    let first_hindered = asked.len();
     asked.extend(plan.hindered.iter().map(|hindered| {
         let is_worse = hindered.how == Hindrance::WorseModel;
         let transformer = if is_worse { worse.expect("autoguidance has its model") } else { drawing };
         Asked { transformer, told: told.prompt, perturbation: hindered.perturbation() }
     }));
-    let hindered: Vec<usize> = (first_hindered..asked.len()).collect();
-    let mut model = Model::new(&asked, plan.schedule.starts().to_vec(), READY_BYTES_MAX);
-    for batch in &mut model.batches {
-        batch.cache = plan.reuse.map(StepReuse::cache);
+    asked
+}
+
+/// How often a plan's solver asks with which places of [`asked_of`] together. A solver that chooses its steps may ask more
+/// often of a model that is less smooth than this one.
+pub(crate) fn calls(plan: &Plan) -> BTreeMap<Vec<usize>, usize> {
+    let mut counting = Counting::default();
+    let noise = from_f32(vec![0.5; 4], [1, 1, 2, 2], &Device::flex());
+    let followed = follow_places(&mut counting, plan.is_guided(), noise, &[0], plan, &mut Unwatched);
+    followed.expect("nothing that was only counted can fail");
+    counting.0
+}
+
+/// Answers with the latent, and counts.
+#[derive(Default)]
+struct Counting(BTreeMap<Vec<usize>, usize>);
+
+impl Conditional for Counting {
+    type Conditioning = usize;
+
+    fn velocities(&mut self, latent: &Tensor<4>, _: f32, asked: &[&usize]) -> Result<Vec<Tensor<4>>, SampleError> {
+        *self.0.entry(asked.iter().map(|place| **place).collect()).or_default() += 1;
+        Ok(vec![latent.clone(); asked.len()])
     }
-    let told = Told { prompt: &0, negative: told.negative.map(|_| &1) };
-    follow(&mut model, &told, &hindered, noise, seeds, plan, watch)
+}
+
+/// Of a model that is asked with the places of [`asked_of`].
+fn follow_places<M: Conditional<Conditioning = usize>>(
+    model: &mut M,
+    is_guided: bool,
+    noise: Tensor<4>,
+    seeds: &[u64],
+    plan: &Plan,
+    watch: &mut dyn Watch,
+) -> Result<Tensor<4>, SampleError> {
+    let told = Told { prompt: &0, negative: is_guided.then_some(&1) };
+    let first_hindered = if is_guided { 2 } else { 1 };
+    let hindered: Vec<usize> = (first_hindered..first_hindered + plan.hindered.len()).collect();
+    follow(model, &told, &hindered, noise, seeds, plan, watch)
 }
 
 /// The same for any model that listens. `hindered`: what it is told to be hindered as the plan says, one for each.
@@ -95,18 +141,18 @@ fn fresh_noise(seeds: &[u64], step: usize, shape: [usize; 4], device: &Device) -
 }
 
 /// What modulations may take that are made at once. All of 28 guided steps: 99 MB for SD3-Medium, 249 for SD3.5-Large.
-const READY_BYTES_MAX: usize = 256 << 20;
+pub(crate) const READY_BYTES_MAX: usize = 256 << 20;
 
 /// Transformers, told what to draw and which noise levels come. They are asked with the places of conditionings.
-struct Model<'a> {
-    batches: Vec<Batch<'a>>,
+pub(crate) struct Model<'a> {
+    pub(crate) batches: Vec<Batch<'a>>,
     /// The noise levels that will be asked, in this order.
     sigmas: Vec<f32>,
     ready_bytes_max: usize,
 }
 
 /// What a transformer is asked with.
-struct Asked<'a, 't> {
+pub(crate) struct Asked<'a, 't> {
     transformer: &'t Mmdit,
     told: &'a Conditioning,
     perturbation: Perturbation,
@@ -128,14 +174,14 @@ impl<'a, 't> Asked<'a, 't> {
 
 /// Conditionings that one transformer is asked with together: their contexts are equally long, and nothing hinders it or the
 /// same does. Each has as many rows as there are latents.
-struct Batch<'a> {
-    transformer: &'a Mmdit,
+pub(crate) struct Batch<'a> {
+    pub(crate) transformer: &'a Mmdit,
     /// Of each, among all conditionings.
-    places: Vec<usize>,
+    pub(crate) places: Vec<usize>,
     /// Of all of them together.
     rows: usize,
-    text: EmbeddedText,
-    perturbation: Perturbation,
+    pub(crate) text: EmbeddedText,
+    pub(crate) perturbation: Perturbation,
     /// Of the steps before, where some are reused.
     cache: Option<StepCache>,
     /// Modulations of noise levels that come.
@@ -149,7 +195,7 @@ impl<'a> Model<'a> {
     /// once. Otherwise in turn. On a network of small weights it makes no difference: 12 steps of `fixtures/sd3/model` at
     /// 384x384 took 1.04 s (0.93 to 1.15) as one batch and 1.04 s (1.00 to 1.13) in turn, medians of 6 runs on 2 cores of
     /// an Intel Xeon. What it saves on large weights has not been measured.
-    fn new(asked: &[Asked<'_, 'a>], sigmas: Vec<f32>, ready_bytes_max: usize) -> Model<'a> {
+    pub(crate) fn new(asked: &[Asked<'_, 'a>], sigmas: Vec<f32>, ready_bytes_max: usize) -> Model<'a> {
         let mut kinds: Vec<Vec<usize>> = Vec::new();
         for (place, one) in asked.iter().enumerate() {
             match kinds.iter_mut().find(|places| asked[places[0]].goes_with(one)) {
@@ -213,12 +259,12 @@ impl<'a> Batch<'a> {
     }
 
     /// Makes the modulations at `sigma`, if they are not ready, with those of the levels that come after, as far as
-    /// `bytes_max` goes. A level that is not among `sigmas` is made alone.
-    fn make_ready(&mut self, sigma: f32, sigmas: &[f32], bytes_max: usize) {
+    /// `bytes_max` goes. A level that is not among `sigmas` is made alone. Returns how many levels are ready.
+    pub(crate) fn make_ready(&mut self, sigma: f32, sigmas: &[f32], bytes_max: usize) -> usize {
         let bytes = self.transformer.config().modulation_bytes() * self.rows;
         let at_once = (bytes_max / bytes).max(1);
         if self.found(sigma).is_some() {
-            return;
+            return self.ready.len();
         }
         match sigmas.iter().position(|known| *known == sigma) {
             Some(first) => {
@@ -228,6 +274,7 @@ impl<'a> Batch<'a> {
             }
             None => self.other = self.made(&[sigma]).pop(),
         }
+        self.ready.len()
     }
 
     fn found(&self, sigma: f32) -> Option<&Modulations> {
@@ -235,7 +282,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Those that were made ready.
-    fn modulations(&self, sigma: f32) -> &Modulations {
+    pub(crate) fn modulations(&self, sigma: f32) -> &Modulations {
         self.found(sigma).expect("it was made ready")
     }
 

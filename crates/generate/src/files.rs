@@ -168,9 +168,8 @@ impl ModelFiles {
         let unit_px = vae.downsampling() * self.transformer.patch;
         ModelFacts {
             unit_px,
-            // A picture must have room in both.
-            side_px_max: self.worse.iter().fold(self.transformer.grid, |grid, one| grid.min(one.transformer.grid))
-                * unit_px,
+            side_px_max: self.transformer.grid * unit_px,
+            worse_side_px_max: self.worse.as_ref().map(|worse| worse.transformer.grid * unit_px),
             side_px: self.side_px(),
             formulation: formulation(checkpoint),
             latent_channels: vae.latent_channels,

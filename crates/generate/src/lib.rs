@@ -23,6 +23,7 @@ mod guidance;
 mod image;
 mod known_words;
 mod labels;
+mod needs;
 mod notes;
 mod observed;
 mod parameters;
@@ -30,6 +31,7 @@ mod parts;
 mod plan;
 mod preview;
 mod prompt;
+mod rehearsal;
 mod reuse;
 mod settings;
 mod sheet;
@@ -56,12 +58,14 @@ pub use guidance::{GuidanceRequest, Hindered, Hindrance};
 pub use image::{Image, ImageError, to_network};
 pub use known_words::KnownWords;
 pub use labels::{Axis, labelled_sheet};
+pub use needs::{Means, Needs};
 pub use notes::Note;
 pub use parameters::Parameters;
 pub use parts::Parts;
 pub use plan::{ModelFacts, Plan, PlanError, Request};
 pub use preview::Preview;
-pub use prompt::{Encoder, EncoderTexts, PromptTokens, TextEncoders, Told};
+pub use prompt::{Conditionings, Encoder, EncoderTexts, PromptTokens, TextEncoders, Told};
+pub use rehearsal::{Rehearsal, rehearse};
 pub use reuse::{ReuseMode, StepReuse};
 pub use settings::{ModelName, Settings, texts_of_sheet};
 pub use sheet::{columns, sheet};
@@ -140,14 +144,41 @@ pub fn generate(
     noise: Option<&Tensor<4>>,
     watch: &mut dyn Watch,
 ) -> Result<(), GenerateError> {
+    let mut parts = parts;
+    let told = encode(&mut parts, plan, watch)?;
+    draw(parts, &told, plan, noise, watch)
+}
+
+/// The first half of [`generate`]: what the model is told. Takes the text encoders out of `parts`.
+///
+/// # Errors
+/// Those of [`generate`].
+pub fn encode(parts: &mut Parts, plan: &Plan, watch: &mut dyn Watch) -> Result<Conditionings, GenerateError> {
+    parts.text.take().encode_plan(plan, watch)
+}
+
+/// The second half of [`generate`], as often as wanted.
+///
+/// # Errors
+/// Those of [`generate`].
+///
+/// # Panics
+/// `told` is of a plan with other prompts, a bug of the caller: [`Plan::is_told_as`].
+pub fn draw(
+    parts: Parts,
+    told: &Conditionings,
+    plan: &Plan,
+    noise: Option<&Tensor<4>>,
+    watch: &mut dyn Watch,
+) -> Result<(), GenerateError> {
     let Parts { text, transformer, worse, vae, tiny, device, name, .. } = parts;
+    drop(text);
     let transformers = Transformers { drawing: &transformer, worse: worse.as_ref() };
-    let conditionings = text.encode_plan(plan, watch)?;
     let mut left = plan.pictures().enumerate().peekable();
     while let Some((first, prompt)) = left.next() {
         let mut prompts = vec![prompt];
         while prompts.len() < plan.batch_size
-            && let Some((_, next)) = left.next_if(|(_, next)| conditionings.are_alike(prompt, *next))
+            && let Some((_, next)) = left.next_if(|(_, next)| told.are_alike(prompt, *next))
         {
             prompts.push(next);
         }
@@ -162,7 +193,7 @@ pub fn generate(
         let start = Tensor::cat(starts, 0);
 
         go_on(watch.phase("denoise"))?;
-        let (prompt, negative) = conditionings.of(&prompts);
+        let (prompt, negative) = told.of(&prompts);
         let told = Told { prompt: &prompt, negative: negative.as_ref() };
         let latents = denoise(transformers, &told, start, &seeds, plan, watch)
             .map_err(|error| GenerateError::from(error).under(plan.guidance.largest()))?;
@@ -172,7 +203,7 @@ pub fn generate(
             let decoding = plan.tiling.decoding(vae.config(), plan.latent_size(), watch.memory_available());
             let decoded = match &tiny {
                 Some(tiny) => {
-                    go_on(watch.phase("decode with the tiny decoder"))?;
+                    go_on(watch.phase(tiling::TINY))?;
                     tiny.decode(latent.clone())
                 }
                 None => {

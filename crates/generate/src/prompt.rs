@@ -97,7 +97,7 @@ pub struct PromptTokens {
 }
 
 /// What a plan's prompts became.
-pub(crate) struct Conditionings {
+pub struct Conditionings {
     /// Each prompt that is unlike those before it.
     prompts: Vec<Conditioning>,
     /// Which of them each prompt is.
@@ -180,6 +180,17 @@ impl Compat {
 }
 
 impl TextEncoders {
+    /// The encoders; there are none in `self` any more.
+    pub(crate) fn take(&mut self) -> TextEncoders {
+        TextEncoders {
+            clip_l: self.clip_l.take(),
+            clip_g: self.clip_g.take(),
+            t5: self.t5.take(),
+            device: self.device.clone(),
+            ..*self
+        }
+    }
+
     /// The encoders that are there.
     pub fn present(&self) -> Vec<Encoder> {
         let there = [

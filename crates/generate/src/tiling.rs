@@ -33,6 +33,9 @@ impl Tiling {
     }
 }
 
+/// The name of the phase of a tiny decoder.
+pub(crate) const TINY: &str = "decode with the tiny decoder";
+
 /// The name of the phase.
 pub(crate) fn phase(decoding: Decoding) -> &'static str {
     match decoding {

@@ -25,6 +25,7 @@ mod dit;
 mod embed;
 mod ends;
 mod loss;
+mod memory;
 mod model;
 mod modulation;
 mod network;

@@ -7,6 +7,7 @@
 
 mod blocks;
 mod config;
+mod count;
 mod memory;
 mod model;
 mod posterior;
@@ -15,6 +16,7 @@ mod strips;
 mod tiny;
 
 pub use config::{ConfigError, VaeConfig};
+pub use count::Products;
 pub use memory::Decoding;
 pub use model::Vae;
 pub use posterior::Posterior;

@@ -92,7 +92,7 @@ fn modulation_weights(config: &MmditConfig) -> usize {
 fn vae_decode(name: &str, side: usize, precision: Precision) -> anyhow::Result<Case> {
     let device = DeviceChoice::Cpu.open()?;
     let config = VaeConfig::released();
-    let products = decoder_products(&config, side / 8);
+    let products = config.decode_products([side / 8; 2]);
     // Convolutions are bf16 where linear layers are int8.
     let number = number_bytes(if precision == Precision::Int8 { Precision::Bf16 } else { precision });
     let tensors = 4 * (16 * (side / 8).pow(2) + 3 * side * side);
@@ -109,47 +109,6 @@ fn vae_decode(name: &str, side: usize, precision: Precision) -> anyhow::Result<C
         },
         run: Box::new(move || drop(std::hint::black_box(decode()))),
     })
-}
-
-/// What the decoder multiplies.
-struct Products {
-    operations: f64,
-    /// Numbers of its weights.
-    weights: f64,
-}
-
-/// The decoder's convolutions and its attention, for a latent of `side` x `side`.
-fn decoder_products(config: &VaeConfig, side: usize) -> Products {
-    let mut all = Products { operations: 0.0, weights: 0.0 };
-    let mut conv = |count: usize, from: usize, to: usize, kernel: usize, side: usize| {
-        let weights = (count * from * to * kernel * kernel) as f64;
-        all.weights += weights;
-        all.operations += 2.0 * weights * (side * side) as f64;
-    };
-    let deepest = config.widths[config.widths.len() - 1];
-    let tokens = (side * side) as f64;
-    conv(1, config.latent_channels, deepest, 3, side);
-    conv(4, deepest, deepest, 3, side);
-    conv(4, deepest, deepest, 1, side);
-    let attention = 4.0 * tokens * tokens * deepest as f64;
-    let (mut width, mut side) = (deepest, side);
-    for (level, &out) in config.widths.iter().enumerate().rev() {
-        for _ in 0..=config.blocks {
-            conv(1, width, out, 3, side);
-            conv(1, out, out, 3, side);
-            if width != out {
-                conv(1, width, out, 1, side);
-            }
-            width = out;
-        }
-        if level > 0 {
-            side *= 2;
-            conv(1, width, width, 3, side);
-        }
-    }
-    conv(1, width, 3, 3, side);
-    all.operations += attention;
-    all
 }
 
 /// Bytes of a weight as it is multiplied.

@@ -93,7 +93,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) seed: Seed,
     /// Pictures of each prompt
     #[arg(long, short, visible_alias = "batch-count", default_value_t = 1, value_name = "N")]
-    pub(super) count: usize,
+    pub(crate) count: usize,
     /// Pictures that are drawn at once: the same pictures, sooner where they are small, with more memory
     #[arg(long, visible_alias = "batch_size", value_name = "N")]
     pub(super) batch_size: Option<usize>,
@@ -135,6 +135,9 @@ pub(crate) struct GenerateArgs {
     pub(crate) guidance: GuidanceArgs,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+    /// Start even if the memory that is free would not do, by what `rectiflow plan` says
+    #[arg(long)]
+    pub(crate) ignore_memory: bool,
     /// Start from these latents (safetensors, tensor `latents` [1 or N, 16, H/8, W/8]) instead of the seed's noise
     #[arg(long, value_name = "FILE")]
     pub(super) latents_in: Option<PathBuf>,

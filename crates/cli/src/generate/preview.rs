@@ -18,7 +18,8 @@ use crate::writable::check_writable;
 #[derive(clap::Args, Clone)]
 pub(crate) struct PreviewArgs {
     /// While a picture is drawn, show what it will roughly be in this file (.png, .jpg or .webp), which is replaced after
-    /// each step; and in the terminal, if it is kitty, Ghostty, iTerm2 or WezTerm
+    /// each step; and in the terminal, if it is kitty, Ghostty, iTerm2, WezTerm, or one with Sixel that says its name (foot, mlterm,
+    /// Contour, mintty, Konsole, Windows Terminal)
     #[arg(long, value_name = "FILE")]
     preview: Option<PathBuf>,
     /// Only after every Nth step, and the last
@@ -98,10 +99,10 @@ impl Previewer {
 
     fn show_in_terminal(&mut self, picture: &Image, progress: &Progress) {
         let Some(terminal) = &mut self.terminal else { return };
-        let Ok(png) = picture.encode(Format::Png, &[]) else { return };
+        let Some(commands) = terminal.commands(picture) else { return };
         progress.show(|| {
             // A terminal that is gone shows nothing.
-            let _ = std::io::stderr().lock().write_all(terminal.commands(&png).as_bytes());
+            let _ = std::io::stderr().lock().write_all(commands.as_bytes());
         });
     }
 }

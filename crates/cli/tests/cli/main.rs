@@ -20,6 +20,7 @@ mod layouts;
 mod official;
 mod outputs;
 mod pictures;
+mod plan;
 mod presets;
 mod preview;
 mod prompts;
