@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rectiflow_weights::{
-    Checkpoint, Container, Dtype, Form, ModelPaths, PartKind, TensorFile, convert_file, convert_model, shown,
-    sync_folder,
+    Checkpoint, Container, Dtype, Form, ModelPaths, PartKind, TensorFile, WeightsError, convert_file, convert_model,
+    shown, sync_folder,
 };
 
 use crate::writable::{check_folder, check_outside, check_writable, folder_of};
@@ -108,11 +108,25 @@ pub(crate) fn run(args: ConvertArgs) -> anyhow::Result<ExitCode> {
         }
         convert_file(&model, &out, dtype)?
     } else {
-        rearrange(&model, form, &out, dtype, &dtype_of)?
+        rearrange(&model, form, &out, dtype, &dtype_of).map_err(|error| of_whole_models(error, &model))?
     };
     output::note(&format!("{:.1} MB of weights", bytes as f64 / 1e6));
     output::data(&out.display().to_string());
     Ok(ExitCode::SUCCESS)
+}
+
+/// A part alone is named as what it is, not as what options of other commands take.
+fn of_whole_models(error: anyhow::Error, model: &Path) -> anyhow::Error {
+    let found = match error.downcast_ref::<WeightsError>() {
+        Some(WeightsError::WrongPart { found, .. }) => found.clone(),
+        Some(WeightsError::EitherClip { .. }) => "a CLIP text encoder".to_owned(),
+        _ => return error,
+    };
+    anyhow!(
+        "{} is {found}, and whole models are arranged anew\n\
+         hint: give the model's folder or its single file; `--dtype` with a .safetensors file stores a part's file in another type",
+        shown(model)
+    )
 }
 
 fn by_name(out: &Path) -> LayoutName {

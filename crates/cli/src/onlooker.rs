@@ -54,6 +54,10 @@ impl<T: Take> Watch for Onlooker<T> {
         self.progress.say(&say::cut(encoder, tokens, words));
     }
 
+    fn reused(&mut self, reused: usize, asked: usize) {
+        self.progress.say(&format!("cache: {reused} of {asked} askings left out the blocks after the first"));
+    }
+
     fn memory_available(&self) -> Option<u64> {
         memory::available()
     }

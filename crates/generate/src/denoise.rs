@@ -52,7 +52,12 @@ pub fn denoise<'a>(
     for batch in &mut model.batches {
         batch.cache = plan.reuse.map(StepReuse::cache);
     }
-    follow_places(&mut model, told.negative.is_some(), noise, seeds, plan, watch)
+    let latents = follow_places(&mut model, told.negative.is_some(), noise, seeds, plan, watch)?;
+    if plan.reuse.is_some() {
+        let reused = model.batches.iter().filter_map(|batch| batch.cache.as_ref()).map(StepCache::reused).sum();
+        watch.reused(reused, model.batches.iter().map(|batch| batch.asked).sum());
+    }
+    Ok(latents)
 }
 
 /// All that a plan asks: with the prompt, with the negative prompt if there is one, and with what hinders.
@@ -184,6 +189,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) perturbation: Perturbation,
     /// Of the steps before, where some are reused.
     cache: Option<StepCache>,
+    /// How often the transformer was asked.
+    asked: usize,
     /// Modulations of noise levels that come.
     ready: Vec<(f32, Modulations)>,
     /// Of the last one that nobody knew of.
@@ -227,6 +234,7 @@ impl Conditional for Model<'_> {
                 continue;
             }
             batch.make_ready(sigma, &self.sigmas, self.ready_bytes_max);
+            batch.asked += 1;
             let latents = latent.clone().repeat_dim(0, asked.len());
             let mut cache = batch.cache.take();
             let (text, modulations) = (&batch.text, batch.modulations(sigma));
@@ -255,7 +263,7 @@ impl<'a> Batch<'a> {
         let text = transformer.embed_text(context, pooled);
         let perturbation = asked[places[0]].perturbation.clone();
         let (ready, other) = (Vec::new(), None);
-        Batch { transformer, places: places.into(), rows, text, perturbation, cache: None, ready, other }
+        Batch { transformer, places: places.into(), rows, text, perturbation, cache: None, asked: 0, ready, other }
     }
 
     /// Makes the modulations at `sigma`, if they are not ready, with those of the levels that come after, as far as

@@ -105,6 +105,9 @@ pub trait Watch {
         None
     }
 
+    /// Of the askings of a batch's transformer, in so many what the blocks after the first add was reused.
+    fn reused(&mut self, _reused: usize, _asked: usize) {}
+
     /// Takes a picture.
     ///
     /// # Errors

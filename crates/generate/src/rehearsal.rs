@@ -24,8 +24,8 @@ use crate::{Picture, Watch, draw_noise, encode, go_on, tiling};
 
 /// Latent pixels on a side of the picture that is decoded to measure: enough for all threads.
 const DECODED_SIDE: usize = 32;
-/// Runs of a block that are timed; their mean counts.
-const RUNS: u32 = 2;
+/// A block that takes longer is timed once: what disturbs a machine for a moment does not weigh so much in it.
+const LONG: Duration = Duration::from_secs(1);
 
 /// What the phases of a run will take, all its pictures together.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,7 +159,10 @@ fn time_call(batch: &Batch<'_>, count: usize, latents: &Tensor<4>, sigma: f32) -
         let others = Perturbation::SkippedBlocks(others);
         timed(|| batch.transformer.velocity(latents.clone(), &text, &modulations, &others, None))
     };
-    let mean = |block: Option<usize>| (0..RUNS).map(|_| only(block)).sum::<Duration>() / RUNS;
+    let mean = |block: Option<usize>| match only(block) {
+        once if once > LONG => once,
+        once => (once + only(block)) / 2,
+    };
     // Once for what a first use takes.
     only(None);
     let ends = mean(None);
@@ -216,6 +219,10 @@ impl Watch for Clock<'_> {
 
     fn cut(&mut self, encoder: Encoder, tokens: usize, words: &str) {
         self.watch.cut(encoder, tokens, words);
+    }
+
+    fn reused(&mut self, reused: usize, asked: usize) {
+        self.watch.reused(reused, asked);
     }
 
     fn picture(&mut self, picture: Picture) -> Result<(), ImageError> {

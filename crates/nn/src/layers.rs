@@ -8,7 +8,7 @@ use burn::tensor::{DType, Gradients, Int, Tensor};
 use crate::ops::{
     self, Activation, After, Apart, Before, GroupNormed, PackedWeight, PictureSums, Residual, ScaleShift, Window,
 };
-use crate::{BlockMatrix, Init, Params, Precision};
+use crate::{BlockMatrix, Init, Params, Precision, StoredMatrix};
 
 /// `x @ weight^T + bias`: `weight` `[out, in]`, `bias` `[out]`.
 #[derive(Module, Debug)]
@@ -17,7 +17,7 @@ pub struct Linear {
     bias: Option<Param<Tensor<1>>>,
     /// What products take instead of `weight`, which is then never read.
     #[module(skip)]
-    blocks: Option<BlockMatrix>,
+    stored: Option<StoredMatrix>,
     #[module(skip)]
     packed: PackedWeight,
     #[module(skip)]
@@ -42,8 +42,8 @@ impl Linear {
     pub fn without_bias(mut params: Params<'_>, width_in: usize, width_out: usize, init: Init) -> Self {
         let shape = [width_out, width_in];
         let weight = params.param("weight", shape, init);
-        let blocks = params.blocks("weight", shape);
-        Linear { weight, bias: None, blocks, packed: params.packed_weight(), precision: params.precision() }
+        let stored = params.stored("weight", shape);
+        Linear { weight, bias: None, stored, packed: params.packed_weight(), precision: params.precision() }
     }
 
     /// x `[.., in]`. Returns `[.., out]` in f32.
@@ -79,8 +79,8 @@ impl Linear {
     /// `x @ weight^T + bias` and what follows.
     pub fn forward_then<const D: usize>(&self, x: Tensor<D>, after: After<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
-        if let Some(blocks) = &self.blocks {
-            return ops::linear_of_blocks(x, blocks, &self.packed, bias, after, self.precision);
+        if let Some(stored) = &self.stored {
+            return ops::linear_of_stored(x, stored, &self.packed, bias, after, self.precision);
         }
         ops::linear(x, self.weight.val(), &self.packed, bias, after, self.precision)
     }
@@ -299,7 +299,11 @@ impl Embedding {
     /// As [`Self::new`], with a start of its own.
     pub fn starting(mut params: Params<'_>, count: usize, width: usize, init: Init) -> Self {
         let weight = params.param("weight", [count, width], init);
-        Embedding { weight, blocks: params.blocks("weight", [count, width]) }
+        let blocks = match params.stored("weight", [count, width]) {
+            Some(StoredMatrix::Blocks(blocks)) => Some(blocks),
+            _ => None,
+        };
+        Embedding { weight, blocks }
     }
 
     /// ids `[B, L]`. Returns `[B, L, D]`.

@@ -19,6 +19,7 @@ mod init;
 mod params;
 mod precision;
 mod rng;
+mod stored;
 mod tensor;
 
 pub use blocks::{BlockMatrix, widen_blocks};
@@ -32,4 +33,5 @@ pub use precision::Precision;
 pub use rectiflow_kernels::keep_freed_memory;
 pub use rectiflow_kernels::product::BlockType;
 pub use rng::Rng;
+pub use stored::{RereadMatrix, StoredMatrix};
 pub use tensor::{from_f32, from_id_rows, from_ids, is_finite, to_f32};

@@ -5,7 +5,7 @@ use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 
 use crate::ops::PackedWeight;
-use crate::{BlockMatrix, Init, Precision, Rng};
+use crate::{Init, Precision, Rng, StoredMatrix};
 
 /// Reads one parameter's values, when the model first uses them.
 pub type Read = Box<dyn FnOnce() -> TensorData + Send + Sync>;
@@ -24,9 +24,9 @@ pub trait ParamSource {
     /// A source that cannot give it notes that and returns a reader that will never be called.
     fn claim(&mut self, name: &str, shape: &[usize], init: Init) -> Read;
 
-    /// `name` in the blocks it is stored in, where the source has it so; asked for what was claimed. Values that were
-    /// claimed can be read all the same, widened.
-    fn blocks(&self, _name: &str, _shape: [usize; 2]) -> Option<BlockMatrix> {
+    /// `name` for products that take it as it is stored, or read it where they use it; asked for what was claimed, which can
+    /// be read all the same. None where what was claimed costs no memory of its own.
+    fn stored(&self, _name: &str, _shape: [usize; 2]) -> Option<StoredMatrix> {
         None
     }
 }
@@ -89,11 +89,15 @@ impl<'a> Params<'a> {
         self.lazy(name, shape, init, false)
     }
 
-    /// The matrix `name`, which was asked for as a parameter, in the blocks of its file: where it has them, and where it is
-    /// only read and products take them.
-    pub(crate) fn blocks(&self, name: &str, shape: [usize; 2]) -> Option<BlockMatrix> {
-        let taken = !self.device.is_autodiff() && crate::ops::runs_on_kernels(&self.device);
-        taken.then(|| self.source.blocks(&format!("{}{name}", self.prefix), shape)).flatten()
+    /// The matrix `name`, which was asked for as a parameter, as its source has it, where it is only read and products take
+    /// it so. What would have to be read in every product is not taken so.
+    pub(crate) fn stored(&self, name: &str, shape: [usize; 2]) -> Option<StoredMatrix> {
+        if self.device.is_autodiff() || !crate::ops::runs_on_kernels(&self.device) {
+            return None;
+        }
+        let is_read_once = self.used_once || self.precision != Precision::F32;
+        let stored = self.source.stored(&format!("{}{name}", self.prefix), shape)?;
+        (is_read_once || matches!(stored, StoredMatrix::Blocks(_))).then_some(stored)
     }
 
     fn lazy<const D: usize>(&mut self, name: &str, shape: [usize; D], init: Init, train: bool) -> Param<Tensor<D>> {
@@ -161,8 +165,8 @@ impl ParamSource for Named<'_> {
         self.source.claim(name, shape, init)
     }
 
-    fn blocks(&self, name: &str, shape: [usize; 2]) -> Option<BlockMatrix> {
-        self.source.blocks(name, shape)
+    fn stored(&self, name: &str, shape: [usize; 2]) -> Option<StoredMatrix> {
+        self.source.stored(name, shape)
     }
 }
 
@@ -202,8 +206,8 @@ impl<F: Fn(&str) -> bool> ParamSource for WithNew<'_, F> {
         self.first.claim(name, shape, init)
     }
 
-    fn blocks(&self, name: &str, shape: [usize; 2]) -> Option<BlockMatrix> {
-        self.first.blocks(name, shape)
+    fn stored(&self, name: &str, shape: [usize; 2]) -> Option<StoredMatrix> {
+        self.first.stored(name, shape)
     }
 }
 

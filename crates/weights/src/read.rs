@@ -13,14 +13,18 @@ use crate::fp8;
 ///
 /// One aligned piece is not copied: the tensor is the mapped file. Blocks are widened to f32; every piece has whole ones.
 pub(crate) fn to_data(pieces: &[Bytes], dtype: Dtype, shape: Vec<usize>) -> Option<TensorData> {
-    if let [piece] = pieces
-        && let Some(stored) = in_place(dtype)
-        && is_usable_in_place(piece, stored)
+    if is_in_place(pieces, dtype)
+        && let ([piece], Some(stored)) = (pieces, in_place(dtype))
     {
         let bytes = TensorBytes::from_shared(piece.clone(), AllocationProperty::File);
         return Some(TensorData::from_bytes(bytes, shape, stored));
     }
     to_owned_data(pieces, dtype, shape)
+}
+
+/// Whether [`to_data`] gives the mapped file itself.
+pub(crate) fn is_in_place(pieces: &[Bytes], dtype: Dtype) -> bool {
+    matches!((pieces, in_place(dtype)), ([piece], Some(stored)) if is_usable_in_place(piece, stored))
 }
 
 /// As [`to_data`], always in memory of its own.

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use rectiflow_nn::{BlockMatrix, Init, ParamSource, Read};
+use rectiflow_nn::{BlockMatrix, Init, ParamSource, Read, RereadMatrix, StoredMatrix};
 use serde::Serialize;
 
 use crate::dtype::Dtype;
@@ -71,18 +71,26 @@ impl ParamSource for PartSource<'_> {
         Box::new(move || read::to_data(&pieces, dtype, shape).expect("locate gives only types that can be read"))
     }
 
-    fn blocks(&self, name: &str, shape: [usize; 2]) -> Option<BlockMatrix> {
+    fn stored(&self, name: &str, shape: [usize; 2]) -> Option<StoredMatrix> {
         let place = self.map.place(name)?;
         let (names, expected) = stored_as(&place, &shape);
         let infos: Vec<&TensorInfo> = names.iter().map(|name| self.part.info(name)).collect::<Option<_>>()?;
         let dtype = infos.first()?.dtype;
-        let kind = dtype.blocks().filter(|kind| shape[1].is_multiple_of(kind.numbers()))?;
         if !infos.iter().all(|info| info.dtype == dtype && info.shape == expected) {
             return None;
         }
         let pieces: Vec<Bytes> = names.iter().filter_map(|name| self.part.bytes(name)).collect();
         let pieces = arranged(&place, pieces);
-        Some(BlockMatrix::new(kind, shape, move || joined(pieces)))
+        match dtype.blocks() {
+            Some(kind) if shape[1].is_multiple_of(kind.numbers()) => {
+                Some(StoredMatrix::Blocks(BlockMatrix::new(kind, shape, move || joined(pieces))))
+            }
+            None if dtype.is_weight() && !read::is_in_place(&pieces, dtype) => {
+                let read = move || read::to_data(&pieces, dtype, shape.to_vec()).expect("a weight can be read");
+                Some(StoredMatrix::Reread(RereadMatrix::new(shape, read)))
+            }
+            _ => None,
+        }
     }
 }
 

@@ -34,7 +34,8 @@ pub(crate) struct SpritesArgs {
     /// train; held-out: scenes with pairs, counts or words that no scene of `train` has, for any seed; or all
     #[arg(long, value_name = "NAME", default_value = "train")]
     split: SplitName,
-    /// free: things and words lie anywhere; grid: in squares of a grid of eight by eight, as letters do
+    /// free: things and words lie anywhere; grid: in squares of a grid of eight by eight, as letters do; quarters: the same,
+    /// and three scenes of five show four different things
     #[arg(long, value_name = "NAME", default_value = "free")]
     layout: LayoutName,
     /// webdataset: tar files of 1,000 scenes; folder: a folder for each 1,000
@@ -59,6 +60,7 @@ enum SplitName {
 enum LayoutName {
     Free,
     Grid,
+    Quarters,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -80,6 +82,7 @@ pub(crate) fn run(args: SpritesArgs) -> anyhow::Result<ExitCode> {
     let layout = match args.layout {
         LayoutName::Free => Layout::Free,
         LayoutName::Grid => Layout::Grid,
+        LayoutName::Quarters => Layout::Quarters,
     };
     let settings = Settings { seed: args.seed, split, letters_max: Settings::letters_max_at(args.size), layout };
     if let Some(sheet) = &args.sheet {

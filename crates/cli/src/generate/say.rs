@@ -55,6 +55,7 @@ pub(crate) fn plan(progress: &Progress, parts: &Parts, plan: &Plan, known: &Know
     ));
     let of_model = other_size(plan, known.side_px).into_iter().chain(unknown(plan, known.words));
     let lines = turbo(&name.variant, by_default).map(str::to_owned).into_iter().chain(markup(plan)).chain(of_model);
+    let lines = lines.chain(idle(plan));
     let strips = if parts.tiny.is_none() { in_strips(parts.vae.config(), plan) } else { None };
     for line in lines.chain(strips) {
         progress.say(&format!("note: {line}"));
@@ -96,6 +97,17 @@ fn turbo(variant: &str, by_default: bool) -> Option<&'static str> {
         "SD3.5-Large and SD3.5-Large-Turbo have the same tensors, and these settings are Large's; \
          for Turbo give `--steps 4 --guidance 1`",
     )
+}
+
+/// What would hinder the model in steps that there are none of.
+fn idle(plan: &Plan) -> Option<String> {
+    let steps = plan.schedule.len();
+    let idle = plan.hindered.iter().find(|one| !(0..steps).any(|step| one.window.contains(step, steps)))?;
+    Some(format!(
+        "none of the {steps} steps begins in {}, so {} has no effect; a wider window would",
+        idle.window,
+        hindrance(idle.how)
+    ))
 }
 
 /// Only small models are named: the large ones were trained at many sizes, and the last is what their settings say.
@@ -181,17 +193,20 @@ fn guidance(plan: &Plan) -> String {
         words.push(format!("rescaled by {rescale}"));
     }
     for Hindered { how, blocks, scale, window } in &plan.hindered {
-        let name = match how {
-            Hindrance::SkippedBlocks => "skip-layer guidance",
-            Hindrance::IsolatedTokens => "perturbed attention guidance",
-            Hindrance::WorseModel => {
-                words.push(format!("autoguidance {}", scale + 1.0));
-                continue;
-            }
-        };
-        words.push(format!("{name} {scale} of blocks {blocks:?} from {window}"));
+        words.push(match how {
+            Hindrance::WorseModel => format!("autoguidance {}", scale + 1.0),
+            _ => format!("{} {scale} of blocks {blocks:?} from {window}", hindrance(*how)),
+        });
     }
     words.join(", ")
+}
+
+fn hindrance(how: Hindrance) -> &'static str {
+    match how {
+        Hindrance::SkippedBlocks => "skip-layer guidance",
+        Hindrance::IsolatedTokens => "perturbed attention guidance",
+        Hindrance::WorseModel => "autoguidance",
+    }
 }
 
 #[cfg(test)]

@@ -358,18 +358,31 @@ fn every_guidance_draws_its_own_picture_and_is_said_and_stored() {
 }
 
 #[test]
+fn guidance_in_no_step_is_said() {
+    let desk = Desk::new();
+    let line = "generate apple --model {sd35m/model} --width 64 --height 64 --out a.png --skip-layers 1 --steps";
+    let none = said(&desk, &format!("{line} 4"));
+    let note = "note: none of the 4 steps begins in 0.01 to 0.2, so skip-layer guidance has no effect";
+    assert!(none.contains(note), "{none}");
+    assert!(!said(&desk, &format!("{line} 6")).contains("has no effect"));
+}
+
+#[test]
 fn steps_that_reuse_nothing_draw_the_same_and_others_say_so() {
     let desk = Desk::new();
     let draw = |how: &str| {
         let line = format!("generate apple --model {{sd35m/model}} --width 64 --height 64 --steps 8 {how} --out a.png");
-        desk.succeed(&line);
-        png(&desk.path("a.png"))
+        let said = said(&desk, &line);
+        let (picture, texts) = png(&desk.path("a.png"));
+        (picture, texts, said)
     };
-    let (plain, _) = draw("");
+    let (plain, _, without) = draw("");
+    assert!(!without.contains("cache:"), "{without}");
     for mode in ["first-block", "taylor"] {
-        assert_eq!(draw(&format!("--cache-mode {mode} --cache-threshold 0")).0, plain);
-        let (reused, texts) = draw(&format!("--cache-mode {mode} --cache-threshold 5"));
-        assert_ne!(reused, plain);
+        let (all, _, said) = draw(&format!("--cache-mode {mode} --cache-threshold 0"));
+        assert!(all == plain && said.contains("cache: 0 of 8 askings"), "{said}");
+        let (reused, texts, said) = draw(&format!("--cache-mode {mode} --cache-threshold 5"));
+        assert!(reused != plain && said.contains("cache: 7 of 8 askings"), "{said}");
         let stored = format!("\"step_cache\":{{\"mode\":\"{mode}\",\"threshold\":5.0}}");
         assert!(texts[1].1.contains(&stored), "{texts:?}");
     }

@@ -10,6 +10,7 @@ use super::scene::{Background, Lettering, Place, Typeface};
 pub(super) fn write(content: &Content, background: Background, lettering: Option<&Lettering>, rng: &mut Rng) -> String {
     let things: Vec<String> = content.groups.iter().map(|group| phrase(group, rng)).collect();
     let subject = match (&things[..], content.relation, lettering) {
+        ([a, b, c, d], None, None) => in_quarters([a, b, c, d], rng),
         ([one, other, ..], Some(place), _) => related(one, other, place, rng),
         ([one, ..], _, Some(lettering)) => labelled(one, lettering, rng),
         ([one, ..], _, None) => one.clone(),
@@ -70,6 +71,15 @@ fn related(one: &str, other: &str, place: Place, rng: &mut Rng) -> String {
         (Place::Below, 0) => format!("{one} underneath {other}"),
         (Place::Below, 1) => format!("{one} at the bottom and {other} at the top"),
         (Place::Below, _) => format!("{one} below {other}"),
+    }
+}
+
+/// One in each quarter, row by row.
+fn in_quarters([a, b, c, d]: [&str; 4], rng: &mut Rng) -> String {
+    match rng.below(4) {
+        0 => format!("{a}, {b}, {c} and {d}"),
+        1 => format!("{a} and {b} above {c} and {d}"),
+        _ => format!("{a} top left, {b} top right, {c} bottom left, {d} bottom right"),
     }
 }
 

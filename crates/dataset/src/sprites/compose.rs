@@ -40,7 +40,7 @@ pub(super) struct Group<'a> {
 /// What is in a scene.
 pub(super) struct Content<'a> {
     pub(super) style: Option<Style>,
-    /// At most two.
+    /// At most two, or one thing for each quarter, row by row.
     pub(super) groups: Vec<Group<'a>>,
     pub(super) relation: Option<Place>,
     pub(super) word: Option<String>,
@@ -49,10 +49,9 @@ pub(super) struct Content<'a> {
 impl Content<'_> {
     /// Whether it shows something that is held out.
     fn is_held_out(&self) -> bool {
-        let pair = match &self.groups[..] {
-            [one, other] => held_out::pair(&one.concept.name, &other.concept.name),
-            _ => false,
-        };
+        let pair = self.groups.iter().enumerate().any(|(place, one)| {
+            self.groups[..place].iter().any(|other| held_out::pair(&one.concept.name, &other.concept.name))
+        });
         let count = self.groups.iter().any(|group| held_out::count(&group.concept.name, group.count));
         pair || count || self.word.as_deref().is_some_and(held_out::word)
     }
@@ -78,7 +77,9 @@ impl Scenes {
     fn content(&self, rng: &mut Rng) -> Content<'_> {
         let style = *pick(rng, &Style::ALL);
         let count = |rng: &mut Rng| 2 + rng.below(COUNT_MAX - 1) as usize;
+        let is_in_quarters = self.settings.layout == Layout::Quarters && rng.below(5) < 3;
         let (counts, with_word) = match rng.below(100) {
+            _ if is_in_quarters => (vec![1; grid::QUARTERS.len()], false),
             0..18 => (vec![1], false),
             18..43 => (vec![1, 1], false),
             43..60 => (vec![count(rng)], false),
@@ -156,7 +157,7 @@ impl Scenes {
             }
             _ => None,
         };
-        if self.settings.layout == Layout::Grid {
+        if !self.settings.layout.is_free() {
             let row = lettering.as_ref().map(|lettering| match lettering.place {
                 Some(Place::Above) => WordRow::Above,
                 Some(_) => WordRow::Below,
@@ -219,6 +220,10 @@ fn places(content: &Content, rng: &mut Rng) -> Places {
             Places { groups: vec![thing], word: Some((INSIDE.part(0.0, word, 1.0, 0.28), Some(place))) }
         }
         ([one], _, None) => Places { groups: vec![one_of(one.count, INSIDE, [0.45, 0.9], rng)], word: None },
+        (all, None, None) if all.len() == grid::QUARTERS.len() => {
+            let quarter = |[x, y]: &[usize; 2]| INSIDE.part(*x as f32 / 2.0, *y as f32 / 2.0, 0.5, 0.5);
+            Places { groups: grid::QUARTERS.iter().map(quarter).collect(), word: None }
+        }
         ([one, other, ..], relation, _) => {
             // A single thing lies near the middle of its half, so that no other word would do as well.
             let half = |group: &Group, from: f32, is_across: bool| match (group.count, is_across) {

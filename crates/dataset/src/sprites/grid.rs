@@ -17,6 +17,8 @@ pub(super) const LARGE: usize = 4;
 pub(super) const SMALL: usize = 2;
 /// Places begin at multiples of so many squares.
 pub(super) const STEP: usize = 2;
+/// The picture's quarters, row by row: column and row.
+pub(super) const QUARTERS: [[usize; 2]; 4] = [[0, 0], [1, 0], [0, 1], [1, 1]];
 /// Words of as many letters have two squares a letter on a side.
 const LARGE_LETTERS_MAX: usize = 4;
 
@@ -59,6 +61,12 @@ pub(super) fn cells(letters: usize, row: WordRow) -> Cells {
 /// have no place there.
 pub(super) fn place(objects: &mut [Object], counts: &[usize], [first, end]: [usize; 2]) -> bool {
     let all = Region { left: 0, top: first, right: SQUARES, bottom: end };
+    if counts.len() == QUARTERS.len() {
+        for (thing, [x, y]) in objects.iter_mut().zip(QUARTERS) {
+            thing.area = filled(thing.area, [x * LARGE, y * LARGE, LARGE]);
+        }
+        return true;
+    }
     let (one, others) = objects.split_at_mut(counts.first().map_or(0, |count| *count));
     if others.is_empty() {
         return in_region(one, all, LARGE);

@@ -129,7 +129,11 @@ impl Scenes {
             Split::HeldOut => ", held out",
             Split::All => ", of both splits",
         };
-        let of_layout = if layout.is_free() { "" } else { ", on a grid" };
+        let of_layout = match layout {
+            Layout::Free => "",
+            Layout::Grid => ", on a grid",
+            Layout::Quarters => ", on a grid with quarters",
+        };
         format!("scene {number}{of_seed}{of_split}{of_layout}")
     }
 

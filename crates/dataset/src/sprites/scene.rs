@@ -142,6 +142,9 @@ pub enum Layout {
     Free,
     /// In squares of a grid of eight by eight, and so is each letter.
     Grid,
+    /// The same, and three scenes of five show four different things, one in each quarter: looks are learned from fewer
+    /// pictures.
+    Quarters,
 }
 
 impl Layout {

@@ -523,3 +523,34 @@ fn scenes_are_drawn_at_any_size_in_bounds() {
     let other = Object { art: "0000".to_owned(), ..TRAIN.scene(0).objects[0].clone() };
     says(TRAIN.draw(&Scene { objects: vec![other], ..TRAIN.scene(0) }, 64), &["0000"]);
 }
+
+#[test]
+fn quarters_hold_four_different_things_as_the_caption_says() {
+    let settings = Settings { seed: 1, split: Split::Train, letters_max: 8, layout: Layout::Quarters };
+    let scenes = Scenes::open(art(), settings).unwrap();
+    let all: Vec<Scene> = (0..400).map(|number| scenes.scene(number)).collect();
+    let in_quarters: Vec<&Scene> = all.iter().filter(|scene| groups(scene).len() == 4).collect();
+    // Scenes with a pair that is held out are left out, and four things have six pairs.
+    assert!((120..270).contains(&in_quarters.len()), "{}", in_quarters.len());
+    let mut told = 0;
+    for scene in in_quarters {
+        assert_eq!((scene.objects.len(), scene.relation, &scene.lettering), (4, None, &None), "{}", scene.caption);
+        for (object, [x, y]) in scene.objects.iter().zip([[0.0, 0.0], [0.5, 0.0], [0.0, 0.5], [0.5, 0.5]]) {
+            let Area { left, top, .. } = object.area;
+            assert!(left > x && top > y && object.area.right() < x + 0.5 && object.area.bottom() < y + 0.5);
+        }
+        let places = ["top left", "top right", "bottom left", "bottom right"];
+        if scene.caption.contains(places[3]) {
+            told += 1;
+            let at: Vec<usize> = places.iter().map(|place| scene.caption.find(place).unwrap()).collect();
+            assert!(at.is_sorted(), "{}", scene.caption);
+            let first = scenes.concepts.iter().find(|concept| concept.name == scene.objects[0].concept).unwrap();
+            let is_said = first.words.iter().any(|word| {
+                let bare = word.one.split_once(' ').map_or(&word.one[..], |(_, bare)| bare);
+                scene.caption[..at[0]].contains(bare)
+            });
+            assert!(is_said, "{}: {}", scene.objects[0].concept, scene.caption);
+        }
+    }
+    assert!(told > 50, "{told}");
+}

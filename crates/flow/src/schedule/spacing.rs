@@ -137,10 +137,15 @@ impl std::fmt::Display for Spacing {
 impl std::str::FromStr for Spacing {
     type Err = UnknownSpacing;
 
-    /// Reads [`Spacing::name`], and `sgm_uniform`, which is `simple` for these models.
+    /// Reads [`Spacing::name`]; `sgm_uniform`, which is `simple` for these models; and `normal`, as other tools call the
+    /// released one.
     fn from_str(text: &str) -> Result<Self, UnknownSpacing> {
         let plain = |name: &str| name.to_lowercase().replace(['_', '-', ' '], "");
-        let name = if plain(text) == "sgmuniform" { "simple" } else { text };
+        let name = match &plain(text)[..] {
+            "sgmuniform" => "simple",
+            "normal" => "released",
+            _ => text,
+        };
         let known = Spacing::ALL.into_iter().find(|spacing| plain(spacing.name()) == plain(name));
         known.ok_or_else(|| UnknownSpacing { name: text.to_owned() })
     }

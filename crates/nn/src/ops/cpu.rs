@@ -1,9 +1,6 @@
 //! The operations on kernels: tensors of the CPU device as slices, and results as tensors.
 #![allow(non_snake_case, reason = "tensor names end in their shape")]
 
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{DispatchDevice, Flex, TensorMetadata};
@@ -12,20 +9,23 @@ use half::bf16;
 use rectiflow_kernels::attention::{self, Bias, OutputPart, Part, Sequence};
 use rectiflow_kernels::norm::{Affine, Heads, Norm, Rows, norm};
 use rectiflow_kernels::product::{
-    self, Epilogue, Factor, Int8Factor, Matrix, Output, PackedShape, Values, multiply, multiply_int8,
+    self, Epilogue, Factor, Matrix, Output, PackedShape, Values, multiply, multiply_int8,
 };
 use rectiflow_kernels::{Buffer, Isa};
 
 use super::{After, AttentionBias, Qkv, Residual};
-use crate::{BlockMatrix, Precision};
+use crate::{BlockMatrix, Precision, StoredMatrix};
 
 pub(super) mod bound;
 pub(super) mod convolution;
 pub(super) mod depthwise;
+mod packed;
 
 pub(super) use bound::bounded_picture;
 pub(super) use convolution::{add_to_sums, conv2d, group_norm, group_norm_of_sums, stack_rows};
 pub(super) use depthwise::depthwise_conv2d;
+pub use packed::PackedWeight;
+use packed::Weight;
 
 /// A tensor as the CPU device has it: storage, shape, strides.
 pub(super) type Stored = FloatTensor<Flex>;
@@ -172,144 +172,6 @@ pub(super) fn zeros(dtype: DType, shape: Vec<usize>) -> Stored {
     result.stored(shape)
 }
 
-/// A weight in the order that kernels read, made at its first use and kept, or made anew in each.
-#[derive(Clone)]
-pub struct PackedWeight(Option<Arc<Mutex<Option<Packed>>>>);
-
-impl Default for PackedWeight {
-    /// Kept.
-    fn default() -> Self {
-        PackedWeight(Some(Arc::default()))
-    }
-}
-
-/// The packed numbers, and what they were packed from.
-struct Packed {
-    /// Held so that its memory is not used for other numbers, which would look the same below.
-    source: Weight,
-    numbers: Numbers,
-}
-
-/// A weight before it is packed.
-#[derive(Clone)]
-enum Weight {
-    Tensor(Stored),
-    Blocks(BlockMatrix),
-}
-
-impl Weight {
-    fn is_same(&self, other: &Weight) -> bool {
-        match (self, other) {
-            (Weight::Tensor(a), Weight::Tensor(b)) => is_same(a, b),
-            (Weight::Blocks(a), Weight::Blocks(b)) => a.is_same(b),
-            _ => false,
-        }
-    }
-
-    /// `[O, I]`.
-    fn shape(&self) -> [usize; 2] {
-        match self {
-            Weight::Tensor(weight) => weight.shape().dims(),
-            Weight::Blocks(weight) => weight.shape(),
-        }
-    }
-
-    /// As a product takes it that packs it itself.
-    fn factor<T>(&self) -> Factor<'_, T> {
-        match self {
-            Weight::Tensor(weight) => Factor::Plain(matrix(weight)),
-            Weight::Blocks(weight) => Factor::Blocks(weight.blocks()),
-        }
-    }
-
-    fn int8(&self) -> Int8Factor {
-        match self {
-            Weight::Tensor(weight) => Int8Factor::new(isa(), matrix(weight)),
-            Weight::Blocks(weight) => Int8Factor::of_blocks(isa(), &weight.blocks()),
-        }
-    }
-}
-
-/// One of the forms a weight is packed in.
-enum Numbers {
-    Bf16(Arc<Buffer<bf16>>),
-    Int8(Arc<Int8Factor>),
-}
-
-impl fmt::Debug for PackedWeight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PackedWeight")
-    }
-}
-
-impl PackedWeight {
-    /// For a weight that is used once or twice: keeping it would cost as much memory again, and save nothing.
-    pub fn not_kept() -> Self {
-        PackedWeight(None)
-    }
-
-    fn is_kept(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// The packed form of `weight`: that which is kept, if it was made of these very numbers, or a new one.
-    fn of<T>(
-        &self,
-        weight: Weight,
-        known: impl Fn(&Numbers) -> Option<&Arc<T>>,
-        pack: impl FnOnce(&Weight) -> (Arc<T>, Numbers),
-    ) -> Arc<T> {
-        let Some(kept) = &self.0 else { return pack(&weight).0 };
-        let lock = || kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Packed { source, numbers }) = &*lock()
-            && source.is_same(&weight)
-            && let Some(numbers) = known(numbers)
-        {
-            return Arc::clone(numbers);
-        }
-        // Without the lock: packing runs on the pool, whose threads may come here for the same weight.
-        let (packed, numbers) = pack(&weight);
-        *lock() = Some(Packed { source: weight, numbers });
-        packed
-    }
-
-    /// `weight` in bf16.
-    fn bf16(&self, weight: Stored, pack: impl FnOnce(&Stored) -> Buffer<bf16>) -> Arc<Buffer<bf16>> {
-        self.of(Weight::Tensor(weight.clone()), Numbers::bf16, |_| {
-            let numbers = Arc::new(pack(&weight));
-            (Arc::clone(&numbers), Numbers::Bf16(numbers))
-        })
-    }
-
-    /// `weight` in int8.
-    fn int8(&self, weight: Weight) -> Arc<Int8Factor> {
-        self.of(weight, Numbers::int8, |weight| {
-            let factor = Arc::new(weight.int8());
-            (Arc::clone(&factor), Numbers::Int8(factor))
-        })
-    }
-}
-
-impl Numbers {
-    fn bf16(&self) -> Option<&Arc<Buffer<bf16>>> {
-        match self {
-            Numbers::Bf16(numbers) => Some(numbers),
-            Numbers::Int8(_) => None,
-        }
-    }
-
-    fn int8(&self) -> Option<&Arc<Int8Factor>> {
-        match self {
-            Numbers::Bf16(_) => None,
-            Numbers::Int8(factor) => Some(factor),
-        }
-    }
-}
-
-fn is_same(a: &Stored, b: &Stored) -> bool {
-    Arc::ptr_eq(&a.data_arc(), &b.data_arc()) && a.layout().start_offset() == b.layout().start_offset()
-}
-
 /// A contiguous `[rows, columns]` tensor.
 fn matrix(x: &Stored) -> Matrix<'_> {
     let [rows, columns] = x.shape().dims();
@@ -328,15 +190,19 @@ pub(super) fn linear<const D: usize>(
     linear_of(x, Weight::Tensor(contiguous(weight_OI)), packed, bias_O, after, precision)
 }
 
-pub(super) fn linear_of_blocks<const D: usize>(
+pub(super) fn linear_of_stored<const D: usize>(
     x: Tensor<D>,
-    weight_OI: &BlockMatrix,
+    weight_OI: &StoredMatrix,
     packed: &PackedWeight,
     bias_O: Option<Tensor<1>>,
     after: After<D>,
     precision: Precision,
 ) -> Tensor<D> {
-    linear_of(x, Weight::Blocks(weight_OI.clone()), packed, bias_O, after, precision)
+    let weight = match weight_OI {
+        StoredMatrix::Blocks(weight) => Weight::Blocks(weight.clone()),
+        StoredMatrix::Reread(weight) => Weight::Reread(weight.clone()),
+    };
+    linear_of(x, weight, packed, bias_O, after, precision)
 }
 
 fn linear_of<const D: usize>(
@@ -370,16 +236,22 @@ fn linear_of<const D: usize>(
     let mut result = Result::new(after.out, rows * width_out);
     match (precision, weight) {
         (Precision::F32, weight) => {
-            multiply::<f32>(isa(), matrix(&x), weight.factor(), &epilogue, result.output());
+            weight.with_factor::<f32, _>(|factor| multiply(isa(), matrix(&x), factor, &epilogue, result.output()));
         }
         (Precision::Bf16, Weight::Tensor(weight)) if packed.is_kept() => {
             let shape = PackedShape { columns: width_out, inner: width_in };
             let numbers = packed.bf16(weight, |weight| shape.packed(isa(), matrix(weight)));
             multiply(isa(), matrix(&x), Factor::Packed(&numbers, shape), &epilogue, result.output());
         }
+        (Precision::Bf16, Weight::Reread(weight)) if packed.is_kept() => {
+            let shape = PackedShape { columns: width_out, inner: width_in };
+            let pack = || shape.packed(isa(), matrix(&Stored::from_data(weight.read())));
+            let numbers = packed.bf16_of(Weight::Reread(weight.clone()), pack);
+            multiply(isa(), matrix(&x), Factor::Packed(&numbers, shape), &epilogue, result.output());
+        }
         // Blocks are widened each time: kept in bf16, they would take twice to four times their memory.
         (Precision::Bf16, weight) => {
-            multiply::<bf16>(isa(), matrix(&x), weight.factor(), &epilogue, result.output());
+            weight.with_factor::<bf16, _>(|factor| multiply(isa(), matrix(&x), factor, &epilogue, result.output()));
         }
         (Precision::Int8, weight) => {
             let factor = packed.int8(weight);

@@ -30,7 +30,7 @@ pub use cpu::runs_on_kernels;
 pub use optimizer::{AdamwMoments, adamw_step, ema_start, ema_step, sum_of_squares};
 pub use strips::{PictureSums, ScaleShift, stack_rows};
 
-use crate::{BlockMatrix, Precision, from_f32, to_f32};
+use crate::{BlockMatrix, Precision, StoredMatrix, from_f32, to_f32};
 
 /// What follows the sums of a product: `x + gate * times * activation(sums + bias)`, then storing as `out`.
 #[derive(Debug)]
@@ -84,10 +84,11 @@ pub fn linear<const D: usize>(
     }
 }
 
-/// [`linear`] with a weight in blocks, on the processor: they are widened strip by strip in each product. No gradients.
-pub fn linear_of_blocks<const D: usize>(
+/// [`linear`] with a weight as it is stored, on the processor: blocks are widened strip by strip in each product, and what is
+/// to be read is read where it is packed. No gradients.
+pub fn linear_of_stored<const D: usize>(
     x: Tensor<D>,
-    weight_OI: &BlockMatrix,
+    weight_OI: &StoredMatrix,
     packed: &PackedWeight,
     bias_O: Option<Tensor<1>>,
     after: After<D>,
@@ -95,7 +96,7 @@ pub fn linear_of_blocks<const D: usize>(
 ) -> Tensor<D> {
     let (shape, [width_out, width_in]) = (x.dims(), weight_OI.shape());
     assert_eq!(shape[D - 1], width_in, "linear: input {shape:?}, weight [{width_out}, {width_in}]");
-    cpu::linear_of_blocks(x, weight_OI, packed, bias_O, after, precision)
+    cpu::linear_of_stored(x, weight_OI, packed, bias_O, after, precision)
 }
 
 /// [`embedding`] of a table in blocks, on the processor: only the vectors that are taken are widened.

@@ -1,5 +1,6 @@
 //! The official file and the diffusers folder of the same tiny model must give the same tensors, bit for bit.
 
+use rectiflow_nn::{ParamSource, StoredMatrix};
 use rectiflow_weights::{Layout, Part, PartKind, TensorFile};
 
 use crate::craft::{fixture, load, open_as, open_model, shapes_of};
@@ -35,6 +36,26 @@ fn every_official_tensor_is_found_in_the_diffusers_folder_bit_for_bit() {
     }
     assert_eq!(official.part(PartKind::Vae).unwrap().layout(), Layout::Official);
     assert_eq!(diffusers.part(PartKind::Vae).unwrap().layout(), Layout::Diffusers);
+}
+
+/// What would be a copy in memory can be read again and again; what is the file itself is not.
+#[test]
+fn joined_matrices_are_read_where_they_are_used() {
+    let [folder, file] = ["sd3/model", "sd3/official.safetensors"].map(|model| open_model(&fixture(model)).unwrap());
+    let [folder, file] = [&folder, &file].map(|checkpoint| checkpoint.part(PartKind::Transformer).unwrap());
+    let stored_of = |part: &Part, name: &str| {
+        let source = part.source();
+        source.stored(name, source.shape(name).unwrap().try_into().unwrap())
+    };
+    let [joined, single] = ["joint_blocks.0.x_block.attn.qkv.weight", "joint_blocks.0.x_block.mlp.fc1.weight"];
+    let Some(StoredMatrix::Reread(matrix)) = stored_of(folder, joined) else { panic!("it is in three pieces") };
+    let whole = stored(file, &format!("model.diffusion_model.{joined}"));
+    for _ in 0..2 {
+        assert!(matrix.read().bytes()[..] == whole);
+    }
+    for (part, name) in [(file, joined), (folder, single), (file, single)] {
+        assert!(stored_of(part, name).is_none(), "{name}");
+    }
 }
 
 /// Each part's file of the folder, given alone, is the part.
