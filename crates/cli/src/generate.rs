@@ -26,7 +26,7 @@ use rectiflow_generate::{
 use rectiflow_nn::{Device, Precision, Tensor};
 use rectiflow_weights::{ModelPaths, PartKind, sha256, shown};
 
-pub(crate) use self::afford::Carried;
+pub(crate) use self::afford::{Carried, Free};
 pub(crate) use self::names::OutputNames;
 pub(crate) use self::options::GenerateArgs;
 pub(crate) use self::preset::Preset;
@@ -62,7 +62,7 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     let drawn = Drawn { prompts, count, seed };
     let (plan, noise) = resolve(&args, drawn, &facts, &device)?;
     if !args.ignore_memory {
-        afford::check(&files, &plan, (&args).into())?;
+        afford::check(&files, &plan, (&args).into(), Free::of(&args))?;
     }
     let words = known_words(&paths)?;
     let parts = load(&files, &args)?;

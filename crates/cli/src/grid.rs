@@ -17,7 +17,7 @@ use rectiflow_weights::{IfThere, ModelPaths, shown};
 
 use self::axis::AxisArg;
 use self::painter::Painter;
-use crate::generate::{Drawn, GenerateArgs, OutputNames, afford, clash, load, open, prompts, resolve, say};
+use crate::generate::{Drawn, Free, GenerateArgs, OutputNames, afford, clash, load, open, prompts, resolve, say};
 use crate::interrupt::Interrupt;
 use crate::output::{self, INTERRUPTED};
 use crate::progress::Progress;
@@ -188,7 +188,15 @@ fn planned(args: &GridArgs, x: Option<&Axis>, y: Option<&Axis>) -> anyhow::Resul
         let (plan, noise) =
             resolve(&cell, Drawn { prompts, count, seed }, &facts, &device).with_context(|| label(x, y, place))?;
         if !cell.ignore_memory {
-            afford::check(&models[model].files, &plan, (&cell).into()).with_context(|| label(x, y, place))?;
+            let is_on_axis = |name: &str| chosen.iter().any(|(axis, _)| axis.is(name));
+            let free = Free::of(&cell);
+            let free = Free {
+                batch_size: false,
+                vae_tiling: !is_on_axis("vae-tiling"),
+                precision: !is_on_axis("precision"),
+                size: free.size && !is_on_axis("width") && !is_on_axis("height"),
+            };
+            afford::check(&models[model].files, &plan, (&cell).into(), free).with_context(|| label(x, y, place))?;
         }
         cells.push(Cell { model, plan, noise, place });
     }

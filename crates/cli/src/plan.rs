@@ -9,7 +9,7 @@ use rectiflow_generate::{Encoder, ImageError, Picture, PlanError, Rehearsal, Wat
 use rectiflow_nn::DeviceChoice;
 use serde::Serialize;
 
-use crate::generate::{Carried, Drawn, GenerateArgs, afford, load, open, prompts, resolve, say};
+use crate::generate::{Carried, Drawn, Free, GenerateArgs, afford, load, open, prompts, resolve, say};
 use crate::interrupt::Interrupt;
 use crate::memory::{self, human};
 use crate::output::{self, INTERRUPTED};
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     let (prompts, count) = prompts::chosen(given, draw.count, seed, draw.wildcards.as_deref())?;
     let (plan, _) = resolve(draw, Drawn { prompts, count, seed }, &facts, &device)?;
     if !draw.ignore_memory {
-        afford::check(&files, &plan, draw.into())?;
+        afford::check(&files, &plan, draw.into(), Free::of(draw))?;
     }
     let parts = load(&files, draw)?;
     let opening = started.elapsed();
@@ -142,7 +142,8 @@ fn print(report: &Report, steps: usize) {
         };
         output::data(&format!("{name:<28} {seconds:>8.2} s  {:>9}{each}", memory(*memory_bytes)));
     }
-    let free = report.memory_free_bytes.map_or_else(String::new, |free| format!(" of {} that are free", human(free)));
+    let free = report.memory_bytes.and(report.memory_free_bytes);
+    let free = free.map_or_else(String::new, |free| format!(" of {} that are free", human(free)));
     output::data(&format!("{:<28} {:>8.2} s  {:>9}{free}", "all", report.seconds, memory(report.memory_bytes)));
 }
 

@@ -18,7 +18,7 @@ use rectiflow_nn::{Device, DeviceChoice, Precision, Tensor};
 use rectiflow_weights::{IfThere, quoted, shown};
 
 use crate::args::ModelArgs;
-use crate::generate::{Carried, afford, clash, latents, open, say, with_tiny_decoder};
+use crate::generate::{Carried, Free, afford, clash, latents, open, say, with_tiny_decoder};
 use crate::hashes;
 use crate::interrupt::Interrupt;
 use crate::onlooker::Onlooker;
@@ -96,7 +96,7 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     }
     if !args.ignore_memory {
         let tiny_decoder = args.taesd.is_some();
-        afford::check(&files, &plan, Carried { device, precision, tiny_decoder })?;
+        afford::check(&files, &plan, Carried { device, precision, tiny_decoder }, Free::NONE)?;
     }
     let noise = given_noise(args, &was, &files, &device.open()?)?;
     let mut parts = Parts::load(&files, device, precision, plan.compat)?;

@@ -76,26 +76,42 @@ pub(crate) fn asked_of<'a, 't>(
     asked
 }
 
-/// How often a plan's solver asks with which places of [`asked_of`] together. A solver that chooses its steps may ask more
-/// often of a model that is less smooth than this one.
-pub(crate) fn calls(plan: &Plan) -> BTreeMap<Vec<usize>, usize> {
-    let mut counting = Counting::default();
-    let noise = from_f32(vec![0.5; 4], [1, 1, 2, 2], &Device::flex());
-    let followed = follow_places(&mut counting, plan.is_guided(), noise, &[0], plan, &mut Unwatched);
-    followed.expect("nothing that was only counted can fail");
-    counting.0
+/// How often a plan's solver asks with which places of [`asked_of`] together.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    pub(crate) of_places: BTreeMap<Vec<usize>, usize>,
+    /// Noise levels that are no step's start, for which modulations are made alone.
+    pub(crate) between: usize,
 }
 
-/// Answers with the latent, and counts.
-#[derive(Default)]
-struct Counting(BTreeMap<Vec<usize>, usize>);
+/// What carrying out a plan asks. A solver that chooses its steps may ask more often of a model that is less smooth than
+/// the one that this is found with.
+pub(crate) fn calls(plan: &Plan) -> Calls {
+    let mut counting = Counting { starts: plan.schedule.starts(), calls: Calls::default(), last: None };
+    let noise = from_f32(vec![0.5, -1.0, 2.0, 0.25], [1, 1, 2, 2], &Device::flex());
+    let followed = follow_places(&mut counting, plan.is_guided(), noise, &[0], plan, &mut Unwatched);
+    followed.expect("a smooth model gives finite values");
+    counting.calls
+}
 
-impl Conditional for Counting {
+/// Answers with latents that differ a little for each place, and counts.
+struct Counting<'a> {
+    starts: &'a [f32],
+    calls: Calls,
+    /// The last level between starts.
+    last: Option<f32>,
+}
+
+impl Conditional for Counting<'_> {
     type Conditioning = usize;
 
-    fn velocities(&mut self, latent: &Tensor<4>, _: f32, asked: &[&usize]) -> Result<Vec<Tensor<4>>, SampleError> {
-        *self.0.entry(asked.iter().map(|place| **place).collect()).or_default() += 1;
-        Ok(vec![latent.clone(); asked.len()])
+    fn velocities(&mut self, latent: &Tensor<4>, sigma: f32, asked: &[&usize]) -> Result<Vec<Tensor<4>>, SampleError> {
+        *self.calls.of_places.entry(asked.iter().map(|place| **place).collect()).or_default() += 1;
+        if !self.starts.contains(&sigma) && self.last != Some(sigma) {
+            self.calls.between += 1;
+            self.last = Some(sigma);
+        }
+        Ok(asked.iter().map(|place| latent.clone() * (1.0 + 0.05 * **place as f32)).collect())
     }
 }
 
@@ -307,7 +323,7 @@ mod tests {
     use rectiflow_mmdit::MmditConfig;
     use rectiflow_nn::{Init, ParamSource, Params, Precision, RandomInit, Read, to_f32};
 
-    use rectiflow_sample::{Scales, Window};
+    use rectiflow_sample::{Rule, Scales, Solver, Window};
 
     use super::*;
     use crate::plan::tests::MODEL;
@@ -342,6 +358,42 @@ mod tests {
         let hindered = vec!["hindered cat"; plan.hindered.len()];
         follow(&mut model, &told, &hindered, noise, &[0], &plan, &mut Unwatched).unwrap();
         model.asked
+    }
+
+    /// By every solver and kind of guidance: what is counted is what would be asked, and nothing comes to values that are none.
+    #[test]
+    fn calls_are_counted_for_every_solver_and_guidance() {
+        let calls = |request: Request| {
+            let request = Request { prompts: vec!["cat".into()], count: 1, steps: Some(5), ..request };
+            calls(&request.resolve(&MODEL).unwrap())
+        };
+        let sum = |calls: &Calls| calls.of_places.values().sum::<usize>();
+        for solver in Solver::ALL {
+            let found = calls(Request { solver: Some(solver), ..Request::default() });
+            let (expected, between) = match solver {
+                // The last step is Euler's.
+                Solver::Heun => (9, 0),
+                Solver::Midpoint => (9, 4),
+                Solver::Rk4 => (17, 4),
+                Solver::Dopri5(_) => (sum(&found), found.between),
+                _ => (5, 0),
+            };
+            assert_eq!((sum(&found), found.between), (expected, between), "{solver}");
+            assert!(found.of_places.keys().eq([&vec![0, 1]]), "{solver}: {found:?}");
+        }
+        let window = Window::new(0.3, 0.6).unwrap();
+        let hindered = vec![Hindered { how: Hindrance::IsolatedTokens, blocks: vec![0], scale: 2.8, window }];
+        let projected = Rule::Projected { eta: 0.0, norm_max: 2.0, momentum: -0.5 };
+        for (guidance, expected) in [
+            (GuidanceRequest { rescale: 0.7, ..GuidanceRequest::of(4.0) }, vec![(vec![0, 1], 5)]),
+            (GuidanceRequest { rule: projected, ..GuidanceRequest::of(4.0) }, vec![(vec![0, 1], 5)]),
+            (GuidanceRequest { rule: Rule::ZeroStar { zeroed: 1 }, ..GuidanceRequest::of(4.0) }, vec![(vec![0, 1], 4)]),
+            (GuidanceRequest { hindered, ..GuidanceRequest::of(4.0) }, vec![(vec![0, 1], 4), (vec![0, 1, 2], 1)]),
+            (GuidanceRequest::of(1.0), vec![(vec![0], 5)]),
+        ] {
+            let found = calls(Request { guidance: guidance.clone(), ..Request::default() });
+            assert!(found.of_places.into_iter().eq(expected), "{guidance:?}");
+        }
     }
 
     #[test]

@@ -67,7 +67,8 @@ impl Encoders {
         ConditioningWidths::find(clips[0], clips[1], files.t5.as_ref(), widths.0, widths.1, t5_length)?;
         let device = on.open()?;
         let tokenizers = Tokenizers::open(files, COMPAT)?;
-        let mut builder = Builder { checkpoint: &files.checkpoint, device: &device, precision, reports: Vec::new() };
+        let checkpoint = &files.checkpoint;
+        let mut builder = Builder { checkpoint, device: &device, precision, many_texts: true, reports: Vec::new() };
         let vae = builder.build(PartKind::Vae, |params| Vae::new(&files.vae, params))?;
         let text = builder.texts(files, tokenizers, widths)?;
         Ok(Encoders { text, vae, t5_length, device })

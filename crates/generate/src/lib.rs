@@ -160,13 +160,11 @@ pub fn encode(parts: &mut Parts, plan: &Plan, watch: &mut dyn Watch) -> Result<C
     parts.text.take().encode_plan(plan, watch)
 }
 
-/// The second half of [`generate`], as often as wanted.
+/// The second half of [`generate`], as often as wanted. `told` is this plan's, or that of one for which
+/// [`Plan::is_told_as`] says so: pictures are of what it was made of.
 ///
 /// # Errors
 /// Those of [`generate`].
-///
-/// # Panics
-/// `told` is of a plan with other prompts, a bug of the caller: [`Plan::is_told_as`].
 pub fn draw(
     parts: Parts,
     told: &Conditionings,

@@ -3,15 +3,17 @@
 //! Counted is what the process itself needs on the CPU. Pages of mapped files are not: the system takes them back. Other
 //! devices have memory of their own, which is not foretold here.
 
-use rectiflow_mmdit::MmditConfig;
-use rectiflow_nn::Precision;
+use rectiflow_mmdit::{MmditConfig, packed_bytes};
+use rectiflow_nn::{ParamSource, Precision, StoredMatrix};
 use rectiflow_text::T5Config;
 use rectiflow_vae::{Decoding, VaeConfig};
-use rectiflow_weights::{Layout, Part, PartKind};
+use rectiflow_weights::{Dtype, Part, PartKind};
 
 use crate::denoise::READY_BYTES_MAX;
 use crate::files::ModelFiles;
+use crate::guidance::Hindrance;
 use crate::plan::Plan;
+use crate::prompt::TEXTS_AT_ONCE;
 
 /// The program, its threads and its tokenizers.
 const PROCESS_BYTES: u64 = 32 << 20;
@@ -20,8 +22,6 @@ const PROCESS_BYTES: u64 = 32 << 20;
 const KEPT_BYTES_MAX: u64 = 320 << 20;
 /// What kernels and parts of a weight that is used once take.
 const SCRATCH_BYTES: u64 = 16 << 20;
-/// Texts that an encoder takes at once.
-const TEXTS_AT_ONCE: usize = 8;
 
 /// Bytes that the process holds at most in each phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +35,16 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Of what encoding, a step and a decode hold, and of the transformer's weights.
+    /// Of what encoding, a step and a decode hold, and of weights and what else steps and decodes stand beside.
     fn of(encode: u64, step: u64, decode: u64, weights: u64) -> Needs {
-        let with_kept = |bytes: u64, kept: u64| PROCESS_BYTES + bytes + KEPT_BYTES_MAX.min(kept);
+        let all = |bytes: u64, kept: u64, weights: u64| {
+            let kept = KEPT_BYTES_MAX.min(kept);
+            bytes.saturating_add(weights).saturating_add(PROCESS_BYTES + kept)
+        };
         Needs {
-            encode: with_kept(encode + SCRATCH_BYTES, encode),
-            denoise: with_kept(step, 2 * step) + weights,
-            decode: with_kept(decode, 2 * decode) + weights,
+            encode: all(encode + SCRATCH_BYTES, encode, 0),
+            denoise: all(step, step.saturating_mul(2), weights),
+            decode: all(decode, decode.saturating_mul(2), weights),
         }
     }
 
@@ -67,38 +70,56 @@ impl ModelFiles {
     /// What carrying out `plan` takes on the CPU.
     pub fn needs(&self, plan: &Plan, means: Means) -> Needs {
         let Means { precision, tiny_decoder, available } = means;
-        let checkpoint = self.checkpoint();
         let texts = plan.prompts.len() + 1;
-        let encode = self.encoders.t5.as_ref().map_or(0, |t5| t5_bytes(t5, texts, plan.t5_length));
+        let encoding = self.encoders.t5.as_ref().map_or(0, |t5| t5_bytes(t5, texts, plan.t5_length));
+        // What texts became is there until the last picture is drawn.
+        let told = product(&[texts, self.text_tokens(plan), self.transformer.context_width, FLOAT]);
+        let weights = self.transformers().map(|(part, config)| weight_bytes(part, config, precision)).sum::<u64>();
 
-        let rows = self.rows(plan) as u64;
-        let [height, width] = plan.latent_size();
-        let tokens = (height * width / self.transformer.patch.pow(2) + self.text_tokens(plan)) as u64;
-        let step = self.transformer.step_bytes(rows * tokens, precision);
-        let modulations = plan.schedule.len() as u64 * rows * self.transformer.modulation_bytes() as u64;
-        let transformers = checkpoint.part(PartKind::Transformer).map(|part| (part, &self.transformer));
+        let vae = self.encoders.vae();
+        let decoding = if tiny_decoder {
+            product(&[TINY_BYTES_A_PIXEL, plan.width, plan.height])
+        } else {
+            // The rest is taken when it is decided how a picture is decoded.
+            let left = available.map(|free| free.saturating_sub(weights + told + PROCESS_BYTES));
+            let decoding = plan.tiling.decoding(vae, plan.latent_size(), left);
+            decode_bytes(vae, plan.latent_size(), decoding, precision)
+        };
+        Needs::of(encoding, self.step_bytes(plan, precision), decoding, weights.saturating_add(told))
+    }
+
+    /// The transformer, and that which autoguidance leads away from.
+    fn transformers(&self) -> impl Iterator<Item = (&Part, &MmditConfig)> {
+        let drawing = self.checkpoint().part(PartKind::Transformer).map(|part| (part, &self.transformer));
         let worse = self
             .worse
             .iter()
             .filter_map(|worse| Some((worse.checkpoint.part(PartKind::Transformer)?, &worse.transformer)));
-        let weights: u64 =
-            transformers.into_iter().chain(worse).map(|(part, config)| weight_bytes(part, config, precision)).sum();
-
-        let vae = self.encoders.vae();
-        let pixels = (plan.width * plan.height) as u64;
-        let decode = if tiny_decoder {
-            TINY_BYTES_A_PIXEL * pixels
-        } else {
-            let decoding = plan.tiling.decoding(vae, plan.latent_size(), available);
-            decode_bytes(vae, plan.latent_size(), decoding, precision)
-        };
-        Needs::of(encode, step + modulations.min(READY_BYTES_MAX as u64), decode, weights)
+        drawing.into_iter().chain(worse)
     }
 
-    /// Rows of the largest batch that the transformer is asked with.
-    fn rows(&self, plan: &Plan) -> usize {
+    /// What a step holds beside weights: of the batches that it asks the largest, and of each what it is told.
+    fn step_bytes(&self, plan: &Plan, precision: Precision) -> u64 {
         let at_once = plan.batch_size.min(plan.pictures().len());
-        at_once * if plan.is_guided() { 2 } else { 1 }
+        let rows = at_once.saturating_mul(if plan.is_guided() { 2 } else { 1 });
+        let [height, width] = plan.latent_size();
+        let (image, text) = (height * width / self.transformer.patch.pow(2), self.text_tokens(plan));
+        let of = |config: &MmditConfig, rows: usize| {
+            let modulations = product(&[plan.schedule.len(), rows, config.modulation_bytes()]);
+            let ready = modulations.min((READY_BYTES_MAX as u64).max(product(&[rows, config.modulation_bytes()])));
+            let told = product(&[rows, text, config.context_width + config.width, FLOAT]);
+            // What the first block added, and what the later ones did in two steps.
+            let kept = if plan.reuse.is_some() { product(&[3 * FLOAT, rows, image, config.width]) } else { 0 };
+            ready.saturating_add(told).saturating_add(kept)
+        };
+        let hindered = plan.hindered.iter().map(|hindered| match (&self.worse, hindered.how) {
+            (Some(worse), Hindrance::WorseModel) => of(&worse.transformer, at_once),
+            _ => of(&self.transformer, at_once),
+        });
+        let beside = hindered.fold(of(&self.transformer, rows), u64::saturating_add);
+        let tokens = product(&[rows, image + text]);
+        let widest = self.transformers().map(|(_, config)| config.step_bytes(tokens, precision)).max();
+        widest.unwrap_or(0).saturating_add(beside)
     }
 
     /// Of the context. Prompts that fill several chunks have more.
@@ -107,24 +128,28 @@ impl ModelFiles {
     }
 }
 
-/// A tiny decoder's 64 channels of a picture in f32: what comes in, what goes out, and what stands between.
-const TINY_BYTES_A_PIXEL: u64 = 3 * 64 * 4;
+const FLOAT: usize = size_of::<f32>();
+/// A tiny decoder's 64 channels of a picture: what comes in, what goes out, and what stands between.
+const TINY_BYTES_A_PIXEL: usize = 3 * 64 * FLOAT;
 
-/// Of a transformer that draws: what products keep, and copies of weights that the file has in pieces.
+fn product(factors: &[usize]) -> u64 {
+    factors.iter().fold(1, |product: u64, factor| product.saturating_mul(*factor as u64))
+}
+
+/// Of a transformer that draws: what products keep of each matrix, and copies of those that are not in the file as they are
+/// multiplied.
 fn weight_bytes(part: &Part, config: &MmditConfig, precision: Precision) -> u64 {
-    // Blocks of few bits are widened in each product, but for int8, which has its own form.
-    let plain = 1.0 - part.share_in_blocks();
-    let packed = match precision {
-        Precision::Int8 => config.packed_bytes(precision),
-        _ => (config.packed_bytes(precision) as f64 * plain) as u64,
-    };
+    // fp8 is widened to 16 bits.
     let dtypes = part.inventory().dtypes;
-    let plain_ones = dtypes.keys().filter(|dtype| dtype.blocks().is_none());
-    let bytes_of_8 = plain_ones.filter_map(|dtype| dtype.bytes_of(8)).max().unwrap_or(0);
-    // Other precisions pack what they read, and keep nothing else.
-    let is_copied = part.layout() == Layout::Diffusers && precision == Precision::F32;
-    let copies = if is_copied { config.qkv_weights() * bytes_of_8 / 8 } else { 0 };
-    packed + (copies as f64 * plain) as u64
+    let copied = if dtypes.contains_key(&Dtype::F32) { FLOAT } else { size_of::<u16>() };
+    let source = part.source();
+    let of = |(name, shape): (String, [usize; 2])| match (source.stored(&name, shape), precision) {
+        // Widened in each product, but int8 has its own form.
+        (Some(StoredMatrix::Blocks(_)), Precision::F32 | Precision::Bf16) => 0,
+        (Some(StoredMatrix::Reread(_)), Precision::F32) => product(&[shape[0], shape[1], copied]),
+        _ => packed_bytes(shape, precision),
+    };
+    config.step_matrices().map(of).sum()
 }
 
 /// Of an autoencoder that decodes, and its weights as products keep them.
@@ -136,17 +161,19 @@ fn decode_bytes(vae: &VaeConfig, latent: [usize; 2], decoding: Decoding, precisi
 
 /// Of T5 while it reads as many texts as it takes at once.
 fn t5_bytes(config: &T5Config, texts: usize, length: usize) -> u64 {
-    let texts = texts.min(TEXTS_AT_ONCE) as u64;
-    let (length, floats) = (length as u64, size_of::<f32>() as u64);
-    let inner = (config.heads * config.head_width).max(config.width) as u64;
-    let of_token = 2 * config.mlp as u64 + 6 * inner;
+    let inner = (config.heads * config.head_width).max(config.width);
+    let of_tokens = product(&[texts.min(TEXTS_AT_ONCE), length, 2 * config.mlp + 6 * inner, FLOAT]);
     // The positions' bias is of every pair of tokens.
-    (texts * length * of_token + config.heads as u64 * length * length) * floats
+    of_tokens + product(&[config.heads, length, length, FLOAT])
 }
 
 #[cfg(test)]
 mod tests {
+    use rectiflow_sample::Window;
+    use rectiflow_weights::ModelPaths;
+
     use super::*;
+    use crate::{GuidanceRequest, Hindered, Request, ReuseMode, StepReuse};
 
     #[test]
     fn the_most_is_of_the_widest_phase() {
@@ -158,16 +185,70 @@ mod tests {
     #[test]
     fn sd3_medium_needs_what_was_measured() {
         let config = MmditConfig::of_depth(24);
+        let weights: u64 = config.step_matrices().map(|(_, shape)| packed_bytes(shape, Precision::Bf16)).sum();
         for (side, steps, denoise, decode) in [(512, 28, 3.3e9, 3.8e9), (768, 12, 3.4e9, 4.4e9)] {
             let (rows, tokens) = (2, (side / 16 * side / 16 + 77 + 256) as u64);
-            let step =
-                config.step_bytes(rows * tokens, Precision::Bf16) + steps * rows * config.modulation_bytes() as u64;
+            let step = config.step_bytes(rows * tokens, Precision::Bf16)
+                + steps * rows * config.modulation_bytes() as u64
+                + rows * 333 * (4096 + 1536) * 4;
             let latent = [side / 8; 2];
             let decoding = decode_bytes(&VaeConfig::released(), latent, Decoding::Whole, Precision::Bf16);
-            let needs = Needs::of(0, step, decoding, config.packed_bytes(Precision::Bf16));
+            let needs = Needs::of(0, step, decoding, weights);
             let is_near = |said: u64, found: f64| (said as f64 / found - 1.0).abs() < 0.06;
             assert!(is_near(needs.denoise, denoise) && is_near(needs.decode, decode), "{side}: {needs:?}");
         }
+    }
+
+    fn files(model: &str) -> ModelFiles {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(model);
+        ModelFiles::open(&ModelPaths { model: Some(path), ..ModelPaths::default() }).unwrap()
+    }
+
+    fn needs_of(model: &str, request: Request, precision: Precision) -> Needs {
+        let files = files(model);
+        let plan = request.resolve(&files.facts()).unwrap();
+        files.needs(&plan, Means { precision, tiny_decoder: false, available: None })
+    }
+
+    fn request() -> Request {
+        Request { prompts: vec!["a".into()], count: 1, ..Request::default() }
+    }
+
+    #[test]
+    fn weights_are_counted_as_they_are_kept() {
+        let bytes = |model: &str, precision| {
+            let files = files(model);
+            let (part, config) = files.transformers().next().unwrap();
+            weight_bytes(part, config, precision)
+        };
+        let [folder, file] = ["sd3/model", "sd3/official.safetensors"];
+        // Depth 2, width 128, in f16; f32 products keep only what the folder has in pieces.
+        let width = 128 * 128;
+        assert_eq!(bytes(folder, Precision::F32), 4 * 3 * width * 2);
+        for (precision, of_number) in [(Precision::Bf16, 2), (Precision::Int8, 1)] {
+            for model in [folder, file] {
+                assert_eq!(bytes(model, precision), (4 * 12 - 9) * width * of_number, "{model} {precision}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_asked_more_takes_more_and_no_number_is_too_large() {
+        let denoise = |request: Request| needs_of("sd3/model", request, Precision::F32).denoise;
+        let plain = denoise(request());
+        let hindered = Hindered { how: Hindrance::SkippedBlocks, blocks: vec![0], scale: 1.0, window: Window::ALL };
+        let guidance = GuidanceRequest { hindered: vec![hindered], ..GuidanceRequest::of(4.0) };
+        let reuse = Some(StepReuse { mode: ReuseMode::Taylor, threshold: 0.1 });
+        for more in [
+            Request { count: 2, batch_size: Some(2), ..request() },
+            Request { guidance, ..request() },
+            Request { reuse, ..request() },
+            Request { prompts: vec!["a".into(); 50], ..request() },
+        ] {
+            assert!(denoise(more.clone()) > plain, "{more:?}");
+        }
+        let most = Request { count: usize::MAX / 2, batch_size: Some(usize::MAX), ..request() };
+        assert_eq!(denoise(most), u64::MAX);
     }
 
     /// Two texts of 256 tokens held 130 MB in a run of the released sizes.

@@ -59,12 +59,19 @@ impl Parts {
         let encoders = &files.encoders;
         let tokenizers = Tokenizers::open(encoders, compat)?;
         let notes = notes(files, &tokenizers.origins());
-        let mut builder = Builder { checkpoint: &encoders.checkpoint, device: &device, precision, reports: Vec::new() };
+        let mut builder = Builder {
+            checkpoint: &encoders.checkpoint,
+            device: &device,
+            precision,
+            many_texts: false,
+            reports: Vec::new(),
+        };
         let transformer = builder.build(PartKind::Transformer, |params| Mmdit::new(&files.transformer, params))?;
         let mut reports = Vec::new();
         let worse = files.worse.as_ref().map(|worse| {
             let checkpoint = &worse.checkpoint;
-            let mut builder = Builder { checkpoint, device: &device, precision, reports: Vec::new() };
+            let mut builder =
+                Builder { checkpoint, device: &device, precision, many_texts: false, reports: Vec::new() };
             let built = builder.build(PartKind::Transformer, |params| Mmdit::new(&worse.transformer, params));
             reports = builder.reports;
             built
@@ -189,6 +196,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) checkpoint: &'a Checkpoint,
     pub(crate) device: &'a Device,
     pub(crate) precision: Precision,
+    /// Texts come again and again, not once.
+    pub(crate) many_texts: bool,
     pub(crate) reports: Vec<LoadReport>,
 }
 
@@ -217,14 +226,22 @@ impl Builder<'_> {
         tokenizer: Option<ClipTokenizer>,
     ) -> Result<Option<Clip>, OpenError> {
         let (Some(config), Some(tokenizer)) = (config, tokenizer) else { return Ok(None) };
-        let encoder = self.build(part, |params| ClipEncoder::new(params.used_once(), config))?;
+        let encoder = self.build_encoder(part, |params| ClipEncoder::new(params, config))?;
         Ok(Some(Clip { tokenizer: Arc::new(tokenizer), encoder }))
     }
 
     fn t5(&mut self, files: &EncoderFiles, tokenizer: Option<T5Tokenizer>) -> Result<Option<T5>, OpenError> {
         let (Some(config), Some(tokenizer)) = (&files.t5, tokenizer) else { return Ok(None) };
-        let encoder = self.build(PartKind::T5, |params| T5Encoder::new(params.used_once(), config))?;
+        let encoder = self.build_encoder(PartKind::T5, |params| T5Encoder::new(params, config))?;
         Ok(Some(T5 { tokenizer: Arc::new(tokenizer), encoder }))
+    }
+
+    fn build_encoder<M>(&mut self, part: PartKind, make: impl FnOnce(Params<'_>) -> M) -> Result<M, OpenError> {
+        let many_texts = self.many_texts;
+        self.build(part, |params| {
+            let params = params.used_once();
+            make(if many_texts { params.keeping_reads() } else { params })
+        })
     }
 
     pub(crate) fn build<M>(&mut self, part: PartKind, make: impl FnOnce(Params<'_>) -> M) -> Result<M, OpenError> {

@@ -372,8 +372,11 @@ impl PromptTokens {
 /// Texts that an encoder takes at once: one reading of its weights serves them all, and memory stays small. What other
 /// devices are busy with for a while is more.
 fn texts_at_once(device: &Device) -> usize {
-    if runs_on_kernels(device) { 8 } else { 256 }
+    if runs_on_kernels(device) { TEXTS_AT_ONCE } else { 256 }
 }
+
+/// The same on the processor.
+pub(crate) const TEXTS_AT_ONCE: usize = 8;
 
 /// Each text's tokens for one encoder; none where the encoder is not there.
 fn of<'a>(tokens: &'a [PromptTokens], of: impl Fn(&'a PromptTokens) -> &'a Option<Tokens>) -> Vec<&'a Tokens> {

@@ -8,6 +8,7 @@
 //! the machine will be busy with.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ use crate::{Picture, Watch, draw_noise, encode, go_on, tiling};
 
 /// Latent pixels on a side of the picture that is decoded to measure: enough for all threads.
 const DECODED_SIDE: usize = 32;
+/// A level that no schedule has, in parts of its first.
+const BETWEEN: f32 = 0.987_654;
 /// A block that takes longer is timed once: what disturbs a machine for a moment does not weigh so much in it.
 const LONG: Duration = Duration::from_secs(1);
 
@@ -84,12 +87,12 @@ pub fn rehearse(parts: Parts, plan: &Plan, watch: &mut dyn Watch) -> Result<Rehe
             vae.config().decode_products(plan.latent_size()).operations / vae.config().decode_products(side).operations
         }
     };
-    let batches = pictures.div_ceil(at_once) as u32;
+    let batches = pictures.div_ceil(at_once) as f64;
     Ok(Rehearsal {
         encode,
         prepare: prepare + modulate,
-        step: all / plan.schedule.len() as u32,
-        denoise: prepare + (modulate + all) * batches,
+        step: all.div_f64(plan.schedule.len() as f64),
+        denoise: prepare + (modulate + all).mul_f64(batches),
         decoding: phase,
         decode: times[1].mul_f64(larger * pictures as f64) + times[0].saturating_sub(times[1]),
     })
@@ -99,7 +102,7 @@ pub fn rehearse(parts: Parts, plan: &Plan, watch: &mut dyn Watch) -> Result<Rehe
 struct Steps {
     /// Weights that the first asking orders for kernels.
     prepare: Duration,
-    /// Modulations of all levels.
+    /// Modulations of all levels that are asked.
     modulate: Duration,
     /// All that the solver asks.
     all: Duration,
@@ -114,27 +117,36 @@ fn time_steps(
 ) -> Result<Steps, GenerateError> {
     let levels = plan.schedule.starts();
     let mut model = Model::new(asked, levels.to_vec(), READY_BYTES_MAX);
+    let calls = calls(plan);
     let mut modulate = Duration::ZERO;
     for batch in &mut model.batches {
+        if calls.between > 0 {
+            let started = Instant::now();
+            batch.make_ready(levels[0] * BETWEEN, levels, READY_BYTES_MAX);
+            modulate += started.elapsed().mul_f64(calls.between as f64);
+        }
         let started = Instant::now();
         let ready = batch.make_ready(levels[0], levels, READY_BYTES_MAX);
         modulate += started.elapsed().mul_f64(levels.len() as f64 / ready as f64);
     }
     let mut known: BTreeMap<(usize, usize), Duration> = BTreeMap::new();
     let (mut prepare, mut all) = (Duration::ZERO, Duration::ZERO);
-    for (places, times) in calls(plan) {
+    for (places, times) in calls.of_places {
         for (index, batch) in model.batches.iter().enumerate() {
             let count = batch.places.iter().filter(|place| places.contains(place)).count();
             if count == 0 {
                 continue;
             }
-            if !known.contains_key(&(index, count)) {
-                go_on(watch.phase("denoise"))?;
-                let call = time_call(batch, count, latents, levels[0]);
-                prepare += call.first;
-                known.insert((index, count), call.each);
-            }
-            all += known[&(index, count)] * times as u32;
+            let each = match known.entry((index, count)) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(place) => {
+                    go_on(watch.phase("denoise"))?;
+                    let call = time_call(batch, count, latents, levels[0]);
+                    prepare += call.first;
+                    *place.insert(call.each)
+                }
+            };
+            all += each.mul_f64(times as f64);
         }
     }
     Ok(Steps { prepare, modulate, all })
@@ -152,7 +164,7 @@ fn time_call(batch: &Batch<'_>, count: usize, latents: &Tensor<4>, sigma: f32) -
     let config = batch.transformer.config();
     let rows = count * latents.dims()[0];
     let latents = latents.clone().repeat_dim(0, count);
-    let first_rows = || [0..rows].into_iter();
+    let first_rows = || std::iter::once(0..rows);
     let (text, modulations) = (batch.text.rows(first_rows()), batch.modulations(sigma).rows(first_rows()));
     let only = |block: Option<usize>| {
         let others = (0..config.depth).filter(|other| Some(*other) != block).collect();
@@ -179,8 +191,8 @@ fn time_call(batch: &Batch<'_>, count: usize, latents: &Tensor<4>, sigma: f32) -
     let mut call = Call { first: Duration::ZERO, each: ends };
     for blocks in kinds.values() {
         let (first, later) = (only(Some(blocks[0])), mean(Some(blocks[0])));
-        call.first += first.saturating_sub(later) * blocks.len() as u32;
-        call.each += later.saturating_sub(ends) * blocks.len() as u32;
+        call.first += first.saturating_sub(later).mul_f64(blocks.len() as f64);
+        call.each += later.saturating_sub(ends).mul_f64(blocks.len() as f64);
     }
     call
 }

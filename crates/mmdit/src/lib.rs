@@ -43,6 +43,7 @@ pub use cross_dit::CrossDit;
 pub use dit::Dit;
 pub use ends::Origin;
 pub use loss::{Asked, FlowBatch, LOSS_BANDS, asked, band_name, band_of, flow_gradients, flow_losses};
+pub use memory::packed_bytes;
 pub use model::Mmdit;
 pub use modulation::{EmbeddedText, Modulations};
 pub use network::{BaselineConfig, NetworkConfig, VelocityNetwork};

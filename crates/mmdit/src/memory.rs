@@ -10,25 +10,23 @@ use crate::MmditConfig;
 const PAGE_BYTES: u64 = 2 << 20;
 
 impl MmditConfig {
-    /// Bytes of the weights as products keep them, packed, after the first step. In f32 none are kept: they are read from
-    /// the file in each step.
-    pub fn packed_bytes(&self, precision: Precision) -> u64 {
-        let bytes = match precision {
-            Precision::F32 => return 0,
-            Precision::Bf16 => 2,
-            Precision::Int8 => 1,
-        };
-        let d = self.width as u64;
-        let of = |columns: u64| in_pages(columns * d * d * bytes);
-        let [attention, mlp] = [of(3) + of(1), 2 * of(4)];
-        let streams = 2 * self.depth as u64;
-        // The last text only gives queries, keys and values.
-        streams * (attention + mlp) - of(1) - mlp + self.dual_layers.len() as u64 * attention
-    }
-
-    /// Numbers of the queries', keys' and values' weights, which some files hold in three pieces each.
-    pub fn qkv_weights(&self) -> u64 {
-        (2 * self.depth + self.dual_layers.len()) as u64 * 3 * (self.width as u64).pow(2)
+    /// The matrices that every step multiplies with, by their official names: those of the blocks without their modulations.
+    /// `[rows, columns]`.
+    pub fn step_matrices(&self) -> impl Iterator<Item = (String, [usize; 2])> {
+        let d = self.width;
+        let attention = move |name: &'static str| [(name, "qkv", [3 * d, d]), (name, "proj", [d, d])];
+        let mlp = [("mlp", "fc1", [4 * d, d]), ("mlp", "fc2", [d, 4 * d])];
+        (0..self.depth).flat_map(move |block| {
+            let image = attention("attn").into_iter().chain(mlp);
+            let image = image.chain(attention("attn2").into_iter().filter(move |_| self.dual_layers.contains(&block)));
+            // The last text only gives queries, keys and values.
+            let text = attention("attn").into_iter().chain(mlp);
+            let text = text.take(if block + 1 == self.depth { 1 } else { 4 });
+            let names = image.map(|one| ("x_block", one)).chain(text.map(|one| ("context_block", one)));
+            names.map(move |(stream, (layer, matrix, shape))| {
+                (format!("joint_blocks.{block}.{stream}.{layer}.{matrix}.weight"), shape)
+            })
+        })
     }
 
     /// Bytes that a step holds at most beside weights and modulations, with so many tokens of text and image in all rows
@@ -40,8 +38,19 @@ impl MmditConfig {
             Precision::Int8 => 20,
         };
         let second_attention = if self.dual_layers.is_empty() { 0 } else { 3 };
-        tokens * self.width as u64 * (of_number + second_attention) + (4 << 20)
+        tokens.saturating_mul(self.width as u64 * (of_number + second_attention)).saturating_add(4 << 20)
     }
+}
+
+/// Bytes of a matrix `[rows, columns]` as products keep it, packed, after its first use. In f32 none is kept: it is read where
+/// it is.
+pub fn packed_bytes([rows, columns]: [usize; 2], precision: Precision) -> u64 {
+    let numbers = rows as u64 * columns as u64;
+    in_pages(match precision {
+        Precision::F32 => 0,
+        Precision::Bf16 => 2 * numbers,
+        Precision::Int8 => numbers,
+    })
 }
 
 fn in_pages(bytes: u64) -> u64 {

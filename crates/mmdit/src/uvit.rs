@@ -113,6 +113,7 @@ impl Uvit {
 /// Streams on the way down: the text, the places, the picture `[B, C, H * W]`, and what was kept for the way up. In the
 /// middle: all tokens, and what was kept. On the way up: the picture, and what was kept.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few dozen in a network, made once")]
 pub(crate) enum UvitBlock {
     /// The picture goes on, and is kept too.
     Down(ResBlock),

@@ -1,12 +1,17 @@
 //! What a step holds is what its sizes say.
 #![allow(missing_docs, reason = "a test binary")]
 
+use std::collections::BTreeMap;
+
 use rectiflow_kernels::BytesInUse;
-use rectiflow_mmdit::{Mmdit, MmditConfig, Perturbation};
+use rectiflow_mmdit::{Mmdit, MmditConfig, Perturbation, packed_bytes};
 use rectiflow_nn::{Device, Init, ParamSource, Params, Precision, RandomInit, Read, Tensor, from_f32};
 
-/// Every parameter random: modulations begin at 0.
-struct AllRandom(RandomInit);
+/// Every parameter random, since modulations begin at 0; notes what was asked for.
+struct AllRandom {
+    inner: RandomInit,
+    names: BTreeMap<String, Vec<usize>>,
+}
 
 impl ParamSource for AllRandom {
     fn shape(&self, _name: &str) -> Option<Vec<usize>> {
@@ -14,7 +19,8 @@ impl ParamSource for AllRandom {
     }
 
     fn claim(&mut self, name: &str, shape: &[usize], _init: Init) -> Read {
-        self.0.claim(name, shape, Init::Normal(0.1))
+        self.names.insert(name.to_owned(), shape.to_vec());
+        self.inner.claim(name, shape, Init::Normal(0.1))
     }
 }
 
@@ -46,7 +52,11 @@ fn a_step_holds_what_its_sizes_say() {
             dual_layers: dual.clone(),
             ..MmditConfig::of_depth(3)
         };
-        let model = Mmdit::new(&config, Params::new(&mut AllRandom(RandomInit { seed: 2 }), &device, precision));
+        let mut source = AllRandom { inner: RandomInit { seed: 2 }, names: BTreeMap::new() };
+        let model = Mmdit::new(&config, Params::new(&mut source, &device, precision));
+        for (name, shape) in config.step_matrices() {
+            assert_eq!(source.names.get(&name), Some(&shape.to_vec()), "{name}");
+        }
         let (context, pooled) = (some([rows, text, 256], &device), some([rows, 64], &device));
         let told = model.embed_text(context, pooled);
         let modulations = model.modulations(&told, some([1, rows], &device)).remove(0);
@@ -59,7 +69,8 @@ fn a_step_holds_what_its_sizes_say() {
         BytesInUse::restart();
         step();
         let held = (BytesInUse::most() - before) as f64;
-        let said = config.packed_bytes(precision) as f64;
+        let said: u64 = config.step_matrices().map(|(_, shape)| packed_bytes(shape, precision)).sum();
+        let said = said as f64;
         // What the system gives in whole pages is counted in whole pages, and eight matrices a block are.
         let pages = (8 * config.depth * (2 << 20)) as f64;
         assert!(packed <= 1.03 * said && said <= packed + pages, "{precision}: {said} packed, {packed} found");

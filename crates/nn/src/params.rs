@@ -38,18 +38,31 @@ pub struct Params<'a> {
     device: Device,
     precision: Precision,
     used_once: bool,
+    keeps_reads: bool,
 }
 
 impl<'a> Params<'a> {
     /// The root of a model.
     pub fn new(source: &'a mut dyn ParamSource, device: &Device, precision: Precision) -> Self {
-        Params { source, prefix: String::new(), device: device.clone(), precision, used_once: false }
+        Params {
+            source,
+            prefix: String::new(),
+            device: device.clone(),
+            precision,
+            used_once: false,
+            keeps_reads: false,
+        }
     }
 
     /// The same place of a model that runs once or twice, as a text encoder does for a prompt: its weights are not
     /// kept in the order that kernels read, which would cost their size in memory.
     pub fn used_once(self) -> Self {
         Params { used_once: true, ..self }
+    }
+
+    /// The same place of a model that runs again and again, whatever else is said of it: what is read is kept as it was read.
+    pub fn keeping_reads(self) -> Self {
+        Params { keeps_reads: true, ..self }
     }
 
     /// Where a layer of this model keeps its packed weight.
@@ -60,8 +73,9 @@ impl<'a> Params<'a> {
     /// The place `name` below this one: `params.at("joint_blocks").at(3)`.
     pub fn at(&mut self, name: impl Display) -> Params<'_> {
         let prefix = format!("{}{name}.", self.prefix);
-        let (device, precision, used_once) = (self.device.clone(), self.precision, self.used_once);
-        Params { source: self.source, prefix, device, precision, used_once }
+        let (device, precision) = (self.device.clone(), self.precision);
+        let (used_once, keeps_reads) = (self.used_once, self.keeps_reads);
+        Params { source: self.source, prefix, device, precision, used_once, keeps_reads }
     }
 
     /// What products are computed in.
@@ -95,7 +109,7 @@ impl<'a> Params<'a> {
         if self.device.is_autodiff() || !crate::ops::runs_on_kernels(&self.device) {
             return None;
         }
-        let is_read_once = self.used_once || self.precision != Precision::F32;
+        let is_read_once = !self.keeps_reads && (self.used_once || self.precision != Precision::F32);
         let stored = self.source.stored(&format!("{}{name}", self.prefix), shape)?;
         (is_read_once || matches!(stored, StoredMatrix::Blocks(_))).then_some(stored)
     }

@@ -117,14 +117,6 @@ impl Part {
         PartInventory { part: self.kind, layout: self.layout, files, tensors, parameters, bytes, dtypes }
     }
 
-    /// How much of its numbers is stored in blocks of few bits, from 0 to 1.
-    pub fn share_in_blocks(&self) -> f64 {
-        let numbers = |of: fn(&TensorInfo) -> bool| {
-            self.tensors().filter(|(_, info)| of(info)).map(|(_, info)| info.elements() as f64).sum::<f64>()
-        };
-        numbers(|info| info.dtype.blocks().is_some()) / numbers(|_| true).max(1.0)
-    }
-
     /// A blake3 digest of its tensors in hex: of names, types, shapes and values, as they are stored. Reads all of it.
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();

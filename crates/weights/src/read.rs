@@ -78,10 +78,9 @@ fn widened(pieces: &[Bytes], kind: BlockType) -> Vec<f32> {
     wide
 }
 
-fn values<const N: usize, T>(pieces: &[Bytes], from_le_bytes: impl Fn([u8; N]) -> T) -> Vec<T> {
-    let mut values = Vec::with_capacity(pieces.iter().map(|piece| piece.len() / N).sum());
-    for piece in pieces {
-        values.extend(piece.as_chunks::<N>().0.iter().map(|&bytes| from_le_bytes(bytes)));
-    }
-    values
+/// On all threads: a matrix that is widened where it is used is waited for.
+fn values<const N: usize, T: Send>(pieces: &[Bytes], from_le_bytes: impl Fn([u8; N]) -> T + Sync) -> Vec<T> {
+    let chunks = pieces.par_iter().flat_map(|piece| piece.as_chunks::<N>().0.par_chunks(1 << 16));
+    let numbers = chunks.flat_map_iter(|chunk| chunk.iter().map(|&bytes| from_le_bytes(bytes)));
+    numbers.collect()
 }

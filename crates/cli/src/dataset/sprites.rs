@@ -35,7 +35,7 @@ pub(crate) struct SpritesArgs {
     #[arg(long, value_name = "NAME", default_value = "train")]
     split: SplitName,
     /// free: things and words lie anywhere; grid: in squares of a grid of eight by eight, as letters do; quarters: the same,
-    /// and three scenes of five show four different things
+    /// and about half of the scenes show four different things
     #[arg(long, value_name = "NAME", default_value = "free")]
     layout: LayoutName,
     /// webdataset: tar files of 1,000 scenes; folder: a folder for each 1,000

@@ -99,15 +99,16 @@ fn turbo(variant: &str, by_default: bool) -> Option<&'static str> {
     )
 }
 
-/// What would hinder the model in steps that there are none of.
-fn idle(plan: &Plan) -> Option<String> {
+/// Guidance of which there is none in any step.
+fn idle(plan: &Plan) -> Vec<String> {
     let steps = plan.schedule.len();
-    let idle = plan.hindered.iter().find(|one| !(0..steps).any(|step| one.window.contains(step, steps)))?;
-    Some(format!(
-        "none of the {steps} steps begins in {}, so {} has no effect; a wider window would",
-        idle.window,
-        hindrance(idle.how)
-    ))
+    let plainly = (plan.guidance.largest() > 1.0 && !plan.is_guided()).then_some((plan.guidance.window, "guidance"));
+    let is_idle = |one: &&Hindered| !(0..steps).any(|step| one.window.contains(step, steps));
+    let hindered = plan.hindered.iter().filter(is_idle).map(|one| (one.window, hindrance(one.how)));
+    let line = |(window, what): (Window, &str)| {
+        format!("none of the {steps} steps begins in {window}, so {what} has no effect; a wider window would have one")
+    };
+    plainly.into_iter().chain(hindered).map(line).collect()
 }
 
 /// Only small models are named: the large ones were trained at many sizes, and the last is what their settings say.

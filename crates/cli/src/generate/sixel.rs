@@ -14,9 +14,9 @@ const BAND: usize = 6;
 /// Thresholds of ordered dithering, in sixteenths.
 const DITHER: [[u8; 4]; 4] = [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]];
 
-/// The picture, scaled to `height` rows, as a device control string.
+/// The picture, which has pixels, scaled to `height` rows, as a device control string.
 pub(super) fn encode(image: &Image, height: usize) -> String {
-    let width = (image.width * height / image.height.max(1)).max(1);
+    let width = (image.width * height / image.height).max(1);
     // Pixels are squares, and the picture has this size; what is not painted stays as it is.
     let mut text = format!("\x1bP0;1q\"1;1;{width};{height}");
     for colour in 0..LEVELS.pow(3) {
@@ -24,6 +24,8 @@ pub(super) fn encode(image: &Image, height: usize) -> String {
         let _ = write!(text, "#{colour};2;{};{};{}", percent(2), percent(1), percent(0));
     }
     for top in (0..height).step_by(BAND) {
+        // Not behind the last one: that would be a line more, which may scroll the terminal.
+        text.push_str(if top > 0 { "-" } else { "" });
         let row = |y: usize| -> Vec<usize> {
             let from = |x: usize| [x * image.width / width, y * image.height / height];
             (0..width).map(|x| colour_at(image, from(x), [x, y])).collect()
@@ -42,7 +44,6 @@ pub(super) fn encode(image: &Image, height: usize) -> String {
             });
             push_runs(&mut text, columns);
         }
-        text.push('-');
     }
     text.push_str("\x1b\\");
     text
@@ -137,7 +138,7 @@ mod tests {
         let text = encode(&image, 12);
         assert!(text.starts_with("\x1bP0;1q\"1;1;24;12"));
         // 5 * 36 + 0 * 6 + 1, with all six rows of 24 columns set.
-        assert!(text.ends_with("#181!24~-#181!24~-\x1b\\"), "{text}");
+        assert!(text.ends_with("#181!24~-#181!24~\x1b\\"), "{text}");
         assert!(painted(&text).concat().iter().all(|colour| *colour == Some(181)));
     }
 }

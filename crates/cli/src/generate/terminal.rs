@@ -12,7 +12,7 @@ use super::sixel;
 /// Lines of the terminal that a picture takes.
 const LINES: usize = 16;
 /// Pixel rows of these in Sixel, for characters that are at least this many high: a picture must not scroll the terminal.
-const SIXEL_ROWS: usize = LINES * 15;
+const SIXEL_ROWS: usize = LINES * 12;
 /// Characters of one kitty command.
 const PIECE: usize = 4096;
 /// So that the next picture takes the place of the one before.
@@ -62,6 +62,9 @@ impl Terminal {
     /// What shows a picture in the lines above the cursor, which are made the first time, and leaves the cursor where it
     /// is. None for a picture that has no pixels.
     pub(super) fn commands(&mut self, picture: &Image) -> Option<String> {
+        if picture.rgb.is_empty() {
+            return None;
+        }
         let png = || picture.encode(Format::Png, &[]).ok();
         let shown = match self.protocol {
             Protocol::Kitty => kitty(&BASE64.encode(png()?)),
@@ -144,6 +147,6 @@ mod tests {
 
         let mut terminal = Terminal { protocol: Protocol::Sixel, has_room: true };
         let text = terminal.commands(&picture).unwrap();
-        assert!(text.contains("\x1b7\x1bP0;1q\"1;1;240;240#") && text.contains("\x1b\\\x1b8"));
+        assert!(text.contains("\x1b7\x1bP0;1q\"1;1;192;192#") && text.contains("\x1b\\\x1b8"));
     }
 }

@@ -42,11 +42,12 @@ fn presets_and_what_cannot_be_known_are_said() {
     assert!(stderr.contains("an adaptive solver chooses its steps"), "{stderr}");
     let stderr = said(&desk, &format!("{SMALL} --cache-mode taylor"));
     assert!(stderr.contains("steps that the cache leaves out"), "{stderr}");
+    said(&desk, &format!("{SMALL} --guidance-rescale 0.7 --solver midpoint --apg-eta 0.5"));
     let stderr = desk.fail("plan a --model {sd3/model} --width 63");
     assert!(stderr.contains("--width 63 is not a multiple of"), "{stderr}");
 }
 
-/// A thousand pictures at once are more than any machine that runs tests has.
+/// A million pictures at once are more than any machine that runs tests has.
 #[test]
 fn what_would_not_fit_is_refused_before_a_weight_is_read_with_what_would() {
     let desk = Desk::new();

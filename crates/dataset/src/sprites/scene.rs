@@ -142,7 +142,7 @@ pub enum Layout {
     Free,
     /// In squares of a grid of eight by eight, and so is each letter.
     Grid,
-    /// The same, and three scenes of five show four different things, one in each quarter: looks are learned from fewer
+    /// The same, and about half of the scenes show four different things, one in each quarter: looks are learned from fewer
     /// pictures.
     Quarters,
 }

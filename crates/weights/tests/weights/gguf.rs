@@ -86,8 +86,8 @@ fn matrices_in_blocks_are_given_as_blocks() {
     let checkpoint = open_model(&file.path).unwrap();
     let mut source = checkpoint.part(PartKind::Transformer).unwrap().source();
     let read = source.claim(block, &[192, 64], Init::Zeros);
-    assert_eq!(source.blocks(block, [192, 64]).unwrap().shape(), [192, 64]);
-    assert!(source.blocks(block, [64, 192]).is_none() && source.blocks(vector, [192, 1]).is_none());
+    assert_eq!(source.stored(block, [192, 64]).unwrap().shape(), [192, 64]);
+    assert!(source.stored(block, [64, 192]).is_none() && source.stored(vector, [192, 1]).is_none());
     assert_eq!(read().dtype(), DType::F32, "and may be read all the same");
     // Its rows had 32 numbers before they became 256.
     assert_eq!(source.shape("odd.weight"), Some(vec![64, 32]));
