@@ -44,7 +44,7 @@ impl Needs {
         Needs {
             encode: all(encode + SCRATCH_BYTES, encode, 0),
             denoise: all(step, step.saturating_mul(2), weights),
-            decode: all(decode, decode.saturating_mul(2), weights),
+            decode: all(decode, decode / 2, weights),
         }
     }
 
