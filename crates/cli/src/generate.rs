@@ -61,9 +61,7 @@ pub(crate) fn run(args: GenerateArgs) -> anyhow::Result<ExitCode> {
     let (prompts, count) = prompts::chosen(prompts, args.count, seed, args.wildcards.as_deref())?;
     let drawn = Drawn { prompts, count, seed };
     let (plan, noise) = resolve(&args, drawn, &facts, &device)?;
-    if !args.ignore_memory {
-        afford::check(&files, &plan, (&args).into(), Free::of(&args))?;
-    }
+    afford::check(&files, &plan, (&args).into(), Free::of(&args))?;
     let words = known_words(&paths)?;
     let parts = load(&files, &args)?;
     fits(&plan, &parts, names.format(), noise.is_some())?;

@@ -19,7 +19,7 @@ use self::axis::AxisArg;
 use self::painter::Painter;
 use crate::generate::{Drawn, Free, GenerateArgs, OutputNames, afford, clash, load, open, prompts, resolve, say};
 use crate::interrupt::Interrupt;
-use crate::output::{self, INTERRUPTED};
+use crate::output;
 use crate::progress::Progress;
 use crate::writable::check_folder;
 
@@ -187,17 +187,14 @@ fn planned(args: &GridArgs, x: Option<&Axis>, y: Option<&Axis>) -> anyhow::Resul
         let facts = models[model].files.facts();
         let (plan, noise) =
             resolve(&cell, Drawn { prompts, count, seed }, &facts, &device).with_context(|| label(x, y, place))?;
-        if !cell.ignore_memory {
-            let is_on_axis = |name: &str| chosen.iter().any(|(axis, _)| axis.is(name));
-            let free = Free::of(&cell);
-            let free = Free {
-                batch_size: false,
-                vae_tiling: !is_on_axis("vae-tiling"),
-                precision: !is_on_axis("precision"),
-                size: free.size && !is_on_axis("width") && !is_on_axis("height"),
-            };
-            afford::check(&models[model].files, &plan, (&cell).into(), free).with_context(|| label(x, y, place))?;
-        }
+        let is_on_axis = |name: &str| chosen.iter().any(|(axis, _)| axis.is(name));
+        let free = Free {
+            batch_size: false,
+            vae_tiling: !is_on_axis("vae-tiling"),
+            precision: !is_on_axis("precision"),
+            size: Free::of(&cell).size && !is_on_axis("width") && !is_on_axis("height"),
+        };
+        afford::check(&models[model].files, &plan, (&cell).into(), free).with_context(|| label(x, y, place))?;
         cells.push(Cell { model, plan, noise, place });
     }
     Ok((models, cells))
@@ -270,6 +267,5 @@ fn store_cell(
 fn interrupted(mut painter: Painter, args: &GridArgs) -> ExitCode {
     painter.seen.progress.end_phase();
     let stored = if args.cells.is_some() { "are stored" } else { "were drawn; --cells would have stored them" };
-    output::note(&format!("interrupted: {} of {} cells {stored}, and no sheet", painter.finished(), painter.cells));
-    ExitCode::from(INTERRUPTED)
+    output::interrupted(&format!("{} of {} cells {stored}, and no sheet", painter.finished(), painter.cells))
 }

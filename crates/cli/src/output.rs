@@ -29,6 +29,12 @@ pub(crate) fn note(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", harmless(line));
 }
 
+/// A run that was interrupted, with what became of it, and its status.
+pub(crate) fn interrupted(what: &str) -> ExitCode {
+    note(&format!("interrupted: {what}"));
+    ExitCode::from(INTERRUPTED)
+}
+
 /// Whatever names are in it, the text sends the terminal no commands.
 fn harmless(text: &str) -> String {
     text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::generate::{Carried, Drawn, Free, GenerateArgs, afford, load, open, prompts, resolve, say};
 use crate::interrupt::Interrupt;
 use crate::memory::{self, human};
-use crate::output::{self, INTERRUPTED};
+use crate::output;
 use crate::progress::Progress;
 
 /// Say how long a drawing would take on this machine and how much memory, phase by phase
@@ -73,9 +73,7 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     let facts = files.facts();
     let (prompts, count) = prompts::chosen(given, draw.count, seed, draw.wildcards.as_deref())?;
     let (plan, _) = resolve(draw, Drawn { prompts, count, seed }, &facts, &device)?;
-    if !draw.ignore_memory {
-        afford::check(&files, &plan, draw.into(), Free::of(draw))?;
-    }
+    afford::check(&files, &plan, draw.into(), Free::of(draw))?;
     let parts = load(&files, draw)?;
     let opening = started.elapsed();
     let interrupt = Interrupt::catch("; nothing is stored")?;
@@ -95,8 +93,7 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     let rehearsal = match rehearse(parts, &plan, &mut seen) {
         Err(error) if error.is_stop() => {
             seen.progress.end_phase();
-            output::note("interrupted: nothing is stored");
-            return Ok(ExitCode::from(INTERRUPTED));
+            return Ok(output::interrupted("nothing is stored"));
         }
         done => done?,
     };

@@ -22,7 +22,7 @@ use crate::generate::{Carried, Free, afford, clash, latents, open, say, with_tin
 use crate::hashes;
 use crate::interrupt::Interrupt;
 use crate::onlooker::Onlooker;
-use crate::output::{self, INTERRUPTED};
+use crate::output;
 use crate::progress::Progress;
 use crate::writable::check_writable;
 
@@ -94,10 +94,8 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             plan.height
         );
     }
-    if !args.ignore_memory {
-        let tiny_decoder = args.taesd.is_some();
-        afford::check(&files, &plan, Carried { device, precision, tiny_decoder }, Free::NONE)?;
-    }
+    let (tiny_decoder, ignore_memory) = (args.taesd.is_some(), args.ignore_memory);
+    afford::check(&files, &plan, Carried { device, precision, tiny_decoder, ignore_memory }, Free::NONE)?;
     let noise = given_noise(args, &was, &files, &device.open()?)?;
     let mut parts = Parts::load(&files, device, precision, plan.compat)?;
     parts.name.hashes = hashes;
@@ -110,8 +108,7 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     match generate(parts, &plan, noise.as_ref(), &mut seen) {
         Err(error) if error.is_stop() => {
             seen.progress.end_phase();
-            output::note("interrupted: nothing is stored");
-            return Ok(ExitCode::from(INTERRUPTED));
+            return Ok(output::interrupted("nothing is stored"));
         }
         done => done?,
     }

@@ -71,6 +71,7 @@ pub use settings::{ModelName, Settings, texts_of_sheet};
 pub use sheet::{columns, sheet};
 pub use stored::{StoredError, StoredPicture};
 pub use syntax::{LongPrompts, PromptSyntax, plain_markup};
+use tiling::Decoder;
 pub use tiling::Tiling;
 pub use wildcards::{WildcardError, Wildcards, expand, has_alternatives};
 
@@ -201,17 +202,9 @@ pub fn draw(
 
         let drawn = prompts.iter().zip(seeds).zip(digests).zip(latents.split(1, 0));
         for (((prompt, seed), latents_sha256), latent) in drawn {
-            let decoding = plan.tiling.decoding(vae.config(), plan.latent_size(), watch.memory_available());
-            let decoded = match &tiny {
-                Some(tiny) => {
-                    go_on(watch.phase(tiling::TINY))?;
-                    tiny.decode(latent.clone())
-                }
-                None => {
-                    go_on(watch.phase(tiling::phase(decoding)))?;
-                    vae.decode_as(latent.clone(), decoding)
-                }
-            };
+            let decoder = Decoder::of(&vae, tiny.as_ref(), plan, watch.memory_available());
+            go_on(watch.phase(decoder.phase()))?;
+            let decoded = decoder.decode(latent.clone());
             if !is_finite(&decoded) {
                 return Err(GenerateError::NotFinite { stage: "the decoded picture" }.under(plan.guidance.largest()));
             }

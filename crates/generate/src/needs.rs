@@ -75,17 +75,18 @@ impl ModelFiles {
         // What texts became is there until the last picture is drawn.
         let told = product(&[texts, self.text_tokens(plan), self.transformer.context_width, FLOAT]);
         let weights = self.transformers().map(|(part, config)| weight_bytes(part, config, precision)).sum::<u64>();
+        let beside = weights.saturating_add(told);
 
         let vae = self.encoders.vae();
         let decoding = if tiny_decoder {
             product(&[TINY_BYTES_A_PIXEL, plan.width, plan.height])
         } else {
             // The rest is taken when it is decided how a picture is decoded.
-            let left = available.map(|free| free.saturating_sub(weights + told + PROCESS_BYTES));
+            let left = available.map(|free| free.saturating_sub(PROCESS_BYTES).saturating_sub(beside));
             let decoding = plan.tiling.decoding(vae, plan.latent_size(), left);
             decode_bytes(vae, plan.latent_size(), decoding, precision)
         };
-        Needs::of(encoding, self.step_bytes(plan, precision), decoding, weights.saturating_add(told))
+        Needs::of(encoding, self.step_bytes(plan, precision), decoding, beside)
     }
 
     /// The transformer, and that which autoguidance leads away from.

@@ -21,7 +21,8 @@ use crate::image::ImageError;
 use crate::parts::Parts;
 use crate::plan::Plan;
 use crate::prompt::{Encoder, Told};
-use crate::{Picture, Watch, draw_noise, encode, go_on, tiling};
+use crate::tiling::Decoder;
+use crate::{Picture, Watch, draw_noise, encode, go_on};
 
 /// Latent pixels on a side of the picture that is decoded to measure: enough for all threads.
 const DECODED_SIDE: usize = 32;
@@ -35,11 +36,9 @@ const LONG: Duration = Duration::from_secs(1);
 pub struct Rehearsal {
     /// Each encoder by the name of its phase.
     pub encode: Vec<(String, Duration)>,
-    /// What comes before the steps or with the first one only: modulations, and weights ordered for kernels.
-    pub prepare: Duration,
     /// One step, on average, of the pictures that are drawn at once.
     pub step: Duration,
-    /// All steps and what prepares them.
+    /// All steps and what comes before them or with the first one only: modulations, and weights ordered for kernels.
     pub denoise: Duration,
     /// The name of the phase that decodes.
     pub decoding: &'static str,
@@ -70,30 +69,19 @@ pub fn rehearse(parts: Parts, plan: &Plan, watch: &mut dyn Watch) -> Result<Rehe
     let Steps { prepare, modulate, all } = time_steps(&asked, &start.clone().repeat_dim(0, at_once), plan, watch)?;
     drop((transformer, worse));
 
-    let decoding = plan.tiling.decoding(vae.config(), plan.latent_size(), watch.memory_available());
-    let phase = if tiny.is_some() { tiling::TINY } else { tiling::phase(decoding) };
-    go_on(watch.phase(phase))?;
+    let decoder = Decoder::of(&vae, tiny.as_ref(), plan, watch.memory_available());
+    go_on(watch.phase(decoder.phase()))?;
     let side = plan.latent_size().map(|side| side.min(DECODED_SIDE));
     let latent = start.narrow(2, 0, side[0]).narrow(3, 0, side[1]);
-    let decode = || match &tiny {
-        Some(tiny) => tiny.decode(latent.clone()),
-        None => vae.decode_as(latent.clone(), decoding),
-    };
+    let decode = || decoder.decode(latent.clone());
     let times = [timed(decode), timed(decode)];
-    let area = |[height, width]: [usize; 2]| (height * width) as f64;
-    let larger = match &tiny {
-        Some(_) => area(plan.latent_size()) / area(side),
-        None => {
-            vae.config().decode_products(plan.latent_size()).operations / vae.config().decode_products(side).operations
-        }
-    };
+    let larger = decoder.work(plan.latent_size()) / decoder.work(side);
     let batches = pictures.div_ceil(at_once) as f64;
     Ok(Rehearsal {
         encode,
-        prepare: prepare + modulate,
         step: all.div_f64(plan.schedule.len() as f64),
         denoise: prepare + (modulate + all).mul_f64(batches),
-        decoding: phase,
+        decoding: decoder.phase(),
         decode: times[1].mul_f64(larger * pictures as f64) + times[0].saturating_sub(times[1]),
     })
 }

@@ -1,6 +1,9 @@
-//! Whether pictures are decoded in strips.
+//! What decodes pictures, and whether in strips.
 
-use rectiflow_vae::{Decoding, VaeConfig};
+use rectiflow_nn::Tensor;
+use rectiflow_vae::{Decoding, TinyDecoder, Vae, VaeConfig};
+
+use crate::plan::Plan;
 
 /// Pictures of more pixels go in strips, however much memory there is: those of 1536x1536.
 const WHOLE_PX_MAX: usize = 1536 * 1536;
@@ -33,14 +36,43 @@ impl Tiling {
     }
 }
 
-/// The name of the phase of a tiny decoder.
-pub(crate) const TINY: &str = "decode with the tiny decoder";
+/// What makes a run's latents pictures.
+pub(crate) enum Decoder<'a> {
+    Tiny(&'a TinyDecoder),
+    Autoencoder(&'a Vae, Decoding),
+}
 
-/// The name of the phase.
-pub(crate) fn phase(decoding: Decoding) -> &'static str {
-    match decoding {
-        Decoding::Whole => "decode",
-        Decoding::InStrips => "decode in strips",
+impl<'a> Decoder<'a> {
+    /// For pictures of a plan's size, where `available` bytes are free, if that is known.
+    pub(crate) fn of(vae: &'a Vae, tiny: Option<&'a TinyDecoder>, plan: &Plan, available: Option<u64>) -> Decoder<'a> {
+        match tiny {
+            Some(tiny) => Decoder::Tiny(tiny),
+            None => Decoder::Autoencoder(vae, plan.tiling.decoding(vae.config(), plan.latent_size(), available)),
+        }
+    }
+
+    /// The name of the phase.
+    pub(crate) fn phase(&self) -> &'static str {
+        match self {
+            Decoder::Tiny(_) => "decode with the tiny decoder",
+            Decoder::Autoencoder(_, Decoding::Whole) => "decode",
+            Decoder::Autoencoder(_, Decoding::InStrips) => "decode in strips",
+        }
+    }
+
+    pub(crate) fn decode(&self, latent: Tensor<4>) -> Tensor<4> {
+        match self {
+            Decoder::Tiny(tiny) => tiny.decode(latent),
+            Decoder::Autoencoder(vae, decoding) => vae.decode_as(latent, *decoding),
+        }
+    }
+
+    /// What a latent of `[height, width]` takes, to be compared with what another takes.
+    pub(crate) fn work(&self, latent: [usize; 2]) -> f64 {
+        match self {
+            Decoder::Tiny(_) => (latent[0] * latent[1]) as f64,
+            Decoder::Autoencoder(vae, _) => vae.config().decode_products(latent).operations,
+        }
     }
 }
 

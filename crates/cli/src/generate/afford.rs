@@ -17,12 +17,14 @@ pub(crate) struct Carried {
     pub(crate) device: DeviceChoice,
     pub(crate) precision: Precision,
     pub(crate) tiny_decoder: bool,
+    /// Whatever memory there is.
+    pub(crate) ignore_memory: bool,
 }
 
 impl From<&GenerateArgs> for Carried {
     fn from(args: &GenerateArgs) -> Carried {
         let (device, precision) = (args.compute.device, args.compute.precision);
-        Carried { device, precision, tiny_decoder: args.taesd.is_some() }
+        Carried { device, precision, tiny_decoder: args.taesd.is_some(), ignore_memory: args.ignore_memory }
     }
 }
 
@@ -51,13 +53,15 @@ impl Free {
     }
 }
 
-/// Refuses what would not fit in the memory that is free, and says what would. What other devices have is not known here.
+/// Refuses what would not fit in the memory that is free, unless that is to be ignored, and says what would. What other devices have is not known here.
 ///
 /// # Errors
 /// It would not fit.
 pub(crate) fn check(files: &ModelFiles, plan: &Plan, carried: Carried, free: Free) -> anyhow::Result<()> {
     match memory::available() {
-        Some(available) if carried.device == DeviceChoice::Cpu => check_in(files, plan, carried, free, available),
+        Some(available) if carried.device == DeviceChoice::Cpu && !carried.ignore_memory => {
+            check_in(files, plan, carried, free, available)
+        }
         _ => Ok(()),
     }
 }
@@ -112,38 +116,46 @@ fn others(plan: &Plan, carried: Carried, free: Free, unit_px: usize) -> Vec<Othe
         (width, height) = ((width / 2).next_multiple_of(unit_px), (height / 2).next_multiple_of(unit_px));
         sizes.push(Some([width, height]));
     }
-    let latent_px = plan.width / plan.latent_shape[3];
     let mut all = Vec::new();
-    for size in &sizes {
+    for size in sizes {
         for precision in &precisions {
             for batch in &batches {
-                for tiling in &tilings {
-                    let mut plan = plan.clone();
-                    let mut options = Vec::new();
-                    if let Some(batch) = batch {
-                        plan.batch_size = *batch;
-                        options.push(format!("--batch-size {batch}"));
-                    }
-                    if let Some(tiling) = tiling {
-                        plan.tiling = *tiling;
-                        options.push(format!("--vae-tiling {tiling}"));
-                    }
-                    if let Some(precision) = precision {
-                        options.push(format!("--precision {precision}"));
-                    }
-                    if let Some([width, height]) = size {
-                        (plan.width, plan.height) = (*width, *height);
-                        let [rows, channels, ..] = plan.latent_shape;
-                        plan.latent_shape = [rows, channels, height / latent_px, width / latent_px];
-                        options.push(format!("--width {width} --height {height}"));
-                    }
-                    let precision = precision.unwrap_or(carried.precision);
-                    all.push(Other { options: options.join(" "), plan, precision });
-                }
+                all.extend(tilings.iter().map(|tiling| Other::of(plan, carried, (*batch, *tiling, *precision, size))));
             }
         }
     }
     all
+}
+
+impl Other {
+    /// The plan with these instead of its own: batch size, tiling, precision, and width and height.
+    fn of(
+        plan: &Plan,
+        carried: Carried,
+        (batch, tiling, precision, size): (Option<usize>, Option<Tiling>, Option<Precision>, Option<[usize; 2]>),
+    ) -> Other {
+        let mut plan = plan.clone();
+        let mut options = Vec::new();
+        if let Some(batch) = batch {
+            plan.batch_size = batch;
+            options.push(format!("--batch-size {batch}"));
+        }
+        if let Some(tiling) = tiling {
+            plan.tiling = tiling;
+            options.push(format!("--vae-tiling {tiling}"));
+        }
+        if let Some(precision) = precision {
+            options.push(format!("--precision {precision}"));
+        }
+        if let Some([width, height]) = size {
+            let [rows, channels, _, columns] = plan.latent_shape;
+            let latent_px = plan.width / columns;
+            (plan.width, plan.height) = (width, height);
+            plan.latent_shape = [rows, channels, height / latent_px, width / latent_px];
+            options.push(format!("--width {width} --height {height}"));
+        }
+        Other { options: options.join(" "), plan, precision: precision.unwrap_or(carried.precision) }
+    }
 }
 
 #[cfg(test)]
@@ -155,7 +167,8 @@ mod tests {
 
     use super::*;
 
-    const CARRIED: Carried = Carried { device: DeviceChoice::Cpu, precision: Precision::Bf16, tiny_decoder: false };
+    const CARRIED: Carried =
+        Carried { device: DeviceChoice::Cpu, precision: Precision::Bf16, tiny_decoder: false, ignore_memory: false };
     const ALL: Free = Free { batch_size: true, vae_tiling: true, precision: true, size: true };
 
     fn files() -> ModelFiles {
@@ -188,10 +201,9 @@ mod tests {
 
     #[test]
     fn what_is_proposed_is_what_may_be_asked_with_the_least_first() {
-        let carried = Carried { tiny_decoder: false, ..CARRIED };
         let asked = |free: Free| -> Vec<String> {
             let large = Plan { width: 1024, height: 512, latent_shape: [1, 16, 64, 128], ..plan(2) };
-            others(&large, carried, free, 16).into_iter().map(|other| other.options).collect()
+            others(&large, CARRIED, free, 16).into_iter().map(|other| other.options).collect()
         };
         let all = asked(ALL);
         assert_eq!(all[..4], ["", "--vae-tiling on", "--batch-size 1", "--batch-size 1 --vae-tiling on"]);

@@ -238,15 +238,9 @@ fn linear_of<const D: usize>(
         (Precision::F32, weight) => {
             weight.with_factor::<f32, _>(|factor| multiply(isa(), matrix(&x), factor, &epilogue, result.output()));
         }
-        (Precision::Bf16, Weight::Tensor(weight)) if packed.is_kept() => {
+        (Precision::Bf16, weight) if packed.is_kept() && !weight.is_in_blocks() => {
             let shape = PackedShape { columns: width_out, inner: width_in };
             let numbers = packed.bf16(weight, |weight| shape.packed(isa(), matrix(weight)));
-            multiply(isa(), matrix(&x), Factor::Packed(&numbers, shape), &epilogue, result.output());
-        }
-        (Precision::Bf16, Weight::Reread(weight)) if packed.is_kept() => {
-            let shape = PackedShape { columns: width_out, inner: width_in };
-            let pack = || shape.packed(isa(), matrix(&Stored::from_data(weight.read())));
-            let numbers = packed.bf16_of(Weight::Reread(weight.clone()), pack);
             multiply(isa(), matrix(&x), Factor::Packed(&numbers, shape), &epilogue, result.output());
         }
         // Blocks are widened each time: kept in bf16, they would take twice to four times their memory.

@@ -16,7 +16,9 @@ use rectiflow_kernels::picture::{
 use rectiflow_kernels::product::{self, Epilogue, Output};
 
 use super::super::{Before, GroupNormed};
-use super::{Floats, PackedWeight, Result, Stored, contiguous_stored, forwards, isa, stored, strides, values, whole};
+use super::{
+    Floats, PackedWeight, Result, Stored, Weight, contiguous_stored, forwards, isa, stored, strides, values, whole,
+};
 use crate::{Precision, from_f32};
 
 /// What happens to a picture on its way into a convolution, but for the numbers.
@@ -142,7 +144,7 @@ impl Convolution {
                 convolve(isa(), picture, how, (&numbers, shape), self.window, &epilogue, Output::F32(&mut out));
             }
             Precision::Bf16 | Precision::Int8 => {
-                let numbers = packed.bf16(weight, |weight| {
+                let numbers = packed.bf16(Weight::Tensor(weight), |weight| {
                     let mut numbers = Buffer::reused(shape.packed_len());
                     shape.pack(isa(), whole(weight), &mut numbers);
                     numbers

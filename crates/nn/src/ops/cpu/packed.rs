@@ -56,20 +56,31 @@ impl Weight {
         }
     }
 
+    /// Its numbers as a tensor's storage, read if they have to be; or the blocks that they are in.
+    fn plain(&self) -> Result<Stored, &BlockMatrix> {
+        match self {
+            Weight::Tensor(weight) => Ok(weight.clone()),
+            Weight::Reread(weight) => Ok(Stored::from_data(weight.read())),
+            Weight::Blocks(weight) => Err(weight),
+        }
+    }
+
+    pub(super) fn is_in_blocks(&self) -> bool {
+        matches!(self, Weight::Blocks(_))
+    }
+
     /// Something of it as a product takes it that packs it itself.
     pub(super) fn with_factor<T, R>(&self, run: impl FnOnce(Factor<'_, T>) -> R) -> R {
-        match self {
-            Weight::Tensor(weight) => run(Factor::Plain(matrix(weight))),
-            Weight::Blocks(weight) => run(Factor::Blocks(weight.blocks())),
-            Weight::Reread(weight) => run(Factor::Plain(matrix(&Stored::from_data(weight.read())))),
+        match self.plain() {
+            Ok(weight) => run(Factor::Plain(matrix(&weight))),
+            Err(weight) => run(Factor::Blocks(weight.blocks())),
         }
     }
 
     fn int8(&self) -> Int8Factor {
-        match self {
-            Weight::Tensor(weight) => Int8Factor::new(isa(), matrix(weight)),
-            Weight::Blocks(weight) => Int8Factor::of_blocks(isa(), &weight.blocks()),
-            Weight::Reread(weight) => Int8Factor::new(isa(), matrix(&Stored::from_data(weight.read()))),
+        match self.plain() {
+            Ok(weight) => Int8Factor::new(isa(), matrix(&weight)),
+            Err(weight) => Int8Factor::of_blocks(isa(), &weight.blocks()),
         }
     }
 }
@@ -117,14 +128,13 @@ impl PackedWeight {
         packed
     }
 
-    /// `weight` in bf16.
-    pub(super) fn bf16(&self, weight: Stored, pack: impl FnOnce(&Stored) -> Buffer<bf16>) -> Arc<Buffer<bf16>> {
-        self.bf16_of(Weight::Tensor(weight.clone()), || pack(&weight))
-    }
-
-    pub(super) fn bf16_of(&self, weight: Weight, pack: impl FnOnce() -> Buffer<bf16>) -> Arc<Buffer<bf16>> {
-        self.of(weight, Numbers::bf16, |_| {
-            let numbers = Arc::new(pack());
+    /// `weight` in bf16, as `pack` makes it of its numbers.
+    ///
+    /// # Panics
+    /// It is in blocks, of which no bf16 is kept: a bug of the caller.
+    pub(super) fn bf16(&self, weight: Weight, pack: impl FnOnce(&Stored) -> Buffer<bf16>) -> Arc<Buffer<bf16>> {
+        self.of(weight, Numbers::bf16, |weight| {
+            let numbers = Arc::new(pack(&weight.plain().expect("a weight that is not in blocks")));
             (Arc::clone(&numbers), Numbers::Bf16(numbers))
         })
     }
